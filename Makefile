@@ -1,0 +1,49 @@
+# Every target sets up what it needs in .venv; a bare machine needs Python 3.11 or newer and make.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+RUN := runs/quickstart
+
+.PHONY: help quickstart test test-slow lint lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+define make_venv
+@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one with PYTHON=..." >&2; exit 2; }
+@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+endef
+
+# One lock file holds the tested versions of everything; as a constraint it serves every set of extras.
+.venv/core: setup.py requirements.lock
+	$(make_venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	touch $@
+
+.venv/all: setup.py requirements.lock
+	$(make_venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev]'
+	touch .venv/core $@
+
+quickstart: .venv/core  ## prepare real text, train a small model for a few minutes, evaluate and sample it
+	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
+	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
+
+test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-slow: .venv/all  ## the tests that train until a model has learned something
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/all  ## ruff and pyright on package, tests and experiments
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+lock: .venv/all  ## resolve requirements.lock anew from setup.py
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --no-header setup.py -o requirements.lock
+
+clean:  ## remove the environment and caches; prepared data and runs stay
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

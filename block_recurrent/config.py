@@ -1,0 +1,188 @@
+"""Frozen, keyword-only, validated configuration.
+
+Every class checks itself when it is made, so a mistake is reported before any long work begins. The classes are plain
+dataclasses: gin binds them from outside (see `main.py`) and they know nothing of it.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from block_recurrent.errors import InputError
+
+Cell = Literal["dual", "single", "skip"]
+Gate = Literal["fixed", "lstm"]
+GateEquations = Literal["official", "paper"]
+ActivationDType = Literal["float32", "bfloat16"]
+Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
+
+
+def _refuse(config: object, field: str, allowed: str) -> InputError:
+    value = getattr(config, field)
+    return InputError(f"{type(config).__name__}.{field} = {value!r}: must be {allowed}")
+
+
+def _check_integers(config: object, fields: Iterable[str], minimum: int) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise _refuse(config, field, f"an integer of at least {minimum}")
+
+
+def _check_numbers(config: object, fields: Iterable[str], low: float, high: float = float("inf")) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
+            bound = f"a number of at least {low:g}" + (f" and below {high:g}" if high < float("inf") else "")
+            raise _refuse(config, field, bound)
+
+
+def _check_booleans(config: object, fields: Iterable[str]) -> None:
+    for field in fields:
+        if not isinstance(getattr(config, field), bool):
+            raise _refuse(config, field, "True or False")
+
+
+def _check_texts(config: object, fields: Iterable[str]) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, str) or not value:
+            raise _refuse(config, field, "a non-empty text")
+
+
+def _check_choices(config: object, choices: Mapping[str, Any]) -> None:
+    for field, literal in choices.items():
+        if getattr(config, field) not in get_args(literal):
+            raise _refuse(config, field, "one of " + ", ".join(repr(choice) for choice in get_args(literal)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the model computes. Segment length and batch size belong to the data, not to the model.
+
+    Attributes:
+        vocab_size: V, rows of the embedding table, which is also the output layer.
+        embed_dim: D, the width of the residual stream and of a state vector.
+        num_layers: how many layers, recurrent ones included.
+        num_heads: N, attention heads.
+        head_dim: H; N * H need not equal D.
+        mlp_dim: F, the hidden width of the feed-forward networks.
+        window_length: W, the length of a block: a token attends to exactly the W tokens before it. None means no window
+            and no cache: full causal attention within the segment (a vanilla transformer).
+        recurrent_layers: indices of the recurrent layers; negative ones count from the last layer. Empty means none.
+        num_states: S, state vectors of each recurrent layer. Needed (at least 1) when there are recurrent layers.
+        cell: how a state is updated (paper, section 3.2 and figure 2): `dual` (attention and feed-forward, each gated),
+            `single` (feed-forward alone, gated) or `skip` (attention alone, gated).
+        gate: `fixed` (a learned constant per channel; the official code calls it `bias`) or `lstm`.
+        feedback: every other layer also attends to the last recurrent layer's state; the stack then runs block by block.
+        gate_equations: `official` computes what the official code computes: tanh only in the `single` cell, no bias in
+            the candidate. `paper` follows the paper's text: the candidate has a bias in every cell, and with the lstm
+            gate it passes through tanh in every cell; the fixed gate then has no tanh.
+        dropout_rate: on the inputs of attention, the outputs of the feed-forward networks and the final norm.
+        attention_dropout_rate: on the tokens' self-attention probabilities.
+        dtype: of activations, caches and states. Parameters, logits, softmax, norms and losses are float32.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    window_length: int | None
+    recurrent_layers: tuple[int, ...] = ()
+    num_states: int = 0
+    cell: Cell = "skip"
+    gate: Gate = "fixed"
+    feedback: bool = False
+    gate_equations: GateEquations = "official"
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    dtype: ActivationDType = "float32"
+
+    def __post_init__(self):
+        _check_integers(self, ("vocab_size", "embed_dim", "num_layers", "num_heads", "head_dim", "mlp_dim"), 1)
+        _check_integers(self, ("num_states",), 0)
+        _check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
+        _check_booleans(self, ("feedback",))
+        choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
+        _check_choices(self, choices)
+        if self.window_length is not None:
+            _check_integers(self, ("window_length",), 1)
+        self._check_recurrence()
+
+    def _check_recurrence(self) -> None:
+        try:
+            object.__setattr__(self, "recurrent_layers", tuple(self.recurrent_layers))  # gin also writes lists
+        except TypeError:
+            raise _refuse(self, "recurrent_layers", "a tuple of layer indices") from None
+        for index in self.recurrent_layers:
+            if not isinstance(index, int) or not -self.num_layers <= index < self.num_layers:
+                allowed = f"from {-self.num_layers} to {self.num_layers - 1} (ModelConfig.num_layers = {self.num_layers})"
+                raise _refuse(self, "recurrent_layers", f"layer indices {allowed}; {index!r} is not")
+        if len(self.recurrent_indices) != len(self.recurrent_layers):
+            raise _refuse(self, "recurrent_layers", "distinct layers; two entries name the same one")
+        if self.recurrent_layers:
+            _check_integers(self, ("num_states",), 1)
+            if self.window_length is None:
+                raise _refuse(self, "window_length", "an integer when there are recurrent layers: they run over blocks")
+        elif self.feedback:
+            raise _refuse(self, "feedback", "False without recurrent layers: there is no state to attend to")
+
+    @property
+    def recurrent_indices(self) -> frozenset[int]:
+        """The recurrent layers' indices, all non-negative."""
+        return frozenset(index % self.num_layers for index in self.recurrent_layers)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Which documents become which token store.
+
+    Attributes:
+        source: name of the text source; `prepare --list` shows them.
+        store: folder to write; each split becomes a token store of its own below it.
+        vocabulary: `bytes`, or the path of a SentencePiece model.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    source: str
+    store: str
+    vocabulary: str = "bytes"
+
+    def __post_init__(self):
+        _check_texts(self, ("source", "store", "vocabulary"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens reach the model, and in which shape.
+
+    Attributes:
+        store: folder that `prepare` wrote.
+        segment_length: tokens of one row in one step; a multiple of the model's window.
+        batch_size: rows over all hosts; each reads a document of its own.
+        train_split: the split to train on.
+        eval_split: the split to evaluate on during training.
+        seed: of the document order.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    store: str
+    segment_length: int
+    batch_size: int
+    train_split: str = "train"
+    eval_split: str = "validation"
+    seed: int = 0
+
+    def __post_init__(self):
+        _check_texts(self, ("store", "train_split", "eval_split"))
+        _check_integers(self, ("segment_length", "batch_size"), 1)
+        _check_integers(self, ("seed",), 0)

@@ -1,0 +1,66 @@
+"""Packaging: the core needs no TensorFlow; extras add data sets, accelerators and development tools."""
+
+from pathlib import Path
+
+import setuptools
+
+# Lower bounds are the versions the tests ran with; requirements.lock pins the whole tested set.
+CORE = [
+    "etils[epath,epy]>=1.15",
+    "flax>=0.12.8",
+    "gin-config>=0.5.0",
+    "jax>=0.10.2",
+    "numpy>=2.4",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "rich>=15.0",
+    "sentencepiece>=0.2.3",
+    "tensorboardX>=2.6.5",
+    "tensorstore>=0.1.86",
+    "typer>=0.29",
+]
+DATA = [
+    "seqio>=0.0.20",
+    "tensorflow-datasets>=4.9.10",
+    "tensorflow-text>=2.21",
+]
+DEV = [
+    "beartype>=0.23",
+    "hypothesis>=6.170",
+    "jaxtyping>=0.3.11",
+    "pre-commit>=4.7",
+    "pyright>=1.1.414",
+    "pytest>=9.2",
+    "pytest-xdist>=3.8",
+    "ruff>=0.17",
+]
+
+# The experiment files live in `gin/` at the top level; the wheel carries them inside the package, and
+# `--gin_file` finds them in either place.
+GIN_FOLDERS = [path.relative_to("gin").as_posix() for path in sorted(Path("gin").rglob("*")) if path.is_dir()]
+GIN_PACKAGES = {
+    "block_recurrent.gin" + ("." + folder.replace("/", ".") if folder else ""): f"gin/{folder}".rstrip("/")
+    for folder in ["", *GIN_FOLDERS]
+}
+
+setuptools.setup(
+    name="block-recurrent",
+    version="0.1.0",
+    description="Block-Recurrent Transformers in JAX: train, evaluate, resume and sample, equal to the official model.",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*setuptools.find_packages(include=["block_recurrent", "block_recurrent.*"]), *GIN_PACKAGES],
+    package_dir=GIN_PACKAGES,
+    package_data={name: ["*.gin"] for name in GIN_PACKAGES} | {"block_recurrent": ["py.typed"]},
+    install_requires=CORE,
+    extras_require={
+        "data": DATA,
+        "dev": DEV,
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda13]>=0.10.2"],
+    },
+    entry_points={"console_scripts": ["block-recurrent = block_recurrent.main:main"]},
+)
