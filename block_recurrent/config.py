@@ -186,3 +186,114 @@ class DataConfig:
         _check_texts(self, ("store", "train_split", "eval_split"))
         _check_integers(self, ("segment_length", "batch_size"), 1)
         _check_integers(self, ("seed",), 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adafactor and its learning rate, as the official code has them (see `optimizer.py`).
+
+    Attributes:
+        schedule: shape of the learning rate after warm-up. `rsqrt` is the paper's, `cosine` that of later runs.
+        learning_rate: multiplies the schedule.
+        warmup_steps: linear warm-up from 0.
+        max_rate: where `cosine`, `linear` and `exponential` start (default 0.01), what `constant` is (default 0.01) and
+            what clips `rsqrt` (default: nothing) and `rsqrt_to_min` (default 0.05).
+        min_rate: where the decaying schedules end.
+        decay_steps: steps until `min_rate`; None means the length of the run.
+        spike_rate: start of an early linear spike on top of `cosine`; 0 means none.
+        spike_steps: length of that spike.
+        decay_rate: exponent of Adafactor's second-moment decay.
+        momentum: decay of the moving average of the updates.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    schedule: Schedule = "cosine"
+    learning_rate: float = 1.0
+    warmup_steps: int = 1000
+    max_rate: float | None = None
+    min_rate: float = 0.001
+    decay_steps: int | None = None
+    spike_rate: float = 0.0
+    spike_steps: int = 0
+    decay_rate: float = 0.8
+    momentum: float = 0.9
+
+    def __post_init__(self):
+        _check_choices(self, {"schedule": Schedule})
+        _check_numbers(self, ("learning_rate", "min_rate", "spike_rate"), 0)
+        _check_numbers(self, ("decay_rate", "momentum"), 0, 1)
+        _check_integers(self, ("warmup_steps", "spike_steps"), 0)
+        if self.max_rate is not None:
+            _check_numbers(self, ("max_rate",), self.min_rate)
+        if self.decay_steps is not None:
+            _check_integers(self, ("decay_steps",), 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long a run is, and what it does on the way.
+
+    Attributes:
+        num_steps: length of the run.
+        seed: of the initial parameters and of dropout.
+        log_every: steps between two lines of metrics.
+        eval_every: steps between two evaluations during training; one is made at the start and one at the end anyway.
+        eval_steps: segments per row in those evaluations; None means the whole split.
+        checkpoint_every: steps between two checkpoints; one is made at the end anyway.
+        keep_checkpoints: how many of the newest stay.
+        sample_tokens: how many tokens to sample at the end; 0 means none.
+        sample_prompt: what that sample continues.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    num_steps: int
+    seed: int = 0
+    log_every: int = 20
+    eval_every: int = 1000
+    eval_steps: int | None = None
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 3
+    sample_tokens: int = 0
+    sample_prompt: str = ""
+
+    def __post_init__(self):
+        positive = ("num_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
+        _check_integers(self, positive, 1)
+        _check_integers(self, ("seed", "sample_tokens"), 0)
+        if self.eval_steps is not None:
+            _check_integers(self, ("eval_steps",), 1)
+        if self.sample_tokens:
+            _check_texts(self, ("sample_prompt",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what a training run computes.
+
+    Raises:
+        InputError: the parts do not fit one another.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+
+    def __post_init__(self):
+        segment, window = self.data.segment_length, self.model.window_length
+        if window is None:
+            return
+        if segment % window:
+            raise InputError(
+                f"DataConfig.segment_length = {segment}: must be a multiple of ModelConfig.window_length = {window}"
+            )
+        if self.model.recurrent_layers and segment == window:
+            raise InputError(
+                f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} to "
+                "train recurrent layers: with one block per segment nothing that the loss sees depends on the state's "
+                "update, so its parameters would get no gradient"
+            )

@@ -1,0 +1,152 @@
+"""Comparison with the official implementation, fixture by fixture.
+
+A fixture (.npz) holds parameters, three consecutive segments of tokens, and what the official code computed from them:
+logits, losses, caches and recurrent states after each segment, and the gradients of the second segment's loss.
+"""
+
+import dataclasses
+import functools
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.errors import InputError
+from block_recurrent.interop.meliad import convert_params, model_config, official_path
+from block_recurrent.loss import cross_entropy
+from block_recurrent.model import abstract_params, apply, init_state
+from block_recurrent.state import ModelState
+from block_recurrent.typing import Rows, Tokens
+
+LIMITS = {"logits": 2e-5, "caches": 2e-5, "states": 2e-5, "loss": 1e-6, "gradients": 1e-4}
+_SEGMENTS = 3
+_GRADIENT_SEGMENT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Largest error of each kind over one fixture, and where it is.
+
+    Logits, caches and recurrent states: absolute. Loss: relative. Gradients: relative to the largest entry of that
+    parameter's gradient. An error is infinite where an entry is missing, has another shape or is not finite.
+    """
+
+    errors: dict[str, float]
+    places: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within `LIMITS`."""
+        return all(self.errors[kind] <= limit for kind, limit in LIMITS.items())
+
+
+class _Comparison:
+    """Collects the largest error of each kind."""
+
+    def __init__(self, fixture: Mapping[str, np.ndarray]):
+        self.fixture = fixture
+        self.errors = dict.fromkeys(LIMITS, 0.0)
+        self.places = dict.fromkeys(LIMITS, "")
+
+    def compare(self, kind: str, name: str, ours: Any, *, relative: bool = False) -> None:
+        error = float("inf")
+        if name in self.fixture:
+            error = _largest_error(np.asarray(ours), self.fixture[name], relative=relative)
+        if error > self.errors[kind] or not self.places[kind]:
+            self.errors[kind], self.places[kind] = error, name
+
+
+def check_fixture(path: Path) -> Parity:
+    """Runs a fixture's segments through our model and compares everything that it holds.
+
+    Raises:
+        InputError: the file cannot be read as a fixture, or its parameters do not fit its configuration.
+    """
+    fixture = _read(path)
+    config = model_config(json.loads(str(fixture["config.json"])))
+    params = convert_params({k: v for k, v in fixture.items() if k.startswith("param/")}, config)
+    comparison = _Comparison(fixture)
+    # Rows that start a document must not see what was there before.
+    state = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), init_state(config, params, len(fixture["seg0/tokens"])))
+    for segment in range(_SEGMENTS):
+        (_, (nats, logits, after)), gradients = _segment(config, params, state, fixture, f"seg{segment}")
+        if segment == _GRADIENT_SEGMENT:
+            for name, gradient in _official_leaves(gradients):
+                comparison.compare("gradients", f"grad/{name}", gradient, relative=True)
+        comparison.compare("logits", f"seg{segment}/logits", logits)
+        mean = np.mean(np.asarray(nats, np.float64))
+        comparison.compare("loss", f"seg{segment}/loss", mean, relative=True)
+        _compare_state(comparison, f"seg{segment}", after)
+        state = after
+    _refuse_leftovers(comparison, abstract_params(config))
+    return Parity(comparison.errors, comparison.places)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as archive:
+            fixture = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a parity fixture (.npz): {error}") from None
+    needed = ["config.json", *(f"seg{s}/{n}" for s in range(_SEGMENTS) for n in ("tokens", "targets", "start_of_sequence"))]
+    for name in needed:
+        if name not in fixture:
+            raise InputError(f"{path}: not a parity fixture: entry {name!r} is missing")
+    return fixture
+
+
+def _segment(config: ModelConfig, params: Any, state: ModelState, fixture: Mapping[str, np.ndarray], name: str) -> Any:
+    entries = (fixture[f"{name}/{entry}"] for entry in ("tokens", "targets", "start_of_sequence"))
+    return _loss_and_gradients(config, params, state, *(jnp.asarray(entry) for entry in entries))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss_and_gradients(
+    config: ModelConfig, params: Any, state: ModelState, tokens: Tokens, targets: Tokens, start: Rows
+) -> Any:
+    def loss(params: Any) -> Any:
+        output = apply(config, params, tokens, state, start_of_document=start)
+        nats = cross_entropy(output.logits, targets)
+        return jnp.sum(nats), (nats, output.logits, output.state)
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+def _official_leaves(tree: Any) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(official_path(jax.tree_util.keystr(path, simple=True, separator="/")), leaf) for path, leaf in leaves]
+
+
+def _compare_state(comparison: _Comparison, prefix: str, state: ModelState) -> None:
+    for index, layer in enumerate(state.layers):
+        base = f"{prefix}/state/transformer{index}"
+        if layer.keys is not None:
+            comparison.compare("caches", f"{base}/previous_keys", layer.keys)
+            comparison.compare("caches", f"{base}/previous_values", layer.values)
+        if layer.recurrent is not None:
+            comparison.compare("states", f"{base}/recurrent_state", layer.recurrent)
+        elif f"{base}/recurrent_state" in comparison.fixture:
+            comparison.compare("states", f"{base}/recurrent_state", np.nan)
+
+
+def _refuse_leftovers(comparison: _Comparison, params: Any) -> None:
+    """A gradient that belongs to none of our parameters is an error too."""
+    known = {f"grad/{name}" for name, _ in _official_leaves(params)}
+    for name in comparison.fixture:
+        if name.startswith("grad/") and name not in known:
+            comparison.compare("gradients", name, np.nan)
+
+
+def _largest_error(ours: np.ndarray, theirs: np.ndarray, *, relative: bool) -> float:
+    """Infinite where shapes differ or either side is not finite."""
+    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return float("inf")
+    error = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max(initial=0)
+    largest = np.abs(theirs).max(initial=0) if relative else 1.0
+    return float(error / largest) if error else 0.0

@@ -1,0 +1,44 @@
+"""Gates: learned parameters around `ops.gates`."""
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.layers.linear import linear
+from block_recurrent.ops.gates import fixed_gate, lstm_gate
+from block_recurrent.typing import States
+
+_BIAS_INIT = nnx.initializers.normal(stddev=0.1)
+
+
+class FixedGate(nnx.Module):
+    """A gate that depends on nothing but its learned bias."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.bias = nnx.Param(_BIAS_INIT(rngs.params(), (config.embed_dim,)))
+
+    def __call__(self, state: States, candidate: States, hidden: Float[Array, "B S F"]) -> States:
+        """Mixes state and candidate; `hidden` is not looked at."""
+        del hidden
+        return fixed_gate(state, candidate, self.bias[...]).astype(state.dtype)
+
+
+class LSTMGate(nnx.Module):
+    """Forget and input gates computed from what the candidate was computed from (not from the state)."""
+
+    def __init__(self, config: ModelConfig, hidden_dim: int, *, rngs: nnx.Rngs):
+        self.forget_gate = linear(
+            config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT
+        )
+        self.input_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
+
+    def __call__(self, state: States, candidate: States, hidden: Float[Array, "B S F"]) -> States:
+        """Forgets from the state and admits from the candidate."""
+        return lstm_gate(state, candidate, self.forget_gate(hidden), self.input_gate(hidden)).astype(state.dtype)
+
+
+def make_gate(config: ModelConfig, hidden_dim: int, *, rngs: nnx.Rngs) -> FixedGate | LSTMGate:
+    """The configured gate, for a candidate computed from `hidden_dim` features."""
+    if config.gate == "fixed":
+        return FixedGate(config, rngs=rngs)
+    return LSTMGate(config, hidden_dim, rngs=rngs)

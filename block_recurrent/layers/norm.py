@@ -1,0 +1,23 @@
+"""Root-mean-square normalisation."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from block_recurrent.config import ModelConfig
+
+_EPSILON = 1e-6
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * scale, in float32; no mean is subtracted and there is no bias (Zhang and Sennrich 2019)."""
+
+    def __init__(self, config: ModelConfig):
+        self.scale = nnx.Param(jnp.ones(config.embed_dim))
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        """Normalises the last axis; the dtype stays."""
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(mean_square + _EPSILON) * self.scale[...]).astype(x.dtype)

@@ -1,0 +1,90 @@
+"""The recurrent layer: a transformer layer over tokens, and a recurrent cell over state vectors beside it.
+
+Per block, the states read themselves and the tokens; the tokens read themselves and the states as they were before the
+block (paper, section 3.1). Only the states' side is sequential.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.layers.cell import make_cell
+from block_recurrent.layers.projections import Projections
+from block_recurrent.layers.transformer_layer import TransformerLayer
+from block_recurrent.ops.attention import KeysValues, attend
+from block_recurrent.state import LayerState
+from block_recurrent.typing import Activations, Key, States
+
+
+class StateUpdate(nnx.Module):
+    """The states' side: one step per block."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        shape = (config.num_states, config.embed_dim)
+        self.dtype = jnp.dtype(config.dtype)
+        self.initial_state = nnx.Param(nnx.initializers.normal(stddev=0.1)(rngs.params(), shape))
+        # Without these, equal initial states would stay equal: attention cannot tell them apart.
+        self.position_embeddings = nnx.Param(nnx.initializers.normal(stddev=1.0)(rngs.params(), shape))
+        self.projections = Projections(config, cross_attention=True, rngs=rngs)
+        self.cell = make_cell(config, rngs=rngs)
+
+    def __call__(self, state: States, tokens: KeysValues) -> tuple[States, KeysValues]:
+        """One step.
+
+        Args:
+            state: the states before the block.
+            tokens: keys and values (B, K, N, H) of the previous block and this one; no masks.
+
+        Returns:
+            The states after the block, and the keys and values (B, S, N, H) of the states before it, for the tokens.
+        """
+        own = self.projections(state, positions=self.position_embeddings[...])
+        assert own.cross_queries is not None
+        from_states = attend(own.queries, own.read, self.projections.attention_scale[...])
+        from_tokens = attend(own.cross_queries, tokens, self.projections.cross_attention_scale[...])
+        attended = jnp.concatenate([from_states, from_tokens], axis=-2)
+        return self.cell(state, attended.reshape(*state.shape[:2], -1)), own.read
+
+    def readable(self, state: States) -> KeysValues:
+        """Keys and values (B, S, N, H) of the states, for tokens of other layers (block feedback)."""
+        return self.projections(state, positions=self.position_embeddings[...]).read
+
+    def initial(self, batch_size: int) -> States:
+        """The trained initial states, one copy per row."""
+        initial = self.initial_state[...].astype(self.dtype)
+        return jnp.broadcast_to(initial, (batch_size, *initial.shape))
+
+
+class RecurrentLayer(nnx.Module):
+    """Tokens and states, updated in parallel."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.tokens = TransformerLayer(config, cross_attention=True, rngs=rngs)
+        self.states = StateUpdate(config, rngs=rngs)
+
+    def __call__(
+        self, x: Activations, state: LayerState, dropout_key: Key | None
+    ) -> tuple[Activations, LayerState]:
+        """Runs a segment: a scan over blocks for the states, everything else for all blocks at once.
+
+        Args and returns are those of `TransformerLayer`.
+        """
+        project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        projected = self.tokens.projections(x, dropout_key=project_key)
+        visible = self.tokens.visible(projected, state)
+        recurrent, states = jax.lax.scan(self.states, state.recurrent, _swap_block_axis(visible))
+        x = self.tokens.attend(x, projected, visible, _swap_block_axis(states), attend_key)
+        return x, dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
+
+
+def _swap_block_axis(read: KeysValues) -> KeysValues:
+    """(B, C, ...) to (C, B, ...), as scan wants it, and back."""
+
+    def swap(x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.swapaxes(x, 0, 1)
+
+    return KeysValues(swap(read.keys), swap(read.values))

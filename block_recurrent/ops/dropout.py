@@ -1,0 +1,28 @@
+"""Dropout as the official code applies it: masks are multipliers of 0 or 1 / keep, shared by the rows of the batch."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from block_recurrent.typing import Activations, Key
+
+_TILE = 128  # tokens after which the mask repeats
+
+
+def dropout_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Multipliers with expectation 1: 0 with probability `rate`, else 1 / (1 - rate)."""
+    keep = jax.random.bernoulli(key, 1 - rate, shape)
+    return keep.astype(jnp.float32) / (1 - rate)
+
+
+def tiled_dropout(x: Activations, rate: float, key: Key | None) -> Activations:
+    """Drops channels with one mask of 128 tokens, repeated along the sequence and shared by all rows.
+
+    Without a key, or at rate 0, `x` is returned as it is.
+    """
+    if key is None or rate == 0:
+        return x
+    _, length, dim = x.shape
+    tile = dropout_mask(key, rate, (1, _TILE, dim))
+    mask = jnp.tile(tile, (1, -(-length // _TILE), 1))[:, :length]
+    return (x * mask).astype(x.dtype)

@@ -1,0 +1,52 @@
+"""Which keys a query may see, and T5's relative position bias (Raffel et al. 2020, section 2.1).
+
+Queries are aligned with the last keys: with Q queries and K keys, query i stands at key index K - Q + i. A distance is
+the query's index minus the key's.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+NUM_BUCKETS = 32
+MAX_DISTANCE = 128
+_EXACT = NUM_BUCKETS // 2  # distances below this have a bucket each; above, buckets grow logarithmically
+
+
+def t5_bucket(distance: np.ndarray) -> np.ndarray:
+    """Bucket (int32, 0 to 31) of each non-negative distance; negative distances share bucket 0 with distance 0.
+
+    Computed in float32, as the official code does: rounding decides where the logarithmic buckets begin.
+    """
+    distance = np.maximum(distance, 0)
+    ratio = distance.astype(np.float32) / np.float32(_EXACT) + np.finfo(np.float32).eps
+    scale = np.float32(np.log(MAX_DISTANCE / _EXACT))
+    octaves = np.log(np.maximum(ratio, np.float32(1))) / scale
+    logarithmic = _EXACT + (octaves * np.float32(NUM_BUCKETS - _EXACT)).astype(np.int32)
+    return np.where(distance < _EXACT, distance, np.minimum(logarithmic, NUM_BUCKETS - 1)).astype(np.int32)
+
+
+def relative_bias(table: Float[Array, "N buckets"], num_queries: int, num_keys: int) -> Float[Array, "N Q K"]:
+    """Bias of each query and key by their distance.
+
+    The (Q, K) matrix is constant along its diagonals. It is cut out of repeated copies of one vector: the gradient of
+    that is a sum, where indexing `table` with a (Q, K) matrix would scatter Q * K values into 32 buckets.
+    """
+    distances = num_keys - 1 - np.arange(num_queries + num_keys - 1)  # along the bottom row, then up the left column
+    diagonals = table[:, t5_bucket(distances)]
+    padded = jnp.pad(diagonals, ((0, 0), (0, 1)))
+    length = num_queries + num_keys
+    repeated = jnp.tile(padded, (1, num_queries))
+    # Rows one shorter than the copies begin one diagonal further left each.
+    skewed = repeated[:, num_queries - 1 : num_queries - 1 + num_queries * (length - 1)]
+    return skewed.reshape(-1, num_queries, length - 1)[:, :, :num_keys]
+
+
+def causal_mask(num_queries: int, num_keys: int, window: int | None) -> Bool[np.ndarray, "Q K"]:
+    """True where a query may see a key: at distances 1 to `window`, or at any distance from 1 on without a window.
+
+    A query never sees its own position (official code; the residual stream carries it).
+    """
+    queries = num_keys - num_queries + np.arange(num_queries)
+    distances = queries[:, None] - np.arange(num_keys)[None, :]
+    return (distances >= 1) & (distances <= (num_keys if window is None else window))

@@ -1,0 +1,84 @@
+"""Adafactor (Shazeer and Stern 2018) with the official code's settings and learning-rate schedules.
+
+One leaf of the parameters is one official parameter in its official shape: Adafactor factors, clips and scales per leaf,
+so fusing or splitting kernels would change its updates.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from block_recurrent.config import OptimizerConfig
+
+_MIN_RSQRT_STEP = 100.0  # before this step the inverse square root is held
+
+
+def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step, 0 at step 0 when there is a warm-up.
+
+    During warm-up the schedule stands where warm-up ends, times a linear ramp (official code).
+
+    Args:
+        config: shape and bounds.
+        num_steps: length of the run; the decay ends there unless `config.decay_steps` says otherwise.
+    """
+    decay = _decay(config, config.decay_steps or num_steps)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        ramp = jnp.minimum(step, config.warmup_steps) / config.warmup_steps if config.warmup_steps else 1.0
+        return config.learning_rate * ramp * decay(jnp.maximum(step, config.warmup_steps))
+
+    return schedule
+
+
+def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+    """Adafactor with momentum; no weight decay, no global-norm clipping."""
+    return optax.adafactor(
+        make_schedule(config, num_steps),
+        decay_rate=config.decay_rate,
+        momentum=config.momentum,
+        multiply_by_parameter_scale=True,
+    )
+
+
+def _decay(config: OptimizerConfig, total: int) -> Callable[[jax.Array], jax.Array]:
+    low = config.min_rate
+    high = 0.01 if config.max_rate is None else config.max_rate
+
+    def rsqrt(step: jax.Array) -> jax.Array:
+        rate = jax.lax.rsqrt(jnp.maximum(step, _MIN_RSQRT_STEP))
+        return rate if config.max_rate is None else jnp.minimum(rate, config.max_rate)
+
+    def rsqrt_to_min(step: jax.Array) -> jax.Array:
+        rate = low * jnp.sqrt(total / jnp.maximum(step, _MIN_RSQRT_STEP))
+        return jnp.minimum(rate, 0.05 if config.max_rate is None else config.max_rate)
+
+    def exponential(step: jax.Array) -> jax.Array:
+        return high * (low / high) ** (step / total)
+
+    def halve_afterwards(step: jax.Array, rate: jax.Array) -> jax.Array:
+        return jnp.where(step < total, rate, 2 * low * 0.5 ** (step / total))
+
+    def linear(step: jax.Array) -> jax.Array:
+        return halve_afterwards(step, low + (high - low) * (1 - step / total))
+
+    def cosine(step: jax.Array) -> jax.Array:
+        rate = low + (high - low) * (1 + jnp.cos(jnp.pi * jnp.minimum(step / total, 1))) / 2
+        if config.spike_steps:
+            rate = jnp.maximum(rate, config.spike_rate * (1 - step / config.spike_steps))
+        return halve_afterwards(step, rate)
+
+    def constant(step: jax.Array) -> jax.Array:
+        return jnp.full_like(step, high)
+
+    return {
+        "rsqrt": rsqrt,
+        "rsqrt_to_min": rsqrt_to_min,
+        "exponential": exponential,
+        "linear": linear,
+        "cosine": cosine,
+        "constant": constant,
+    }[config.schedule]
