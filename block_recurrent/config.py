@@ -146,6 +146,7 @@ class PrepareConfig:
         source: name of the text source; `prepare --list` shows them.
         store: folder to write; each split becomes a token store of its own below it.
         vocabulary: `bytes`, or the path of a SentencePiece model.
+        workers: processes that tokenise; None means one for each core. The store is the same for any number.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -154,9 +155,12 @@ class PrepareConfig:
     source: str
     store: str
     vocabulary: str = "bytes"
+    workers: int | None = None
 
     def __post_init__(self):
         _check_texts(self, ("source", "store", "vocabulary"))
+        if self.workers is not None:
+            _check_integers(self, ("workers",), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -58,9 +58,7 @@ def test_locate_is_the_brute_force_simulation(lengths, batch_size, segment_lengt
 def test_every_token_after_the_first_is_a_target_once_per_stretch_of_the_stream(
     lengths, batch_size, segment_length, seed
 ):
-    schedule = DocumentSchedule(
-        np.array(lengths), batch_size=batch_size, segment_length=segment_length, seed=seed
-    )
+    schedule = DocumentSchedule(np.array(lengths), batch_size=batch_size, segment_length=segment_length, seed=seed)
     readable = [document for document, length in enumerate(lengths) if length > 1]
     # Each row reads `len(readable)` documents: together exactly B epochs of the stream.
     targets = {document: np.zeros(length, int) for document, length in enumerate(lengths)}

@@ -1,0 +1,155 @@
+"""From a text source to token stores: one for each split."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+from etils import epath
+
+from block_recurrent.config import PrepareConfig
+from block_recurrent.data.metadata import StoreMetadata, VocabularyMetadata, identity
+from block_recurrent.data.sources.catalog import load_source
+from block_recurrent.data.sources.document import Counts, Source
+from block_recurrent.data.target import Target
+from block_recurrent.data.tokens_array import token_dtype
+from block_recurrent.data.vocabulary import Vocabulary, load_vocabulary
+from block_recurrent.data.workers import EncodedGroup, Encoder, encode_records
+from block_recurrent.data.writer import StoreWriter, name_digest
+from block_recurrent.errors import InputError
+
+DUPLICATES = "documents with the name of an earlier one (left out)"
+Report = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What `prepare` made of one split.
+
+    Attributes:
+        path: folder of the store.
+        metadata: what the store says about itself.
+        unchanged: the store was there already and nothing was written.
+    """
+
+    path: epath.Path
+    metadata: StoreMetadata
+    unchanged: bool
+
+
+def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[SplitSummary]:
+    """Tokenises a source into one store a split. An interrupted run is continued; a finished store is left alone.
+
+    Args:
+        config: source, target, vocabulary and workers.
+        report: called with (bytes of input done, bytes of input in all).
+
+    Returns:
+        One summary a split, in the source's order.
+
+    Raises:
+        InputError: the input or the target is not usable, or the target holds something else.
+    """
+    source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
+    target = Target(config.store)
+    workers = config.workers or available_cores()
+    progress = _Progress(source, report)
+    with target.locked():
+        return [_prepare_split(source, split, vocabulary, target, workers, progress) for split in source.splits]
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Progress:
+    def __init__(self, source: Source, report: Report | None):
+        self._report = report
+        self._totals = {split: source.total(split) for split in source.splits} if report else {}
+        self._done = dict.fromkeys(self._totals, 0)
+
+    def advance(self, split: str, size: int) -> None:
+        if self._report:
+            self._done[split] = min(self._done[split] + size, self._totals[split])
+            self._report(sum(self._done.values()), sum(self._totals.values()))
+
+    def finish(self, split: str) -> None:
+        if self._report:
+            self.advance(split, self._totals[split])
+
+
+def _prepare_split(
+    source: Source, split: str, vocabulary: Vocabulary, target: Target, workers: int, progress: _Progress
+) -> SplitSummary:
+    wanted = identity(source.name, split, source.settings, source.signature(split), vocabulary.fingerprint)
+    path = target.store(split)
+    found = target.finished(split, wanted)
+    if found is None:
+        try:
+            described = _write(source, split, vocabulary, target, wanted, workers, progress)
+            target.publish(split)
+        except (OSError, ValueError) as error:  # TensorStore reports a full disk as ValueError
+            if isinstance(error, InputError):
+                raise
+            reason = str(error).split(" [")[0]
+            raise InputError(f"cannot write {path}: {reason}; run the same command again to continue") from error
+    else:
+        described = found
+    progress.finish(split)
+    return SplitSummary(path=path, metadata=described, unchanged=found is not None)
+
+
+def _write(
+    source: Source,
+    split: str,
+    vocabulary: Vocabulary,
+    target: Target,
+    wanted: dict,
+    workers: int,
+    progress: _Progress,
+) -> StoreMetadata:
+    dtype = token_dtype(vocabulary.table_size)
+    writer = StoreWriter(target.work(split), wanted, dtype)
+    try:
+        left_out = _append(writer, source, split, Encoder(source, vocabulary, dtype), workers, progress)
+        described = VocabularyMetadata(
+            spec=vocabulary.spec,
+            fingerprint=vocabulary.fingerprint,
+            size=vocabulary.size,
+            table_size=vocabulary.table_size,
+        )
+        return writer.finish(described, left_out)
+    finally:
+        writer.close()
+
+
+def _append(
+    writer: StoreWriter, source: Source, split: str, encoder: Encoder, workers: int, progress: _Progress
+) -> Counts:
+    state = writer.resumed or {"records": 0, "size": 0, "counts": {}}
+    records, size, counts = state["records"], state["size"], Counts(state["counts"])
+    progress.advance(split, size)
+    walked = Counts()  # what the walk through the records leaves out is found again by every run
+    rest = itertools.islice(source.records(split, walked), records, None)
+    for group in _without_duplicates(encode_records(encoder, rest, workers), writer.name_digests()):
+        for document in group.documents:
+            writer.add(document)
+        records, size = records + group.records, size + group.size
+        counts.update(group.counts)
+        writer.checkpoint({"records": records, "size": size, "counts": dict(counts)})
+        progress.advance(split, group.size)
+    return counts + walked
+
+
+def _without_duplicates(groups: Iterator[EncodedGroup], seen: set[bytes]) -> Iterator[EncodedGroup]:
+    for group in groups:
+        documents = []
+        for document in group.documents:
+            digest = name_digest(document.name.encode("utf-8", "backslashreplace"))
+            if digest in seen:
+                group.counts[DUPLICATES] += 1
+            else:
+                seen.add(digest)
+                documents.append(document)
+        yield dataclasses.replace(group, documents=documents)

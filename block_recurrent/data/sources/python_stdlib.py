@@ -1,0 +1,82 @@
+"""The Python standard library's own source files: real text that every machine with Python has."""
+
+import hashlib
+import platform
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from block_recurrent.data.sources.document import Counts, Record, TextDocument
+from block_recurrent.data.sources.text import decode_text
+from block_recurrent.errors import InputError
+
+_MINIMUM_BYTES = 8 * 1024
+# Tests are repetitive and often not text; the rest is not part of the library or differs from machine to machine.
+_LEFT_OUT_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+_LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", "sitecustomize")
+_TENTHS = {0: "validation", 1: "test"}
+
+
+class PythonStdlib:
+    """Every module of at least 8 KB is a document; a hash of its path decides its split (about 80/10/10 %).
+
+    Args:
+        root: the library's folder; the running interpreter's own by default.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+
+    name = "python_stdlib"
+    splits = ("train", "validation", "test")
+
+    def __init__(self, root: str | None = None):
+        self._root = Path(root or sysconfig.get_path("stdlib"))
+        if not self._root.is_dir():
+            raise InputError(f"source python_stdlib: {self._root} is not a folder")
+        self._paths = sorted(path for path in self._walk() if self._size(path) >= _MINIMUM_BYTES)
+
+    def _walk(self) -> Iterator[str]:
+        for path in self._root.rglob("*.py"):
+            relative = path.relative_to(self._root)
+            left_out = _LEFT_OUT_FOLDERS.intersection(relative.parts[:-1])
+            if not left_out and not any(part.startswith(_LEFT_OUT_PREFIXES) for part in relative.parts):
+                yield relative.as_posix()
+
+    def _size(self, path: str) -> int:
+        return (self._root / path).stat().st_size
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Source.settings`."""
+        return {"python_version": platform.python_version(), "minimum_bytes": _MINIMUM_BYTES}
+
+    def signature(self, split: str) -> str:
+        """See `Source.signature`: of the contents, which are small."""
+        digest = hashlib.sha256()
+        for record in self.records(split, Counts()):
+            content = hashlib.sha256((self._root / record.payload).read_bytes()).hexdigest()
+            digest.update(f"{record.name}\0{content}\n".encode())
+        return digest.hexdigest()
+
+    def total(self, split: str) -> int:
+        """See `Source.total`."""
+        return sum(record.size for record in self.records(split, Counts()))
+
+    def records(self, split: str, counts: Counts) -> Iterator[Record]:
+        """See `Source.records`: one a module, sorted by path."""
+        del counts  # nothing is left out that the source's description does not name
+        for path in self._paths:
+            if split_of(path) == split:
+                yield Record(path, path, self._size(path))
+
+    def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
+        """See `Source.documents`."""
+        yield TextDocument(record.name, decode_text((self._root / record.payload).read_bytes(), counts))
+
+
+def split_of(path: str) -> str:
+    """The split of a module, by its path alone, so that Python versions agree on the modules they share."""
+    tenth = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % 10
+    return _TENTHS.get(tenth, "train")

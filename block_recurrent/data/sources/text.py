@@ -1,0 +1,65 @@
+"""Bytes to text, the same rules for every source; each repair is counted by document."""
+
+import hashlib
+from collections.abc import Iterable
+
+from block_recurrent.data.sources.document import Counts
+
+BYTE_ORDER_MARK = "\ufeff"
+UNDECODABLE = "documents with undecodable bytes (replaced by U+FFFD)"
+SURROGATES = "documents with lone surrogates (replaced by U+FFFD)"
+MARKED = "documents with a byte-order mark (removed)"
+CARRIAGE_RETURNS = "documents with CRLF line ends (kept)"
+
+
+def decode_text(data: bytes, counts: Counts) -> str:
+    """Text of a file's bytes, which are taken for UTF-8 whatever the file's name says.
+
+    Args:
+        data: the whole file.
+        counts: what was repaired is added here.
+
+    Returns:
+        The text: undecodable bytes become U+FFFD, a byte-order mark at the beginning is removed, line ends stay.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        counts[UNDECODABLE] += 1
+        text = data.decode("utf-8", "replace")
+    return _repaired(text, counts)
+
+
+def clean_text(text: str, counts: Counts) -> str:
+    """The same rules for text that is decoded already (JSON may hold lone surrogates, which no UTF-8 can).
+
+    Args:
+        text: any text.
+        counts: what was repaired is added here.
+
+    Returns:
+        Text that UTF-8 can hold.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        counts[SURROGATES] += 1
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _repaired(text, counts)
+
+
+def _repaired(text: str, counts: Counts) -> str:
+    if text.startswith(BYTE_ORDER_MARK):
+        counts[MARKED] += 1
+        text = text[1:]
+    if "\r\n" in text:
+        counts[CARRIAGE_RETURNS] += 1
+    return text
+
+
+def listing_signature(entries: Iterable[tuple[str, int]]) -> str:
+    """Hex sha256 over names and sizes, in order."""
+    digest = hashlib.sha256()
+    for name, size in entries:
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,64 @@
+"""The one long array of a store's tokens: zarr version 3 through TensorStore, on local disk or `gs://`."""
+
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from etils import epath
+
+# A shard is one file and the unit of writing: 16 M tokens, 32 MB raw as uint16. Inside, chunks of 16 k tokens are
+# compressed and checked one by one. 32 rows that read 4096 tokens a step then decode every chunk once: 185 M tokens/s
+# measured on one core with chunks of 16 k, 94 M with 4 k (and 19 % more bytes on disk), 141 M with 64 k.
+SHARD = 1 << 24
+CHUNK = 1 << 14
+_CACHE_BYTES = 256 << 20
+
+
+def token_dtype(table_size: int) -> np.dtype:
+    """The smallest unsigned type that holds every id of a table."""
+    return np.min_scalar_type(table_size - 1)
+
+
+def create(folder: epath.Path, dtype: np.dtype, shard: int = SHARD) -> ts.TensorStore:
+    """A new array of length 0; `resize` before each write."""
+    chunk_codecs = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "zstd", "configuration": {"level": 3}},
+        {"name": "crc32c"},
+    ]
+    index_codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    sharding = {"chunk_shape": [CHUNK], "codecs": chunk_codecs, "index_codecs": index_codecs, "index_location": "end"}
+    if dtype == np.uint8:
+        del chunk_codecs[0]["configuration"]  # one byte has no order
+    metadata = {
+        "shape": [0],
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard]}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+    }
+    options = {"metadata": metadata, "create": True, "store_data_equal_to_fill_value": True}
+    return ts.open(_spec(folder, **options)).result()
+
+
+def open_writable(folder: epath.Path) -> ts.TensorStore:
+    """The array that an interrupted writer left."""
+    return ts.open(_spec(folder, store_data_equal_to_fill_value=True), read=True, write=True).result()
+
+
+def open_readable(folder: epath.Path) -> ts.TensorStore:
+    """A finished array, with a bounded cache of decoded chunks; a missing chunk is an error, not zeros."""
+    context = ts.Context({"cache_pool": {"total_bytes_limit": _CACHE_BYTES}})
+    options = {"recheck_cached_data": "open", "recheck_cached_metadata": "open", "fill_missing_data_reads": False}
+    return ts.open(_spec(folder, **options), read=True, context=context).result()
+
+
+def resize(array: ts.TensorStore, length: int) -> ts.TensorStore:
+    """The same array with another length; only metadata is touched."""
+    return array.resize(exclusive_max=[length], resize_metadata_only=True).result()
+
+
+def _spec(folder: epath.Path, **options: Any) -> dict[str, Any]:
+    path = epath.Path(folder).as_posix()
+    if "://" in path:
+        return {"driver": "zarr3", "kvstore": path.rstrip("/") + "/", **options}
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(epath.Path(path).resolve()) + "/"}, **options}

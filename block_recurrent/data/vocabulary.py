@@ -1,0 +1,215 @@
+"""Text to ids and back: plain bytes with seqio's ids, or any SentencePiece model."""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from etils import epath
+
+from block_recurrent.errors import InputError
+
+_FIRST_BYTE = 3  # ids 0 (padding), 1 (end of sequence) and 2 (unknown) come before the 256 bytes
+_ROW_MULTIPLE = 128  # tables of SentencePiece models are padded to a multiple of this, as T5's is
+_T5_PIECES, _T5_EXTRA_IDS = 32_000, 100
+# Viterbi over one text keeps about 40 bytes a character. The longest book of PG19 stays whole and gets the very ids
+# that encoding it at once gives; only what is longer is cut, at blanks, where pieces end anyway.
+_CHARACTERS_AT_ONCE = 12_000_000
+
+
+class Vocabulary(Protocol):
+    """What tokenising needs. Implementations are picklable: worker processes get a copy."""
+
+    @property
+    def spec(self) -> str:
+        """The text that `load_vocabulary` makes this vocabulary of."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Ids in use: 0, ..., size - 1."""
+        ...
+
+    @property
+    def table_size(self) -> int:
+        """V, rows of the embedding table; at least `size`."""
+        ...
+
+    @property
+    def unknown_id(self) -> int:
+        """The id of text that has no other id."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of what defines the ids."""
+        ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a text, (n,) integers, without any begin or end mark."""
+        ...
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """The text of ids; what is not valid UTF-8 becomes U+FFFD, special ids of the byte vocabulary vanish."""
+        ...
+
+    def first_token_bytes(self, text: str) -> int:
+        """How many UTF-8 bytes of the text the first token covers; 0 for a text without tokens."""
+        ...
+
+
+class ByteVocabulary:
+    """One id a UTF-8 byte: byte b is id b + 3; 0, 1 and 2 are padding, end of sequence and unknown, as in seqio."""
+
+    spec = "bytes"
+    size = 256 + _FIRST_BYTE
+    table_size = 260
+    unknown_id = 2
+    fingerprint = hashlib.sha256(b"bytes: id = byte + 3, table 260").hexdigest()
+
+    def encode(self, text: str) -> np.ndarray:
+        """See `Vocabulary.encode`: (n,) uint16."""
+        return np.frombuffer(text.encode("utf-8", "replace"), np.uint8) + np.uint16(_FIRST_BYTE)
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """See `Vocabulary.decode`."""
+        ids = _as_array(ids)
+        ids = ids[(ids >= _FIRST_BYTE) & (ids < self.size)]
+        return (ids - _FIRST_BYTE).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def first_token_bytes(self, text: str) -> int:
+        """See `Vocabulary.first_token_bytes`."""
+        return 1 if text else 0
+
+
+class SentencePieceVocabulary:
+    """The ids of a SentencePiece model.
+
+    Args:
+        path: the model file, local or `gs://`.
+        extra_ids: ids after the pieces which no text produces. None means 100 for a model laid out as T5's (32,000
+            pieces; ids 0, 1 and 2 are padding, end of sequence and unknown; no begin), which gives T5's table of 32,128
+            rows, and 0 for any other.
+
+    Raises:
+        InputError: the file is missing or not a SentencePiece model.
+    """
+
+    def __init__(self, path: str, extra_ids: int | None = None):
+        self.spec = str(path)
+        self._model = _read_model(self.spec)
+        self._load()
+        self._extra_ids = self._extra_ids_of_t5() if extra_ids is None else extra_ids
+
+    def _load(self) -> None:
+        import sentencepiece
+
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self._model)
+        except RuntimeError as error:
+            raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({error})") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"spec": self.spec, "_model": self._model, "_extra_ids": self._extra_ids}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._load()
+
+    def _extra_ids_of_t5(self) -> int:
+        model = self._processor
+        special = (model.pad_id(), model.eos_id(), model.unk_id(), model.bos_id())
+        return _T5_EXTRA_IDS if special == (0, 1, 2, -1) and self._pieces == _T5_PIECES else 0
+
+    @functools.cached_property
+    def _pieces(self) -> int:
+        return self._processor.get_piece_size()
+
+    @property
+    def size(self) -> int:
+        """See `Vocabulary.size`."""
+        return self._pieces + self._extra_ids
+
+    @property
+    def table_size(self) -> int:
+        """See `Vocabulary.table_size`."""
+        return -(-self.size // _ROW_MULTIPLE) * _ROW_MULTIPLE
+
+    @property
+    def unknown_id(self) -> int:
+        """See `Vocabulary.unknown_id`."""
+        return self._processor.unk_id()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Vocabulary.fingerprint`: of the model file's bytes and the extra ids."""
+        return hashlib.sha256(self._model + b"\0extra ids: %d" % self._extra_ids).hexdigest()
+
+    def encode(self, text: str) -> np.ndarray:
+        """See `Vocabulary.encode`: (n,) int32."""
+        parts = [self._processor.encode(part, return_type="numpy") for part in self._parts(text)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, np.int32)])
+
+    def _parts(self, text: str) -> Iterator[str]:
+        start = 0
+        while len(text) - start > _CHARACTERS_AT_ONCE and self._blank is not None:
+            stop = text.rfind(" ", start + 1, start + _CHARACTERS_AT_ONCE)
+            if stop < 0:
+                break
+            yield text[start:stop]
+            start = stop + self._blank
+        yield text[start:]
+
+    @functools.cached_property
+    def _blank(self) -> int | None:
+        """At a cut: 1 to leave the blank out (the model puts one before every text), 0 to keep it, None: do not cut."""
+        whole = self._processor.encode("the text")
+        for skipped in (1, 0):
+            if whole == self._processor.encode("the") + self._processor.encode(" text"[skipped:]):
+                return skipped
+        return None
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """See `Vocabulary.decode`; ids without a piece become the unknown id."""
+        ids = _as_array(ids)
+        known = np.where((ids >= 0) & (ids < self._pieces), ids, self.unknown_id)
+        return self._processor.decode(known.tolist())
+
+    def first_token_bytes(self, text: str) -> int:
+        """See `Vocabulary.first_token_bytes`; blanks before the token that the model drops count as covered."""
+        # Whatever the first token is, it ends long before this; a later cut cannot move it unless it lies in one word
+        # of that many characters.
+        stop = text.find(" ", 256)
+        offsets = self._processor.encode(text if stop < 0 else text[:stop], return_type="offset_mapping")["offsets"]
+        return len(text[: offsets[0][1]].encode("utf-8", "replace")) if offsets else 0
+
+
+def load_vocabulary(spec: str) -> Vocabulary:
+    """The vocabulary that a configuration names.
+
+    Args:
+        spec: `bytes`, or the path of a SentencePiece model.
+
+    Returns:
+        The vocabulary.
+
+    Raises:
+        InputError: the path is missing or holds something else.
+    """
+    return ByteVocabulary() if spec == ByteVocabulary.spec else SentencePieceVocabulary(spec)
+
+
+def _read_model(path: str) -> bytes:
+    try:
+        model = epath.Path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        message = f"vocabulary {path!r}: no such file; give `bytes` or the path of a SentencePiece model"
+        raise InputError(message) from None
+    if not model:
+        raise InputError(f"vocabulary {path}: not a SentencePiece model (the file is empty)")
+    return model
+
+
+def _as_array(ids: Iterable[int] | np.ndarray) -> np.ndarray:
+    return np.asarray(ids if isinstance(ids, np.ndarray) else list(ids)).astype(np.int64)
