@@ -1,6 +1,7 @@
 """What a store keeps of each document besides its tokens: one number a column, and the name."""
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -67,6 +68,9 @@ class Names:
     def __len__(self) -> int:
         return len(self._ends)
 
+    def __iter__(self) -> Iterator[str]:
+        return (self[document] for document in range(len(self)))
+
     def __getitem__(self, document: int) -> str:
         document = range(len(self))[document]
         start = self._ends[document - 1] if document else 0
@@ -74,4 +78,4 @@ class Names:
 
     def find(self, name: str) -> int | None:
         """The first document of that name, or None."""
-        return next((document for document in range(len(self)) if self[document] == name), None)
+        return next((document for document, found in enumerate(self) if found == name), None)

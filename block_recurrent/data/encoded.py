@@ -19,7 +19,7 @@ class EncodedDocument:
     Attributes:
         name: unique within its split.
         tokens: (n,) of the store's unsigned type.
-        bytes: of the text in UTF-8.
+        size: bytes of the text in UTF-8.
         characters: Unicode code points of the text.
         words: as white space parts them.
         unknown_tokens: tokens with the unknown id.
@@ -29,7 +29,7 @@ class EncodedDocument:
 
     name: str
     tokens: np.ndarray
-    bytes: int
+    size: int
     characters: int
     words: int
     unknown_tokens: int
@@ -57,7 +57,7 @@ def encode_document(document: TextDocument, vocabulary: Vocabulary, dtype: np.dt
     return EncodedDocument(
         name=document.name,
         tokens=ids.astype(dtype, copy=False),
-        bytes=size,
+        size=size,
         characters=len(document.text),
         words=count_words(document.text),
         unknown_tokens=int(np.count_nonzero(ids == vocabulary.unknown_id)),

@@ -4,6 +4,7 @@ A store is a folder: `tokens/` (one zarr array), `documents/` (one `.npy` file f
 document, and their names) and `store.json`, which is written last: without it a folder is no store.
 """
 
+import builtins
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -105,7 +106,7 @@ class TokenStore:
     def _column(self, column: str) -> np.ndarray:
         return columns.read_column(self._checked_bytes(columns.path_of(column)))
 
-    def _checked_bytes(self, name: str) -> "bytes_":
+    def _checked_bytes(self, name: str) -> builtins.bytes:
         data = _read(self.path / name)
         if hashlib.sha256(data).hexdigest() != self.metadata.files[name][1]:
             raise _damaged(self.path / name, "its checksum does not fit")
@@ -168,9 +169,6 @@ class TokenStore:
                 report(done, total)
         if problems:
             raise InputError(f"token store {self.path}: {'; '.join(problems)}; prepare the store again")
-
-
-bytes_ = bytes  # `TokenStore.bytes` hides the built-in type in the class body
 
 
 def read_metadata(folder: epath.Path) -> StoreMetadata:

@@ -101,6 +101,7 @@ class SentencePieceVocabulary:
         self._model = _read_model(self.spec)
         self._load()
         self._extra_ids = self._extra_ids_of_t5() if extra_ids is None else extra_ids
+        self.fingerprint = hashlib.sha256(self._model + b"\0extra ids: %d" % self._extra_ids).hexdigest()
 
     def _load(self) -> None:
         import sentencepiece
@@ -111,7 +112,8 @@ class SentencePieceVocabulary:
             raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({error})") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "_model": self._model, "_extra_ids": self._extra_ids}
+        kept = ("spec", "fingerprint", "_model", "_extra_ids")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -140,11 +142,6 @@ class SentencePieceVocabulary:
     def unknown_id(self) -> int:
         """See `Vocabulary.unknown_id`."""
         return self._processor.unk_id()
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """See `Vocabulary.fingerprint`: of the model file's bytes and the extra ids."""
-        return hashlib.sha256(self._model + b"\0extra ids: %d" % self._extra_ids).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
         """See `Vocabulary.encode`: (n,) int32."""

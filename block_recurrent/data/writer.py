@@ -85,8 +85,8 @@ class StoreWriter:
         """Appends a document; a full shard goes to disk."""
         name = document.name.encode("utf-8", "backslashreplace")
         record = np.zeros((), columns.RECORD)
-        record["lengths"] = len(document.tokens)
-        for field in ("bytes", "characters", "words", "unknown_tokens", "first_token_bytes"):
+        record["lengths"], record["bytes"] = len(document.tokens), document.size
+        for field in ("characters", "words", "unknown_tokens", "first_token_bytes"):
             record[field] = getattr(document, field)
         record["name_bytes"], record["digest"] = len(name), np.frombuffer(document.digest, np.uint8)
         self._journal.write(record.tobytes())
@@ -170,7 +170,7 @@ class StoreWriter:
             split=self._identity["split"],
             settings=self._identity["settings"],
             signature=self._identity["signature"],
-            content_fingerprint=hashlib.sha256(np.ascontiguousarray(records["digest"])).hexdigest(),
+            content_fingerprint=hashlib.sha256(records["digest"].tobytes()).hexdigest(),
             counts=_counts(records),
             left_out=dict(sorted(left_out.items())),
             vocabulary=vocabulary,

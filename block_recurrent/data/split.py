@@ -1,0 +1,37 @@
+"""Opening the split that a run reads."""
+
+from etils import epath
+
+from block_recurrent.config import DataConfig
+from block_recurrent.data.store import TokenStore
+from block_recurrent.errors import InputError
+
+_VERIFIED_BYTES = 256 << 20  # a store up to this size is read and checked whole before a run begins: about a second
+
+
+def open_split(config: DataConfig, split: str, *, vocab_size: int) -> TokenStore:
+    """Opens a split for a model.
+
+    Args:
+        config: names the prepared store.
+        split: which part of it.
+        vocab_size: rows of the model's embedding table.
+
+    Returns:
+        The store; its content is verified unless it is large, in which case damage is met when it is read.
+
+    Raises:
+        InputError: the split is not there, is damaged, or has more token ids than the model.
+    """
+    root = epath.Path(config.store)
+    if not root.exists():
+        raise InputError(f"DataConfig.store = {config.store!r}: not there; make it with `python -m block_recurrent prepare`")
+    store = TokenStore.open(root / split)
+    if store.vocabulary.size > vocab_size:
+        raise InputError(
+            f"ModelConfig.vocab_size = {vocab_size}: must be at least {store.vocabulary.size}, the ids of vocabulary "
+            f"{store.vocabulary.spec!r} in {store.path} (usual: {store.vocabulary.table_size})"
+        )
+    if sum(entry["bytes"] if isinstance(entry, dict) else entry[0] for entry in store.metadata.files.values()) <= _VERIFIED_BYTES:
+        store.verify()
+    return store

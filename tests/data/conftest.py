@@ -1,0 +1,84 @@
+"""Small corpora, vocabularies and stores for the data tests."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from block_recurrent.data.encoded import encode_document
+from block_recurrent.data.metadata import VocabularyMetadata, identity
+from block_recurrent.data.sources.document import TextDocument
+from block_recurrent.data.store import TokenStore
+from block_recurrent.data.tokens_array import token_dtype
+from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
+from block_recurrent.data.writer import StoreWriter
+
+
+def prose(seed, words):
+    """Text with a vocabulary, sentences, paragraphs and some non-ASCII letters."""
+    rng = np.random.default_rng(seed)
+    lexicon = ["the", "river", "café", "Bern", "naïve", "of", "and", "house", "walked", "größer", "silent", "night"]
+    picked = rng.zipf(1.5, words) % len(lexicon)
+    ends = rng.choice([" ", ", ", ".\n", ".  "], words, p=[0.8, 0.1, 0.06, 0.04])
+    return "".join(lexicon[index] + end for index, end in zip(picked, ends, strict=True))
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory):
+    """A tiny SentencePiece model, made here."""
+    import sentencepiece
+
+    prefix = tmp_path_factory.mktemp("vocabulary") / "tiny"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(prose(seed, 40) for seed in range(60)),
+        model_prefix=str(prefix),
+        vocab_size=60,
+        model_type="unigram",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return f"{prefix}.model"
+
+
+@pytest.fixture(scope="session")
+def pieces(model_path):
+    return SentencePieceVocabulary(model_path)
+
+
+def describe(vocabulary):
+    return VocabularyMetadata(
+        spec=vocabulary.spec,
+        fingerprint=vocabulary.fingerprint,
+        size=vocabulary.size,
+        table_size=vocabulary.table_size,
+    )
+
+
+def write_store(folder, texts, vocabulary=None, shard=None):
+    """A finished store of some texts, named by their position unless they are a dict."""
+    vocabulary = vocabulary or ByteVocabulary()
+    dtype = token_dtype(vocabulary.table_size)
+    options = {} if shard is None else {"shard": shard}
+    writer = StoreWriter(folder, identity("texts", "train", {}, "none", vocabulary.fingerprint), dtype, **options)
+    texts = texts if isinstance(texts, dict) else {f"document {index}": text for index, text in enumerate(texts)}
+    for name, text in texts.items():
+        writer.add(encode_document(TextDocument(name, text), vocabulary, dtype))
+    writer.finish(describe(vocabulary), {})
+    return TokenStore.open(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    texts: list[str]
+    store: TokenStore
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """Documents from one token to several chunks, in a store of several shards."""
+    texts = [prose(seed, size) for seed, size in enumerate([1, 30, 5000, 1, 12000, 700, 3])] + ["x", "\n"]
+    return Sample(texts, write_store(tmp_path_factory.mktemp("sample") / "train", texts, shard=1 << 15))

@@ -1,0 +1,101 @@
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from block_recurrent.data import vocabulary as vocabulary_module
+from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary, load_vocabulary
+from block_recurrent.errors import InputError
+from tests.data.conftest import prose
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
+
+
+@given(TEXT)
+def test_bytes_are_utf8_plus_three(text):
+    ids = ByteVocabulary().encode(text)
+    assert ids.tolist() == [byte + 3 for byte in text.encode()]
+    assert ByteVocabulary().decode(ids) == text
+    assert ByteVocabulary().first_token_bytes(text) == min(1, len(text))
+
+
+def test_byte_ids_without_text():
+    vocabulary = load_vocabulary("bytes")
+    assert (vocabulary.spec, vocabulary.size, vocabulary.table_size, vocabulary.unknown_id) == ("bytes", 259, 260, 2)
+    assert vocabulary.decode([0, 1, 2, 259, *vocabulary.encode("é")[:1], 100]) == "\ufffda"
+    assert len(vocabulary.encode("\ud800")) == 1  # a lone surrogate has no UTF-8
+
+
+def test_pieces_are_those_of_the_model(model_path, pieces):
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=model_path)
+    for seed in range(20):
+        text = prose(seed, 30) + "ß 漢字"
+        ids = pieces.encode(text)
+        assert ids.tolist() == processor.encode(text)
+        assert pieces.decode(ids) == processor.decode(ids.tolist())
+        assert (ids == pieces.unknown_id).any()
+    assert pieces.decode([10_000, -1]) == processor.decode([2, 2])
+    assert load_vocabulary(model_path).fingerprint == pieces.fingerprint
+
+
+def test_a_copy_in_another_process_is_the_same(pieces):
+    copy = pickle.loads(pickle.dumps(pieces))
+    text = prose(3, 50)
+    assert (copy.encode(text) == pieces.encode(text)).all()
+    assert (copy.spec, copy.fingerprint, copy.table_size) == (pieces.spec, pieces.fingerprint, pieces.table_size)
+
+
+def test_tables_are_padded_and_t5_has_its_extra_ids(model_path, pieces, monkeypatch):
+    used = pieces.size
+    assert used <= 128 == pieces.table_size
+    monkeypatch.setattr(vocabulary_module, "_T5_PIECES", used)
+    like_t5 = SentencePieceVocabulary(model_path)  # pad 0, eos 1, unk 2, no bos, and "T5's" number of pieces
+    assert like_t5.size == used + 100
+    assert like_t5.table_size == -(-(used + 100) // 128) * 128
+    assert like_t5.fingerprint != pieces.fingerprint
+    assert SentencePieceVocabulary(model_path, extra_ids=0).fingerprint == pieces.fingerprint
+
+
+def test_first_token_covers_its_bytes_and_the_blanks_dropped_before_it(pieces):
+    for text in ["the river", "  café the", "größer " * 100, "漢 x", "", " ", "\n\nBern"]:
+        ids = pieces.encode(text)
+        covered = text.encode()[: pieces.first_token_bytes(text)].decode()
+        if not len(ids):
+            assert covered == ""
+        elif ids[0] != pieces.unknown_id:
+            assert covered.strip() == pieces.decode(ids[:1]).strip()
+    assert pieces.first_token_bytes("  the river") == 5
+
+
+def test_texts_beyond_the_limit_are_cut_where_the_ids_stay_the_same(pieces, monkeypatch):
+    text = prose(1, 400)
+    whole = pieces.encode(text)
+    monkeypatch.setattr(vocabulary_module, "_CHARACTERS_AT_ONCE", 100)
+    assert (pieces.encode(text) == whole).all()
+    assert len(list(pieces._parts(text))) > 10
+    long_word = "naïve" * 100
+    assert pieces.encode(long_word).tolist() == pieces._processor.encode(long_word)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"", "the file is empty"), (b"not a model", "not a SentencePiece model")],
+)
+def test_errors_name_the_file(tmp_path, content, message):
+    path = tmp_path / "some.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_vocabulary(str(path))
+    assert "some.model" in str(caught.value)
+
+
+def test_fingerprint_of_bytes_never_changes():
+    # Stores and checkpoints carry it.
+    assert ByteVocabulary.fingerprint == hashlib.sha256(b"bytes: id = byte + 3, table 260").hexdigest()
+    assert np.dtype(np.uint16) == ByteVocabulary().encode("x").dtype
