@@ -150,6 +150,11 @@ def abstract_params(config: ModelConfig) -> dict[str, Any]:
     return nnx.to_pure_dict(_split_abstract(config)[1])
 
 
+def count_params(config: ModelConfig) -> int:
+    """How many numbers the parameters hold, the embedding table included."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
+
+
 def init_state(config: ModelConfig, params: Params, batch_size: int) -> ModelState:
     """The memory at the start of a document, for `batch_size` rows."""
     return bind(config, params).init_state(batch_size)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from block_recurrent.config import ModelConfig
+from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.loss import cross_entropy
 from block_recurrent.model import apply, init_params, init_state
+from block_recurrent.optimizer import make_optimizer
 from block_recurrent.state import ModelState
 from block_recurrent.typing import Key, Params, Rows, Tokens
 
@@ -66,6 +67,13 @@ def init_train_state(
         model_state=init_state(config, params, batch_size),
         dropout_key=dropout_key,
     )
+
+
+def abstract_train_state(run: RunConfig) -> TrainState:
+    """Shapes and dtypes of a run's state, without computing anything."""
+    optimizer = make_optimizer(run.optimizer, run.train.num_steps)
+    data, seed = run.data, run.train.seed
+    return jax.eval_shape(lambda: init_train_state(run.model, optimizer, seed=seed, batch_size=data.batch_size))
 
 
 def train_step(

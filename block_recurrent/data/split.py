@@ -25,13 +25,16 @@ def open_split(config: DataConfig, split: str, *, vocab_size: int) -> TokenStore
     """
     root = epath.Path(config.store)
     if not root.exists():
-        raise InputError(f"DataConfig.store = {config.store!r}: not there; make it with `python -m block_recurrent prepare`")
+        raise InputError(
+            f"DataConfig.store = {config.store!r}: not there; `python -m block_recurrent prepare` with the same "
+            "--gin_file makes it"
+        )
     store = TokenStore.open(root / split)
     if store.vocabulary.size > vocab_size:
         raise InputError(
             f"ModelConfig.vocab_size = {vocab_size}: must be at least {store.vocabulary.size}, the ids of vocabulary "
             f"{store.vocabulary.spec!r} in {store.path} (usual: {store.vocabulary.table_size})"
         )
-    if sum(entry["bytes"] if isinstance(entry, dict) else entry[0] for entry in store.metadata.files.values()) <= _VERIFIED_BYTES:
+    if sum(size for size, _ in store.metadata.files.values()) <= _VERIFIED_BYTES:
         store.verify()
     return store

@@ -1,0 +1,418 @@
+"""The command line. This is the only module that knows gin: it turns `--gin_file`s into the classes of `config.py`."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import gin
+import typer
+from etils import epath
+from gin import config_parser
+from rich.console import Console
+from rich.table import Table
+
+from block_recurrent import config as config_module
+from block_recurrent.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PrepareConfig,
+    RunConfig,
+    TrainConfig,
+)
+from block_recurrent.errors import InputError
+
+Config = TypeVar("Config")
+
+app = typer.Typer(
+    name="block_recurrent",
+    help="Block-Recurrent Transformers: prepare text, train, evaluate, sample.",
+    epilog="First time? `make quickstart` runs prepare and train on real text in a few minutes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+_console = Console()
+
+GinFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gin_file",
+        metavar="FILE",
+        help="Experiment file, e.g. gin/runs/quickstart.gin; looked up in the working directory, then among the files "
+        "that came with the package. Repeatable; the order does not matter: two files that bind one parameter "
+        "differently are an error.",
+    ),
+]
+GinParams = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gin_param",
+        metavar="NAME=VALUE",
+        help="Overrides the files, e.g. 'TrainConfig.num_steps=100'. Repeatable.",
+    ),
+]
+Workdir = Annotated[
+    str,
+    typer.Option(
+        "--workdir",
+        metavar="DIR",
+        help="The run's folder, local or gs://: checkpoints, metrics, run.json.",
+    ),
+]
+
+
+def main() -> None:
+    """Runs the command line: exit code 2 and one clear message for what the caller can correct."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command()
+def prepare(gin_file: GinFiles = None, gin_param: GinParams = None) -> None:
+    """Tokenise documents into a token store, one for each split.
+
+    Example: python -m block_recurrent prepare --gin_file gin/data/python_stdlib.gin
+    """
+    from block_recurrent.data.prepare import prepare as prepare_stores
+    from block_recurrent.progress import Progress
+
+    _parse_gin(gin_file, gin_param)
+    settings = _configured(PrepareConfig)
+    with Progress(f"prepare {settings.source}", 0, console=_console) as progress:
+        summaries = prepare_stores(settings, report=progress.report)
+    table = Table("split", "documents", "bytes", "tokens", "longest", "median", "fingerprint", "", box=None)
+    for summary in summaries:
+        described = summary.metadata
+        counts = described.counts
+        numbers = (counts.documents, counts.bytes, counts.tokens, counts.longest_document, round(counts.median_document))
+        state = "unchanged" if summary.unchanged else "written"
+        table.add_row(described.split, *(f"{n:,}" for n in numbers), described.fingerprint[:12], state)
+    details = ", ".join(f"{name} {value}" for name, value in summaries[0].metadata.settings.items())
+    _console.print(f"{settings.store}: {settings.source} ({details}), vocabulary {settings.vocabulary}", soft_wrap=True)
+    _console.print(table)
+
+
+@app.command()
+def train(workdir: Workdir, gin_file: GinFiles = None, gin_param: GinParams = None) -> None:
+    """Train; started again on the same workdir, continue from its newest checkpoint.
+
+    Example: python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir runs/quickstart
+    """
+    _parse_gin(gin_file, gin_param)
+    run = _configured_run()
+    from block_recurrent.train import train as train_run
+
+    folder = epath.Path(workdir)
+    result = train_run(run, folder, _console)
+    (folder / "config.gin").write_text(gin.operative_config_str())
+    _print_closing(run, workdir, result)
+
+
+@app.command()
+def evaluate(
+    workdir: Workdir,
+    split: Annotated[str, typer.Option("--split", help="Which split of the prepared store.")] = "validation",
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+) -> None:
+    """Score a whole split exactly: every token after a document's first, once.
+
+    The run's own data is used unless --gin_file or --gin_param bind DataConfig.
+    Writes evaluation_SPLIT.json into the workdir.
+
+    Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test
+    """
+    from block_recurrent.data.split import open_split
+    from block_recurrent.evaluate import evaluate as evaluate_split
+    from block_recurrent.progress import Progress
+
+    _parse_gin(gin_file, gin_param)
+    run, _, step, params = _load_run(workdir)
+    data = dataclasses.replace(run.data, **_bindings(DataConfig))
+    store = open_split(data, split, vocab_size=run.model.vocab_size)
+    with Progress(f"evaluate {split}", 0, console=_console) as progress:
+        scores = evaluate_split(
+            run.model,
+            params,
+            store,
+            batch_size=data.batch_size,
+            segment_length=data.segment_length,
+            report=progress.report,
+        )
+    facts = {"step": step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
+    path = epath.Path(workdir) / f"evaluation_{split}.json"
+    path.write_text(json.dumps(facts | scores.as_dict(), indent=2) + "\n")
+    table = Table("metric", "value", title=f"{store.metadata.source}, whole split {split}, step {step}")
+    for name, value in scores.as_dict().items():
+        table.add_row(name.replace("_", " "), f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
+    _console.print(table)
+    _console.print(f"written to {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def generate(
+    workdir: Workdir,
+    prompt_file: Annotated[
+        Path, typer.Option("--prompt-file", exists=True, dir_okay=False, help="Text to continue (UTF-8).")
+    ],
+    num_tokens: Annotated[int, typer.Option("--num-tokens", min=1, help="How many tokens to sample.")] = 256,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the most probable token.")] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Keep the k most probable tokens; 0 keeps all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Keep the most probable tokens with this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+) -> None:
+    """Continue a text, carrying the recurrent state through prompt and continuation.
+
+    Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py
+    """
+    from block_recurrent.generate import Sampling
+
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    prompt = _read_text(prompt_file)
+    run, facts, _, params = _load_run(workdir)
+    _print_sample(run, facts, params, prompt, num_tokens, sampling, seed)
+
+
+@app.command("check-parity")
+def check_parity(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Fixtures (.npz).")],
+) -> None:
+    """Compare our model with what the official code computed; exit code 1 if any error is over its limit."""
+    from block_recurrent.interop.parity import LIMITS, check_fixture
+
+    limits = ", ".join(f"{kind} {limit:g}" for kind, limit in LIMITS.items())
+    _console.print(f"largest errors (limits: {limits}; loss and gradients are relative)", highlight=False, soft_wrap=True)
+    failed = 0
+    for file in files:
+        try:
+            parity = check_fixture(file)
+        except InputError as error:
+            failed += 1
+            _console.print(f"{file.name}: OVER  {error}", highlight=False, soft_wrap=True, markup=False)
+            continue
+        over = [f"{kind} at {parity.places[kind]}" for kind in LIMITS if not parity.errors[kind] <= LIMITS[kind]]
+        failed += bool(over)
+        errors = "  ".join(f"{kind} {error:.1e}" for kind, error in parity.errors.items())
+        verdict = f"OVER: {', '.join(over)}" if over else "ok"
+        _console.print(f"{file.name}: {errors}  {verdict}", highlight=False, soft_wrap=True, markup=False)
+    _console.print(f"{len(files) - failed} of {len(files)} files within the limits", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------- gin
+
+
+class _Unresolved(config_parser.ParserDelegate):
+    """Keeps references and macros as text: enough to tell whether two files say the same."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
+
+    def macro(self, macro_name: str) -> str:
+        return f"%{macro_name}"
+
+
+def _parse_gin(files: list[str] | None, params: list[str] | None) -> None:
+    """Reads files and overrides into gin.
+
+    Raises:
+        InputError: a file is missing or cannot be parsed, names something unknown, or contradicts another file.
+    """
+    gin.clear_config()
+    for root in _gin_roots():
+        gin.add_config_file_search_path(str(root))
+    files = [str(_find_gin_file(file)) for file in files or []]
+    _refuse_contradictions(files)
+    try:
+        for file in files:
+            gin.parse_config_file(file)
+        gin.parse_config(params or [])
+    except Exception as error:  # gin raises whatever Python raised while it looked at a statement
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError("gin: " + " ".join(lines)) from None
+
+
+def _gin_roots() -> list[Path]:
+    """Where experiment files are looked up: the working directory, a checkout, the installed package."""
+    package = Path(__file__).parent
+    return [Path(), package.parent, package]
+
+
+def _find_gin_file(file: str) -> Path:
+    for root in _gin_roots():
+        if (root / file).is_file():
+            return root / file
+    shipped = sorted({str(path.relative_to(root)) for root in _gin_roots()[1:] for path in root.glob("gin/runs/*.gin")})
+    raise InputError(f"--gin_file {file}: no such file; ready to use: {', '.join(shipped) or 'none'}")
+
+
+def _refuse_contradictions(files: list[str]) -> None:
+    """Files lie on orthogonal axes; gin itself would silently let the later one win."""
+    seen: dict[str, tuple[Any, str]] = {}
+    for file in files:
+        for name, (value, where) in _bindings_of(file).items():
+            if name in seen and seen[name][0] != value:
+                other_value, other_where = seen[name]
+                raise InputError(
+                    f"--gin_file: {name} = {other_value!r} ({other_where}) and {name} = {value!r} ({where}) contradict "
+                    "each other; use one of the files, or decide with --gin_param"
+                )
+            seen[name] = value, where
+
+
+def _bindings_of(file: str) -> dict[str, tuple[Any, str]]:
+    """What one file binds, with includes; a file overrides what it includes."""
+    bindings: dict[str, tuple[Any, str]] = {}
+    for statement in _statements(file):
+        if isinstance(statement, config_parser.IncludeStatement):
+            bindings |= _bindings_of(str(_find_gin_file(statement.filename)))
+        elif isinstance(statement, config_parser.BindingStatement):
+            # `config.ModelConfig` and `ModelConfig` are the same class, however it was imported.
+            selector = statement.selector.rsplit(".", 1)[-1]
+            name = ".".join(part for part in (statement.scope, selector, statement.arg_name) if part)
+            bindings[name] = statement.value, f"{file}:{statement.location.line_num}"
+    return bindings
+
+
+def _statements(file: str) -> Iterator[Any]:
+    with Path(file).open() as lines:
+        try:
+            yield from config_parser.ConfigParser(lines, _Unresolved())
+        except SyntaxError as error:
+            raise InputError(f"{file}:{error.lineno}: {error.msg}") from None
+
+
+def _bindings(cls: type) -> dict[str, Any]:
+    return gin.get_bindings(cls)
+
+
+def _configured(cls: type[Config]) -> Config:
+    """The configuration that the files describe.
+
+    Raises:
+        InputError: a field without a default is bound nowhere, or a value is not allowed.
+    """
+    bound = _bindings(cls)
+    required = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING and field.name not in bound
+    ]
+    if required:
+        raise InputError(f"{cls.__name__}: {', '.join(required)} not given; bind in a --gin_file or by --gin_param")
+    return gin.get_configurable(cls)()
+
+
+def _configured_run() -> RunConfig:
+    return RunConfig(
+        model=_configured(ModelConfig),
+        data=_configured(DataConfig),
+        optimizer=_configured(OptimizerConfig),
+        train=_configured(TrainConfig),
+    )
+
+
+for _name, _cls in vars(config_module).items():
+    if dataclasses.is_dataclass(_cls) and _cls is not RunConfig:
+        gin.external_configurable(_cls, module=config_module.__name__)
+
+
+# ----------------------------------------------------------------------------------------------------------- printing
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _load_run(workdir: str) -> tuple[RunConfig, dict[str, Any], int, Any]:
+    """Configuration, data facts, step and parameters of a run's newest checkpoint."""
+    from block_recurrent.checkpoint import Checkpoints
+    from block_recurrent.run_record import read_run
+    from block_recurrent.train_step import abstract_train_state
+
+    folder = epath.Path(workdir)
+    run, facts = read_run(folder)
+    with Checkpoints(folder) as checkpoints:
+        state = checkpoints.restore(abstract_train_state(run))
+    return run, facts, int(state.step), state.params
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+
+
+def _print_sample(
+    run: RunConfig, facts: dict[str, Any], params: Any, prompt: str, num_tokens: int, sampling: Any, seed: int
+) -> None:
+    """Streams a continuation of the prompt to the terminal."""
+    from block_recurrent.data.vocabulary import load_recorded_vocabulary
+    from block_recurrent.generate import generate as generate_tokens
+
+    recorded = facts["vocabulary"]
+    vocabulary = load_recorded_vocabulary(recorded["spec"], recorded["fingerprint"])
+    ids = generate_tokens(
+        run.model,
+        params,
+        vocabulary.encode(prompt),
+        num_tokens=num_tokens,
+        vocab_size=vocabulary.size,
+        sampling=sampling,
+        seed=seed,
+        segment_length=run.data.segment_length,
+    )
+    sys.stdout.write(prompt)
+    tokens, written = [], ""
+    for token in ids:
+        tokens.append(token)
+        text = vocabulary.decode(tokens)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character may take several tokens
+            sys.stdout.write(text[len(written) :])
+            sys.stdout.flush()
+            written = text
+    sys.stdout.write(vocabulary.decode(tokens)[len(written) :] + "\n")
+
+
+def _print_closing(run: RunConfig, workdir: str, result: Any) -> None:
+    """What a run has come to, where everything lies, and what to do next."""
+    from block_recurrent.generate import Sampling
+    from block_recurrent.run_record import read_run
+
+    split = run.data.eval_split
+    for label, line in (("start", result.first_evaluation), ("end", result.last_evaluation)):
+        scope = "whole split" if line["complete"] else "first segments of each row"
+        _console.print(
+            f"{split} at the {label}: [bold]{line['bits_per_byte']:.4f}[/] bits per byte "
+            f"({line['tokens']:,} scored tokens of {line['documents']} documents, {scope}, step {line['step']})",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if run.train.sample_tokens:
+        _console.rule("sample: the prompt and its continuation")
+        sampling = Sampling(temperature=0.8, top_p=0.95)
+        _, facts = read_run(epath.Path(workdir))
+        _print_sample(run, facts, result.params, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
+        _console.rule()
+    command = "python -m block_recurrent"
+    rows = {
+        "checkpoints": f"{workdir}/checkpoints",
+        "metrics": f"{workdir}/metrics.jsonl and {workdir}/tensorboard",
+        "configuration": f"{workdir}/run.json and {workdir}/config.gin",
+        "look": f"tensorboard --logdir {workdir}/tensorboard   (pip install tensorboard)",
+        "evaluate": f"{command} evaluate --workdir {workdir} --split test",
+        "sample": f"{command} generate --workdir {workdir} --prompt-file setup.py",
+        "train longer": "the same train command with --gin_param TrainConfig.num_steps=N",
+    }
+    for name, value in rows.items():
+        _console.print(f"  {name:14}{value}", highlight=False, soft_wrap=True)

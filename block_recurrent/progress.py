@@ -1,0 +1,76 @@
+"""Progress of long work: a bar on a terminal, elsewhere a line now and then. Both give the time left."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Shows how much of `total` is done.
+
+    Args:
+        description: what is going on.
+        total: how much there is to do.
+        done: how much was done before; it does not count into the estimate of the time left.
+        console: where to write.
+    """
+
+    def __init__(self, description: str, total: int, *, done: int = 0, console: Console):
+        self._description = description
+        self._total = total
+        self._first = done
+        self._console = console
+        self._began = self._last_line = time.monotonic()
+        self._bar = None
+        if console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                TextColumn("{task.fields[facts]}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(description, total=total, completed=done, facts="")
+
+    def __enter__(self) -> "Progress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def report(self, done: int, total: int) -> None:
+        """Like `update`, for work that learns how much there is only when it begins."""
+        if total != self._total:
+            self._total = total
+            if self._bar is not None:
+                self._bar.update(self._task, total=total)
+        self.update(done)
+
+    def update(self, done: int, facts: str = "") -> None:
+        """Tells how much is done by now, and what is worth knowing beside it."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, facts=facts)
+            return
+        now = time.monotonic()
+        if now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        left = (now - self._began) / max(done - self._first, 1) * (self._total - done)
+        line = f"{self._description} {done}/{self._total}  {_clock(left)} left  {facts}"
+        self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

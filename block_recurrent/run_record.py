@@ -1,0 +1,87 @@
+"""`run.json`: what a workdir's run is, so that it is continued and evaluated as what it is and nothing else."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.errors import InputError
+
+_FILE = "run.json"
+_LIBRARIES = ("block-recurrent", "jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
+_PARTS = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
+# A run may be continued with other values of these; everything else decides what its steps compute.
+_FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"seed"}
+_FREE = {f"config.train.{name}" for name in _FREE_TRAIN_FIELDS} | {"config.data.store", "config.data.eval_split"}
+
+
+def make_record(run: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the run's numbers, ready for JSON.
+
+    Args:
+        run: the configuration; a decay that ends with the run is written down as that number of steps.
+        data: facts of the training data: fingerprints of content, vocabulary and schedule, counts.
+    """
+    optimizer = dataclasses.replace(run.optimizer, decay_steps=run.optimizer.decay_steps or run.train.num_steps)
+    config = dataclasses.asdict(dataclasses.replace(run, optimizer=optimizer))
+    versions = {name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
+    # Through JSON once: what is written and what is read back compare equal.
+    return json.loads(json.dumps({"config": config, "data": dict(data), "versions": versions}))
+
+
+def check_or_write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
+    """Writes the record of a new run, or compares it with the one that the workdir has.
+
+    Raises:
+        InputError: the workdir holds a run whose steps would compute something else; the fields are named.
+    """
+    path = workdir / _FILE
+    if path.exists():
+        old = dict(_leaves(_read(path)))
+        new = dict(_leaves(record))
+        fields = {name for name in old | new if not name.startswith("versions.")} - _FREE
+        different = sorted(name for name in fields if old.get(name) != new.get(name))
+        if different:
+            pairs = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked for" for name in different[:5])
+            raise InputError(f"{workdir}: holds another run. Choose a new --workdir, or ask for the same ({pairs})")
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = workdir / f"{_FILE}.partial"
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
+    """Configuration and data facts of the run in a workdir.
+
+    Raises:
+        InputError: there is no run, or its record cannot be read.
+    """
+    path = workdir / _FILE
+    if not path.exists():
+        raise InputError(f"--workdir {workdir}: no run is there ({_FILE} is missing)")
+    record = _read(path)
+    try:
+        parts = {name: part(**record["config"][name]) for name, part in _PARTS.items()}
+        return RunConfig(**parts), record["data"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a record of a run: {error}") from None
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
