@@ -47,9 +47,12 @@ class Checkpoints:
         step = self.latest_step if step is None else step
         if step is None or step not in self._manager.all_steps():
             have = ", ".join(str(s) for s in self._manager.all_steps()) or "none"
-            raise InputError(f"{self._folder}: no checkpoint{f' of step {step}' if step is not None else ''}; have: {have}")
+            raise InputError(
+                f"{self._folder}: no checkpoint{f' of step {step}' if step is not None else ''}; have: {have}"
+            )
         abstract: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        return restored
 
     def __enter__(self) -> "Checkpoints":
         return self

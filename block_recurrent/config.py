@@ -50,6 +50,15 @@ def _check_texts(config: object, fields: Iterable[str]) -> None:
             raise _refuse(config, field, "a non-empty text")
 
 
+def _check_text_tuples(config: object, fields: Iterable[str]) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None:
+            if isinstance(value, str) or not value or not all(isinstance(item, str) and item for item in value):
+                raise _refuse(config, field, "None or a tuple of texts")
+            object.__setattr__(config, field, tuple(value))  # gin also writes lists
+
+
 def _check_choices(config: object, choices: Mapping[str, Any]) -> None:
     for field, literal in choices.items():
         if getattr(config, field) not in get_args(literal):
@@ -74,7 +83,7 @@ class ModelConfig:
         cell: how a state is updated (paper, section 3.2 and figure 2): `dual` (attention and feed-forward, each gated),
             `single` (feed-forward alone, gated) or `skip` (attention alone, gated).
         gate: `fixed` (a learned constant per channel; the official code calls it `bias`) or `lstm`.
-        feedback: every other layer also attends to the last recurrent layer's state; the stack then runs block by block.
+        feedback: every other layer also attends to the last recurrent layer's state; the stack runs block by block.
         gate_equations: `official` computes what the official code computes: tanh only in the `single` cell, no bias in
             the candidate. `paper` follows the paper's text: the candidate has a bias in every cell, and with the lstm
             gate it passes through tanh in every cell; the fixed gate then has no tanh.
@@ -121,7 +130,9 @@ class ModelConfig:
             raise _refuse(self, "recurrent_layers", "a tuple of layer indices") from None
         for index in self.recurrent_layers:
             if not isinstance(index, int) or not -self.num_layers <= index < self.num_layers:
-                allowed = f"from {-self.num_layers} to {self.num_layers - 1} (ModelConfig.num_layers = {self.num_layers})"
+                allowed = (
+                    f"from {-self.num_layers} to {self.num_layers - 1} (ModelConfig.num_layers = {self.num_layers})"
+                )
                 raise _refuse(self, "recurrent_layers", f"layer indices {allowed}; {index!r} is not")
         if len(self.recurrent_indices) != len(self.recurrent_layers):
             raise _refuse(self, "recurrent_layers", "distinct layers; two entries name the same one")
@@ -144,8 +155,16 @@ class PrepareConfig:
 
     Attributes:
         source: name of the text source; `prepare --list` shows them.
-        store: folder to write; each split becomes a token store of its own below it.
+        store: folder to write, local or `gs://`; each split becomes a token store of its own below it.
+        input: where the source's text lies, a folder or a file, local or `gs://`; None for sources that need none.
+        splits: the splits to prepare; None means all that the source has.
         vocabulary: `bytes`, or the path of a SentencePiece model.
+        validation_percent: share of documents, of a corpus that is not divided into splits already.
+        test_percent: likewise.
+        extensions: endings of the files to read, with their dots; None means the source's own choice.
+        text_field: of JSON lines, the field with the text.
+        name_field: of JSON lines, the field with a unique name; None means file and line number.
+        repository_depth: of a folder of repositories, 1 for `<repository>`, 2 for `<owner>/<repository>`.
         workers: processes that tokenise; None means one for each core. The store is the same for any number.
 
     Raises:
@@ -154,11 +173,25 @@ class PrepareConfig:
 
     source: str
     store: str
+    input: str | None = None
+    splits: tuple[str, ...] | None = None
     vocabulary: str = "bytes"
+    validation_percent: float = 5
+    test_percent: float = 5
+    extensions: tuple[str, ...] | None = None
+    text_field: str = "text"
+    name_field: str | None = None
+    repository_depth: int = 1
     workers: int | None = None
 
     def __post_init__(self):
-        _check_texts(self, ("source", "store", "vocabulary"))
+        _check_texts(self, ("source", "store", "vocabulary", "text_field"))
+        _check_texts(self, (field for field in ("input", "name_field") if getattr(self, field) is not None))
+        _check_text_tuples(self, ("splits", "extensions"))
+        _check_numbers(self, ("validation_percent", "test_percent"), 0, 100)
+        if self.validation_percent + self.test_percent >= 100:
+            raise _refuse(self, "test_percent", "such that training documents are left")
+        _check_integers(self, ("repository_depth",), 1)
         if self.workers is not None:
             _check_integers(self, ("workers",), 1)
 
@@ -297,7 +330,7 @@ class RunConfig:
             )
         if self.model.recurrent_layers and segment == window:
             raise InputError(
-                f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} to "
-                "train recurrent layers: with one block per segment nothing that the loss sees depends on the state's "
-                "update, so its parameters would get no gradient"
+                f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} "
+                "to train recurrent layers: with one block per segment nothing that the loss sees depends on the "
+                "state's update, so its parameters would get no gradient"
             )

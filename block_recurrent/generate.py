@@ -55,8 +55,8 @@ def generate(
 ) -> Iterator[int]:
     """Continues a prompt, token by token.
 
-    Whole blocks go into the state; the block being written is run again for each of its tokens, which leaves its earlier
-    positions as they were, since attention is causal.
+    Whole blocks go into the state; the block being written is run again for each of its tokens: attention is causal, so
+    its earlier positions stay as they were.
 
     Args:
         config: the model.

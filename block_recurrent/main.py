@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import gin
 import typer
 from etils import epath
-from gin import config_parser
 from rich.console import Console
 from rich.table import Table
 
+import gin
 from block_recurrent import config as config_module
 from block_recurrent.config import (
     DataConfig,
@@ -24,6 +23,7 @@ from block_recurrent.config import (
     TrainConfig,
 )
 from block_recurrent.errors import InputError
+from gin import config_parser
 
 Config = TypeVar("Config")
 
@@ -92,7 +92,13 @@ def prepare(gin_file: GinFiles = None, gin_param: GinParams = None) -> None:
     for summary in summaries:
         described = summary.metadata
         counts = described.counts
-        numbers = (counts.documents, counts.bytes, counts.tokens, counts.longest_document, round(counts.median_document))
+        numbers = (
+            counts.documents,
+            counts.bytes,
+            counts.tokens,
+            counts.longest_document,
+            round(counts.median_document),
+        )
         state = "unchanged" if summary.unchanged else "written"
         table.add_row(described.split, *(f"{n:,}" for n in numbers), described.fingerprint[:12], state)
     details = ", ".join(f"{name} {value}" for name, value in summaries[0].metadata.settings.items())
@@ -183,13 +189,17 @@ def generate(
 
 @app.command("check-parity")
 def check_parity(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Fixtures (.npz).")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Fixtures (.npz).")
+    ],
 ) -> None:
     """Compare our model with what the official code computed; exit code 1 if any error is over its limit."""
     from block_recurrent.interop.parity import LIMITS, check_fixture
 
     limits = ", ".join(f"{kind} {limit:g}" for kind, limit in LIMITS.items())
-    _console.print(f"largest errors (limits: {limits}; loss and gradients are relative)", highlight=False, soft_wrap=True)
+    _console.print(
+        f"largest errors (limits: {limits}; loss and gradients are relative)", highlight=False, soft_wrap=True
+    )
     failed = 0
     for file in files:
         try:
@@ -214,10 +224,10 @@ def check_parity(
 class _Unresolved(config_parser.ParserDelegate):
     """Keeps references and macros as text: enough to tell whether two files say the same."""
 
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
         return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
 
-    def macro(self, macro_name: str) -> str:
+    def macro(self, macro_name: str) -> Any:
         return f"%{macro_name}"
 
 

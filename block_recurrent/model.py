@@ -110,15 +110,18 @@ class BlockRecurrentLM(nnx.Module):
     def _run_block_by_block(
         self, x: Activations, state: ModelState, dropout_key: Key | None
     ) -> tuple[Activations, ModelState]:
-        """Block feedback: every layer of a block reads the state the block before has left, so blocks are sequential."""
+        """Block feedback: every layer reads the state that the block before has left, so blocks are sequential."""
         blocks = jnp.swapaxes(split_blocks(x, self.config.window_length or x.shape[1]), 0, 1)
         last = max(self.config.recurrent_indices)  # with several recurrent layers, the last one is broadcast
         source = self.layers[layer_name(last)]
+        assert isinstance(source, RecurrentLayer)
 
         def step(state: ModelState, inputs: tuple[Activations, jax.Array]) -> tuple[ModelState, Activations]:
             block, index = inputs
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-            keys, values = source.states.readable(state.layers[last].recurrent)
+            recurrent = state.layers[last].recurrent
+            assert recurrent is not None
+            keys, values = source.states.readable(recurrent)
             block, state = self._run_stack(block, state, key, KeysValues(keys[:, None], values[:, None]))
             return state, block
 

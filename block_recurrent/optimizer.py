@@ -1,10 +1,11 @@
 """Adafactor (Shazeer and Stern 2018) with the official code's settings and learning-rate schedules.
 
-One leaf of the parameters is one official parameter in its official shape: Adafactor factors, clips and scales per leaf,
-so fusing or splitting kernels would change its updates.
+One leaf of the parameters is one official parameter in its official shape: Adafactor factors, clips and scales per
+leaf, so fusing or splitting kernels would change its updates.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ import optax
 
 from block_recurrent.config import OptimizerConfig
 
+LearningRate: TypeAlias = Callable[[jax.typing.ArrayLike], jax.Array]
+
 _MIN_RSQRT_STEP = 100.0  # before this step the inverse square root is held
 
 
-def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
+def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:
     """The learning rate as a function of the step, 0 at step 0 when there is a warm-up.
 
     During warm-up the schedule stands where warm-up ends, times a linear ramp (official code).

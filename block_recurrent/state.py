@@ -43,9 +43,7 @@ def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | N
         return LayerState(keys=None, values=None, recurrent=recurrent)
     shape = (batch_size, config.window_length, config.num_heads, config.head_dim)
     # Two buffers: one shared by keys and values could not be donated.
-    return LayerState(
-        keys=jnp.zeros(shape, config.dtype), values=jnp.zeros(shape, config.dtype), recurrent=recurrent
-    )
+    return LayerState(keys=jnp.zeros(shape, config.dtype), values=jnp.zeros(shape, config.dtype), recurrent=recurrent)
 
 
 def reset_rows(state: ModelState, initial: ModelState, start_of_document: Rows) -> ModelState:

@@ -95,9 +95,10 @@ def train_step(
     (_, (nats, model_state)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     metrics = {"nats": nats, "tokens": jnp.sum(batch.weights), "gradient_norm": optax.global_norm(gradients)}
+    params: Any = optax.apply_updates(state.params, updates)
     next_state = TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         opt_state=opt_state,
         model_state=model_state,
         dropout_key=state.dropout_key,

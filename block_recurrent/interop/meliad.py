@@ -25,7 +25,7 @@ _FIXED_FIELDS: dict[str, Any] = {
     "tied_embeddings": True,
 }
 
-_GATES = {"bias": "fixed", "lstm": "lstm", None: "fixed"}
+_GATES: dict[str | None, Any] = {"bias": "fixed", "lstm": "lstm", None: "fixed"}
 
 # Leaves of one side of a layer: ours, and the official one below `tbase` (tokens) or `recurrent_tbase` (states).
 _SIDE_LEAVES = {
@@ -142,5 +142,7 @@ def _take_leaf(available: dict[str, np.ndarray], path: str, leaf: Any) -> np.nda
         raise InputError(f"official parameters: {name} is missing (our {path})")
     array = np.asarray(available.pop(name))
     if array.shape != leaf.shape:
-        raise InputError(f"official parameters: {name} has shape {array.shape}; the configuration asks for {leaf.shape}")
+        raise InputError(
+            f"official parameters: {name} has shape {array.shape}; the configuration asks for {leaf.shape}"
+        )
     return array

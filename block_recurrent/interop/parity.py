@@ -94,7 +94,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             fixture = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a parity fixture (.npz): {error}") from None
-    needed = ["config.json", *(f"seg{s}/{n}" for s in range(_SEGMENTS) for n in ("tokens", "targets", "start_of_sequence"))]
+    needed = [
+        "config.json",
+        *(f"seg{s}/{n}" for s in range(_SEGMENTS) for n in ("tokens", "targets", "start_of_sequence")),
+    ]
     for name in needed:
         if name not in fixture:
             raise InputError(f"{path}: not a parity fixture: entry {name!r} is missing")

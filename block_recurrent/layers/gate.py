@@ -27,9 +27,7 @@ class LSTMGate(nnx.Module):
     """Forget and input gates computed from what the candidate was computed from (not from the state)."""
 
     def __init__(self, config: ModelConfig, hidden_dim: int, *, rngs: nnx.Rngs):
-        self.forget_gate = linear(
-            config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT
-        )
+        self.forget_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
         self.input_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
 
     def __call__(self, state: States, candidate: States, hidden: Float[Array, "B S F"]) -> States:

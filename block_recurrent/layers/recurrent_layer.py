@@ -66,9 +66,7 @@ class RecurrentLayer(nnx.Module):
         self.tokens = TransformerLayer(config, cross_attention=True, rngs=rngs)
         self.states = StateUpdate(config, rngs=rngs)
 
-    def __call__(
-        self, x: Activations, state: LayerState, dropout_key: Key | None
-    ) -> tuple[Activations, LayerState]:
+    def __call__(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Activations, LayerState]:
         """Runs a segment: a scan over blocks for the states, everything else for all blocks at once.
 
         Args and returns are those of `TransformerLayer`.
@@ -76,6 +74,7 @@ class RecurrentLayer(nnx.Module):
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected = self.tokens.projections(x, dropout_key=project_key)
         visible = self.tokens.visible(projected, state)
+        assert state.recurrent is not None
         recurrent, states = jax.lax.scan(self.states, state.recurrent, _swap_block_axis(visible))
         x = self.tokens.attend(x, projected, visible, _swap_block_axis(states), attend_key)
         return x, dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)

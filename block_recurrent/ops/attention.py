@@ -25,13 +25,6 @@ def unit_length(x: Float[Array, "*batch N H"]) -> Float[Array, "*batch N H"]:
     return (x * jax.lax.rsqrt(squares + _NORM_EPSILON)).astype(x.dtype)
 
 
-def safe_softmax(logits: Float[Array, "*batch K"]) -> Float[Array, "*batch K"]:
-    """Softmax with one more logit of -1000 whose weight is dropped: where everything is masked, all weights are 0."""
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=_NULL_LOGIT))
-    weights = jnp.exp(logits - largest)
-    return weights / (jnp.sum(weights, axis=-1, keepdims=True) + jnp.exp(_NULL_LOGIT - largest))
-
-
 def attend(
     queries: Float[Array, "*batch Q N H"],
     read: KeysValues,
@@ -41,23 +34,37 @@ def attend(
     mask: Bool[np.ndarray, "Q K"] | None = None,
     dropout: Float[Array, "N Q K"] | None = None,
 ) -> Float[Array, "*batch Q N H"]:
-    """What each query reads. The bias is added before the scale, so it is scaled too (official code).
+    """What each query reads: softmax(|scale| * (queries . keys + bias)) values.
+
+    The softmax has one more logit, -1000, whose weight is dropped: a query that may see nothing reads zero. Scale, bias
+    and mask are put together before they meet the logits, and weights are normalised after they have met the values:
+    logits and weights are by far the largest arrays of the model.
 
     Args:
         queries: of unit length, like the keys; there is no 1 / sqrt(H).
         read: the keys and values, with the queries' leading axes.
-        scale: per head; its absolute value multiplies the logits.
+        scale: per head; its absolute value multiplies the logits, the bias included (official code).
         bias: added to the logits.
         mask: True where a query may see a key; everywhere if None.
         dropout: multiplies the attention weights.
     """
-    logits = jnp.einsum("...qnh,...knh->...nqk", queries, read.keys, preferred_element_type=jnp.float32)
+    scale = jnp.abs(scale)
+    scaled = (queries * scale[:, None]).astype(queries.dtype)
+    logits = jnp.einsum("...qnh,...knh->...nqk", scaled, read.keys, preferred_element_type=jnp.float32)
     if bias is not None:
-        logits = logits + bias
-    logits = logits * jnp.abs(scale)[:, None, None]
-    if mask is not None:
-        logits = jnp.where(mask, logits, _MASKED_LOGIT)
-    weights = safe_softmax(logits)
+        offset = bias * scale[:, None, None]
+        logits = logits + (offset if mask is None else jnp.where(mask, offset, _MASKED_LOGIT))
+    weights, total = _softmax_parts(logits)
     if dropout is not None:
         weights = weights * dropout
-    return jnp.einsum("...nqk,...knh->...qnh", weights.astype(read.values.dtype), read.values)
+    mixed = jnp.einsum("...nqk,...knh->...qnh", weights.astype(read.values.dtype), read.values)
+    return (mixed / jnp.swapaxes(total, -2, -3)).astype(read.values.dtype)
+
+
+def _softmax_parts(
+    logits: Float[Array, "*batch N Q K"],
+) -> tuple[Float[Array, "*batch N Q K"], Float[Array, "*batch N Q 1"]]:
+    """Numerator and denominator."""
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=_NULL_LOGIT))
+    weights = jnp.exp(logits - largest)
+    return weights, jnp.sum(weights, axis=-1, keepdims=True) + jnp.exp(_NULL_LOGIT - largest)
