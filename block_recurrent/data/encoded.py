@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from block_recurrent.data.sources.document import TextDocument
+from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.vocabulary import Vocabulary
 
 _CHARACTERS_A_PIECE = 1 << 20

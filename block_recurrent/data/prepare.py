@@ -10,7 +10,7 @@ from etils import epath
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.metadata import StoreMetadata, VocabularyMetadata, identity
 from block_recurrent.data.sources.catalog import load_source
-from block_recurrent.data.sources.document import Counts, Source
+from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.target import Target
 from block_recurrent.data.tokens_array import token_dtype
 from block_recurrent.data.vocabulary import Vocabulary, load_vocabulary
@@ -30,11 +30,13 @@ class SplitSummary:
         path: folder of the store.
         metadata: what the store says about itself.
         unchanged: the store was there already and nothing was written.
+        warnings: what the reader of the summary should know.
     """
 
     path: epath.Path
     metadata: StoreMetadata
     unchanged: bool
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[SplitSummary]:
@@ -53,9 +55,31 @@ def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[Spli
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
     target = Target(config.store)
     workers = config.workers or available_cores()
-    progress = _Progress(source, report)
+    splits = chosen_splits(config, source)
+    progress = _Progress(source, splits, report)
     with target.locked():
-        return [_prepare_split(source, split, vocabulary, target, workers, progress) for split in source.splits]
+        return [_prepare_split(source, split, vocabulary, target, workers, progress) for split in splits]
+
+
+def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
+    """The splits to prepare. Raises InputError when the source lacks one that the configuration names."""
+    for split in config.splits or ():
+        if split not in source.splits:
+            raise InputError(
+                f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {source.splits}"
+            )
+    return config.splits or source.splits
+
+
+def warnings_about(source: Source, described: StoreMetadata) -> tuple[str, ...]:
+    """What is odd about a store: its words are not those that the corpus's authors counted."""
+    published, counts = source.published_words.get(described.split), described.counts
+    if published is None or published == counts.words:
+        return ()
+    return (
+        f"{source.name} {described.split}: {counts.words:,} words in {counts.documents:,} documents; "
+        f"{published:,} were published, so word-level perplexity is comparable only if that number is used",
+    )
 
 
 def available_cores() -> int:
@@ -64,9 +88,9 @@ def available_cores() -> int:
 
 
 class _Progress:
-    def __init__(self, source: Source, report: Report | None):
+    def __init__(self, source: Source, splits: tuple[str, ...], report: Report | None):
         self._report = report
-        self._totals = {split: source.total(split) for split in source.splits} if report else {}
+        self._totals = {split: source.total(split) for split in splits} if report else {}
         self._done = dict.fromkeys(self._totals, 0)
 
     def advance(self, split: str, size: int) -> None:
@@ -97,7 +121,8 @@ def _prepare_split(
     else:
         described = found
     progress.finish(split)
-    return SplitSummary(path=path, metadata=described, unchanged=found is not None)
+    warnings = warnings_about(source, described)
+    return SplitSummary(path=path, metadata=described, unchanged=found is not None, warnings=warnings)
 
 
 def _write(
@@ -131,7 +156,7 @@ def _append(
     records, size, counts = state["records"], state["size"], Counts(state["counts"])
     progress.advance(split, size)
     walked = Counts()  # what the walk through the records leaves out is found again by every run
-    rest = itertools.islice(source.records(split, walked), records, None)
+    rest = itertools.islice(source.walk(split, walked), records, None)
     for group in _without_duplicates(encode_records(encoder, rest, workers), writer.name_digests()):
         for document in group.documents:
             writer.add(document)

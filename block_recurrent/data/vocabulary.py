@@ -197,6 +197,27 @@ def load_vocabulary(spec: str) -> Vocabulary:
     return ByteVocabulary() if spec == ByteVocabulary.spec else SentencePieceVocabulary(spec)
 
 
+def load_recorded_vocabulary(spec: str, fingerprint: str) -> Vocabulary:
+    """The vocabulary that a store or a run was made with.
+
+    Args:
+        spec: as it was named then.
+        fingerprint: of what it was then.
+
+    Returns:
+        The vocabulary.
+
+    Raises:
+        InputError: it cannot be read, or has changed since.
+    """
+    vocabulary = load_vocabulary(spec)
+    if vocabulary.fingerprint != fingerprint:
+        raise InputError(
+            f"vocabulary {spec!r} has fingerprint {vocabulary.fingerprint}; the tokens were made with {fingerprint}"
+        )
+    return vocabulary
+
+
 def _read_model(path: str) -> bytes:
     try:
         model = epath.Path(path).read_bytes()

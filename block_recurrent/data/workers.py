@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 
 from block_recurrent.data.encoded import EncodedDocument, encode_document
-from block_recurrent.data.sources.document import Counts, Record, Source
+from block_recurrent.data.sources.source import Counts, Record, Source
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 

@@ -7,7 +7,7 @@ import pytest
 
 from block_recurrent.data.encoded import encode_document
 from block_recurrent.data.metadata import VocabularyMetadata, identity
-from block_recurrent.data.sources.document import TextDocument
+from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.tokens_array import token_dtype
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary

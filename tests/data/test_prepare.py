@@ -1,4 +1,3 @@
-import dataclasses
 import fcntl
 import itertools
 import multiprocessing
@@ -13,7 +12,7 @@ from block_recurrent.data import prepare as prepare_module
 from block_recurrent.data import writer as writer_module
 from block_recurrent.data.prepare import prepare
 from block_recurrent.data.sources import catalog
-from block_recurrent.data.sources.document import Record, TextDocument
+from block_recurrent.data.sources.source import Record, Source, TextDocument
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.target import Target
 from block_recurrent.data.vocabulary import ByteVocabulary
@@ -21,27 +20,32 @@ from block_recurrent.errors import InputError
 from tests.data.conftest import prose
 
 
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """Documents from a dict; the last record is a mistake if asked for."""
+class Texts(Source):
+    """Documents from a dict; an empty one is a mistake if asked for."""
 
-    texts: dict
-    mistake: bool = False
-    version: int = 1
     name = "texts"
-    splits = ("train", "test")
+
+    def __init__(self, texts, *, mistake=False, version=1, published=None):
+        self.texts = texts
+        self.mistake = mistake
+        self.version = version
+        self.published_words = published or {}
+
+    @property
+    def splits(self):
+        return ("train", "test")
 
     @property
     def settings(self):
         return {"version": self.version}
 
+    def list_files(self, split):
+        return [Record("the only file", None, sum(map(len, self.texts.values())))]
+
     def signature(self, split):
         return f"{len(self.texts)} {split}"
 
-    def total(self, split):
-        return sum(map(len, self.texts.values()))
-
-    def records(self, split, counts):
+    def records(self, file, split, counts):
         counts["seen"] += len(self.texts)
         for name, text in self.texts.items():
             yield Record(name, text, len(text))
@@ -63,7 +67,8 @@ def source(monkeypatch):
     """Makes `texts` a source; returns a function that sets its contents."""
 
     def use(texts=TEXTS, **options):
-        monkeypatch.setitem(catalog.SOURCES, "texts", lambda config: Texts(texts, **options))
+        entry = catalog.SourceEntry(summary="", make=lambda config: Texts(texts, **options))
+        monkeypatch.setitem(catalog.SOURCES, "texts", entry)
         return texts
 
     return use

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from block_recurrent.data.columns import RECORD
 from block_recurrent.data.encoded import count_words, encode_document
 from block_recurrent.data.metadata import identity
-from block_recurrent.data.sources.document import TextDocument
+from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.tokens_array import token_dtype
 from block_recurrent.data.vocabulary import ByteVocabulary

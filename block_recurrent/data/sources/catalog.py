@@ -1,14 +1,125 @@
 """The text sources by name."""
 
+import dataclasses
 from collections.abc import Callable
 
+from etils import epath
+
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.sources.document import Source
+from block_recurrent.data.sources.arxiv import Arxiv
+from block_recurrent.data.sources.github import Github
+from block_recurrent.data.sources.json_lines import ENDINGS, JsonLines
+from block_recurrent.data.sources.pg19 import Pg19
 from block_recurrent.data.sources.python_stdlib import PythonStdlib
+from block_recurrent.data.sources.source import Source
+from block_recurrent.data.sources.splits import Splitter
+from block_recurrent.data.sources.synthetic import SyntheticRecall
+from block_recurrent.data.sources.text_folder import TextFolder
+from block_recurrent.data.sources.tfds import Pg19Tfds
 from block_recurrent.errors import InputError
 
-SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
-    "python_stdlib": lambda config: PythonStdlib(),
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceEntry:
+    """One line of the catalog.
+
+    Attributes:
+        summary: what a document is.
+        input: what `PrepareConfig.input` has to name; empty when nothing.
+        input_needed: whether it has to be given.
+        make: the source of a configuration.
+        tasks: seqio tasks with the same documents; see `data/tasks.py`.
+    """
+
+    summary: str
+    input: str = ""
+    input_needed: bool = True
+    make: Callable[[PrepareConfig], Source]
+    tasks: tuple[str, ...] = ()
+
+
+def _splitter(config: PrepareConfig) -> Splitter:
+    return Splitter(config.validation_percent, config.test_percent)
+
+
+def _json_lines(config: PrepareConfig) -> Source:
+    names = {"text_field": config.text_field, "name_field": config.name_field, "name": config.source}
+    return JsonLines(_input(config), _splitter(config), **names)
+
+
+def _holds_json_lines(config: PrepareConfig) -> bool:
+    path = epath.Path(_input(config))
+    return path.name.endswith(ENDINGS) or (path.is_dir() and any(e.name.endswith(ENDINGS) for e in path.iterdir()))
+
+
+def _arxiv(config: PrepareConfig) -> Source:
+    return _json_lines(config) if _holds_json_lines(config) else Arxiv(_input(config), _splitter(config))
+
+
+def _github(config: PrepareConfig) -> Source:
+    if _holds_json_lines(config):
+        return _json_lines(config)
+    options = {"extensions": config.extensions, "depth": config.repository_depth}
+    return Github(_input(config), _splitter(config), **options)
+
+
+def _text_folder(config: PrepareConfig) -> Source:
+    return TextFolder(_input(config), _splitter(config), config.extensions or (".txt",))
+
+
+def _input(config: PrepareConfig) -> str:
+    assert config.input is not None  # `load_source` has seen to it
+    return config.input
+
+
+SOURCES: dict[str, SourceEntry] = {
+    "python_stdlib": SourceEntry(
+        summary="one module of this Python's standard library, of at least 8 KB",
+        make=lambda config: PythonStdlib(),
+        tasks=("python_stdlib",),
+    ),
+    "pg19": SourceEntry(
+        summary="one book of PG19",
+        input="a copy of the public bucket: {train,validation,test}/<id>.txt and metadata.csv",
+        make=lambda config: Pg19(_input(config)),
+        tasks=("pg19_raw_bytes", "pg19_raw_tokens"),
+    ),
+    "pg19_tfds": SourceEntry(
+        summary="one book of PG19, through TensorFlow Datasets (needs the extra `data`)",
+        input="TFDS's data folder, when it is not the default",
+        input_needed=False,
+        make=lambda config: Pg19Tfds(config.input),
+        tasks=("pg19_bytes", "pg19_tokens"),
+    ),
+    "arxiv": SourceEntry(
+        summary="one paper's LaTeX, the main file with its includes in place",
+        input="arXiv's bulk tars, a folder they were unpacked into, or JSON lines",
+        make=_arxiv,
+        tasks=("arxiv",),
+    ),
+    "github": SourceEntry(
+        summary="one repository, its source files in path order",
+        input="a folder of repositories, or JSON lines",
+        make=_github,
+        tasks=("github",),
+    ),
+    "text_folder": SourceEntry(
+        summary="one text file (the endings in PrepareConfig.extensions)",
+        input="a folder",
+        make=_text_folder,
+        tasks=("text_folder",),
+    ),
+    "jsonl": SourceEntry(
+        summary="one line with a text field",
+        input="a folder or a file of JSON lines, plain or gzip",
+        make=_json_lines,
+        tasks=("jsonl",),
+    ),
+    "synthetic_recall": SourceEntry(
+        summary="made-up text whose end asks for what its beginning says",
+        make=lambda config: SyntheticRecall(),
+        tasks=("synthetic_recall",),
+    ),
 }
 
 
@@ -24,6 +135,11 @@ def load_source(config: PrepareConfig) -> Source:
     Raises:
         InputError: there is no such source, or it does not find its input.
     """
-    if config.source not in SOURCES:
+    entry = SOURCES.get(config.source)
+    if entry is None:
         raise InputError(f"PrepareConfig.source = {config.source!r}: must be one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[config.source](config)
+    if entry.input_needed and entry.input and config.input is None:
+        raise InputError(f"PrepareConfig.input = None: source {config.source} needs {entry.input}")
+    if not entry.input and config.input is not None:
+        raise InputError(f"PrepareConfig.input = {config.input!r}: source {config.source} reads no input; leave it out")
+    return entry.make(config)

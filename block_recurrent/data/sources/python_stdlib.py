@@ -3,11 +3,11 @@
 import hashlib
 import platform
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from block_recurrent.data.sources.document import Counts, Record, TextDocument
+from block_recurrent.data.sources.source import Counts, Record, Source, TextDocument
 from block_recurrent.data.sources.text import decode_text
 from block_recurrent.errors import InputError
 
@@ -18,7 +18,7 @@ _LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", "sitecustomize")
 _TENTHS = {0: "validation", 1: "test"}
 
 
-class PythonStdlib:
+class PythonStdlib(Source):
     """Every module of at least 8 KB is a document; a hash of its path decides its split (about 80/10/10 %).
 
     Args:
@@ -29,7 +29,6 @@ class PythonStdlib:
     """
 
     name = "python_stdlib"
-    splits = ("train", "validation", "test")
 
     def __init__(self, root: str | None = None):
         self._root = Path(root or sysconfig.get_path("stdlib"))
@@ -48,6 +47,11 @@ class PythonStdlib:
         return (self._root / path).stat().st_size
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """See `Source.splits`."""
+        return ("train", "validation", "test")
+
+    @property
     def settings(self) -> dict[str, Any]:
         """See `Source.settings`."""
         return {"python_version": platform.python_version(), "minimum_bytes": _MINIMUM_BYTES}
@@ -55,21 +59,14 @@ class PythonStdlib:
     def signature(self, split: str) -> str:
         """See `Source.signature`: of the contents, which are small."""
         digest = hashlib.sha256()
-        for record in self.records(split, Counts()):
-            content = hashlib.sha256((self._root / record.payload).read_bytes()).hexdigest()
-            digest.update(f"{record.name}\0{content}\n".encode())
+        for file in self.files(split):
+            content = hashlib.sha256((self._root / file.payload).read_bytes()).hexdigest()
+            digest.update(f"{file.name}\0{content}\n".encode())
         return digest.hexdigest()
 
-    def total(self, split: str) -> int:
-        """See `Source.total`."""
-        return sum(record.size for record in self.records(split, Counts()))
-
-    def records(self, split: str, counts: Counts) -> Iterator[Record]:
-        """See `Source.records`: one a module, sorted by path."""
-        del counts  # nothing is left out that the source's description does not name
-        for path in self._paths:
-            if split_of(path) == split:
-                yield Record(path, path, self._size(path))
+    def list_files(self, split: str) -> Sequence[Record]:
+        """See `Source.list_files`: one a module, sorted by path."""
+        return [Record(path, path, self._size(path)) for path in self._paths if split_of(path) == split]
 
     def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
         """See `Source.documents`."""

@@ -1,9 +1,8 @@
 """Bytes to text, the same rules for every source; each repair is counted by document."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
-
-from block_recurrent.data.sources.document import Counts
 
 BYTE_ORDER_MARK = "\ufeff"
 UNDECODABLE = "documents with undecodable bytes (replaced by U+FFFD)"
@@ -12,8 +11,8 @@ MARKED = "documents with a byte-order mark (removed)"
 CARRIAGE_RETURNS = "documents with CRLF line ends (kept)"
 
 
-def decode_text(data: bytes, counts: Counts) -> str:
-    """Text of a file's bytes, which are taken for UTF-8 whatever the file's name says.
+def decode_text(data: bytes, counts: Counter[str]) -> str:
+    """Text of a file's bytes, which are taken for UTF-8.
 
     Args:
         data: the whole file.
@@ -30,7 +29,7 @@ def decode_text(data: bytes, counts: Counts) -> str:
     return _repaired(text, counts)
 
 
-def clean_text(text: str, counts: Counts) -> str:
+def clean_text(text: str, counts: Counter[str]) -> str:
     """The same rules for text that is decoded already (JSON may hold lone surrogates, which no UTF-8 can).
 
     Args:
@@ -48,7 +47,7 @@ def clean_text(text: str, counts: Counts) -> str:
     return _repaired(text, counts)
 
 
-def _repaired(text: str, counts: Counts) -> str:
+def _repaired(text: str, counts: Counter[str]) -> str:
     if text.startswith(BYTE_ORDER_MARK):
         counts[MARKED] += 1
         text = text[1:]

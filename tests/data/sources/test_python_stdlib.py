@@ -4,8 +4,8 @@ import pytest
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.prepare import prepare
-from block_recurrent.data.sources.document import Counts
 from block_recurrent.data.sources.python_stdlib import PythonStdlib, split_of
+from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.errors import InputError
@@ -47,7 +47,7 @@ def test_what_is_left_out(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
     source = PythonStdlib(str(tmp_path))
-    kept = [record.name for split in source.splits for record in source.records(split, Counts())]
+    kept = [record.name for split in source.splits for record in source.walk(split, Counts())]
     assert sorted(kept) == ["good.py", "package/also_good.py"]
     with pytest.raises(InputError, match="is not a folder"):
         PythonStdlib(str(tmp_path / "nowhere"))

@@ -1,0 +1,70 @@
+"""Listing and reading input folders, local or `gs://`."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from etils import epath
+
+from block_recurrent.errors import InputError
+
+_REMOTE_CONNECTIONS = 32
+
+
+def is_remote(root: str) -> bool:
+    """Whether a path lies in an object store."""
+    return "://" in root
+
+
+def list_files(source: str, root: str, wanted: Callable[[str], bool]) -> list[tuple[str, int]]:
+    """The files below a folder, in the order of their paths. Links to folders are not followed.
+
+    Args:
+        source: name of the text source, for messages.
+        root: folder, or a single file.
+        wanted: decides by the path relative to the root, with "/" between its parts.
+
+    Returns:
+        (relative path, bytes) of each file.
+
+    Raises:
+        InputError: the root is missing, or no wanted file lies below it.
+    """
+    path = epath.Path(root)
+    if not path.exists():
+        raise InputError(f"source {source}: its input {root} does not exist")
+    if not path.is_dir():
+        return [("", path.stat().length)]
+    found = sorted(_remote_files(path, wanted) if is_remote(root) else _local_files(Path(root), wanted))
+    if not found:
+        raise InputError(f"source {source}: no file that it reads lies below its input {root}")
+    return found
+
+
+def _local_files(root: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
+            if wanted(relative) and path.is_file():
+                yield relative, path.stat().st_size
+
+
+def _remote_files(root: epath.Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
+    prefix = len(root.as_posix().rstrip("/")) + 1
+    paths = [path for path in root.rglob("*") if wanted(path.as_posix()[prefix:])]
+
+    def size(path: epath.Path) -> int | None:
+        status = path.stat()  # one request each, hence side by side
+        return None if status.is_directory else status.length
+
+    with concurrent.futures.ThreadPoolExecutor(_REMOTE_CONNECTIONS) as pool:
+        for path, length in zip(paths, pool.map(size, paths), strict=True):
+            if length is not None:
+                yield path.as_posix()[prefix:], length
+
+
+def join(root: str, relative: str) -> epath.Path:
+    """The file at a relative path; the root itself when that is empty."""
+    return epath.Path(root) / relative if relative else epath.Path(root)

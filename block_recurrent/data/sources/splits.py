@@ -1,0 +1,58 @@
+"""Which split a document belongs to: the corpus's own, or by a hash of the document's name."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+SPLITS = ("train", "validation", "test")
+_OWN_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
+              "dev": "validation", "test": "test"}  # fmt: skip
+_FIRST_WORD = re.compile(r"[A-Za-z]+")
+
+
+def own_split(path: str) -> str | None:
+    """The split that a path names: `train/...`, `valid-00003.jsonl`, `test.txt`; None when it names none."""
+    first, slash, _ = path.partition("/")
+    if slash:
+        return _OWN_NAMES.get(first.lower())
+    word = _FIRST_WORD.match(first)
+    return _OWN_NAMES.get(word.group().lower()) if word else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitter:
+    """Divides documents by their names, so that a document never changes sides when others come or go.
+
+    Attributes:
+        validation_percent: share of documents.
+        test_percent: share of documents.
+    """
+
+    validation_percent: float
+    test_percent: float
+
+    def split_of(self, name: str) -> str:
+        """The split of a document."""
+        share = int.from_bytes(hashlib.sha256(name.encode("utf-8", "backslashreplace")).digest()[:8], "big") / 2**64
+        if share * 100 < self.validation_percent:
+            return "validation"
+        return "test" if share * 100 < self.validation_percent + self.test_percent else "train"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that get documents."""
+        shares = {"train": 1.0, "validation": self.validation_percent, "test": self.test_percent}
+        return tuple(split for split in SPLITS if shares[split])
+
+
+def has_own_splits(paths: Iterable[str]) -> bool:
+    """Whether every path names its split. A corpus of which some do is one whose folders happen to be called so."""
+    paths = list(paths)
+    return bool(paths) and all(own_split(path) for path in paths)
+
+
+def splits_found(paths: Sequence[str]) -> tuple[str, ...]:
+    """The splits that paths name, in the usual order."""
+    found = {own_split(path) for path in paths}
+    return tuple(split for split in SPLITS if split in found)

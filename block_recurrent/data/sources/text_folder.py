@@ -1,0 +1,45 @@
+"""Any folder of text files: one document a file."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from block_recurrent.data.sources.files import join
+from block_recurrent.data.sources.folder import FolderSource
+from block_recurrent.data.sources.source import Counts, Record, TextDocument
+from block_recurrent.data.sources.splits import Splitter
+from block_recurrent.data.sources.text import decode_text
+
+
+class TextFolder(FolderSource):
+    """Every file with one of the extensions is a document, named by its path.
+
+    Args:
+        root: the folder, local or `gs://`.
+        splitter: used when the folder has no `train/`, `validation/` and `test/`.
+        extensions: endings of the files to read, with their dots.
+    """
+
+    name = "text_folder"
+
+    def __init__(self, root: str, splitter: Splitter, extensions: tuple[str, ...] = (".txt",)):
+        self._extensions = extensions
+        super().__init__(root, splitter)
+
+    def wanted(self, path: str) -> bool:
+        """See `FolderSource.wanted`."""
+        return path.endswith(self._extensions)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Source.settings`."""
+        return {**super().settings, "extensions": sorted(self._extensions)}
+
+    def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
+        """See `Source.records`."""
+        del counts
+        if self.belongs(file.name, split):
+            yield file
+
+    def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
+        """See `Source.documents`."""
+        yield TextDocument(record.name, decode_text(join(self.root, record.payload).read_bytes(), counts))

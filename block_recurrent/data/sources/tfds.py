@@ -1,0 +1,53 @@
+"""PG19 as TensorFlow Datasets prepares it. TensorFlow is imported where the books are read, not in the workers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from block_recurrent.data.sources.pg19 import PUBLISHED_WORDS
+from block_recurrent.data.sources.source import Counts, Record, Source, TextDocument
+from block_recurrent.data.sources.splits import SPLITS
+from block_recurrent.data.sources.text import clean_text
+
+
+class Pg19Tfds(Source):
+    """One document a book, named `<id> <title>`, in the order of TFDS.
+
+    Args:
+        data_dir: TFDS's folder with the prepared data set; None means TFDS's default.
+    """
+
+    name = "pg19_tfds"
+    published_words = PUBLISHED_WORDS
+
+    def __init__(self, data_dir: str | None = None):
+        self._data_dir = data_dir
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """See `Source.splits`."""
+        return SPLITS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Source.settings`."""
+        return {"ends": "white space removed"}
+
+    def list_files(self, split: str) -> Sequence[Record]:
+        """See `Source.list_files`: one for the whole split, of the size that TFDS knows."""
+        from block_recurrent.data import tasks
+
+        return [Record(f"pg19 {split}", split, tasks.tfds_bytes("pg19", split, self._data_dir))]
+
+    def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
+        """See `Source.records`: one a book, with its text."""
+        del counts
+        from block_recurrent.data import tasks
+
+        for book in tasks.read_tfds("pg19", split, self._data_dir):
+            text = book["book_text"]
+            title = book["book_title"].decode("utf-8", "replace")
+            yield Record(f"{book['book_id']} {title}", text, len(text))
+
+    def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
+        """See `Source.documents`."""
+        yield TextDocument(record.name, clean_text(record.payload.decode("utf-8", "replace"), counts).strip())

@@ -1,0 +1,1 @@
+"""The text sources as seqio tasks, and what TensorFlow Datasets holds: the only module that imports either."""
