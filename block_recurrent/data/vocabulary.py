@@ -89,8 +89,8 @@ class SentencePieceVocabulary:
     Args:
         path: the model file, local or `gs://`.
         extra_ids: ids after the pieces which no text produces. None means 100 for a model laid out as T5's (32,000
-            pieces; ids 0, 1 and 2 are padding, end of sequence and unknown; no begin), which gives T5's table of 32,128
-            rows, and 0 for any other.
+            pieces; ids 0, 1 and 2 are padding, end of sequence and unknown; no begin, no byte pieces), which gives T5's
+            table of 32,128 rows, and 0 for any other.
 
     Raises:
         InputError: the file is missing or not a SentencePiece model.
@@ -122,7 +122,8 @@ class SentencePieceVocabulary:
     def _extra_ids_of_t5(self) -> int:
         model = self._processor
         special = (model.pad_id(), model.eos_id(), model.unk_id(), model.bos_id())
-        return _T5_EXTRA_IDS if special == (0, 1, 2, -1) and self._pieces == _T5_PIECES else 0
+        has_bytes = any(model.is_byte(piece) for piece in range(self._pieces))  # T5's has none
+        return _T5_EXTRA_IDS if special == (0, 1, 2, -1) and self._pieces == _T5_PIECES and not has_bytes else 0
 
     @functools.cached_property
     def _pieces(self) -> int:
