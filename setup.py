@@ -21,6 +21,7 @@ CORE = [
     "typer>=0.29",
 ]
 DATA = [
+    "importlib-resources>=7.1",  # tensorflow-datasets needs it to prepare a data set and does not say so
     "seqio>=0.0.20",
     "tensorflow-datasets>=4.9.10",
     "tensorflow-text>=2.21",

@@ -1,1 +1,144 @@
-"""The text sources as seqio tasks, and what TensorFlow Datasets holds: the only module that imports either."""
+"""The text sources as seqio tasks, and what TensorFlow Datasets holds: the only module that imports either.
+
+Importing it registers every task of `TASKS`. Sources with an input look for it in `$BLOCK_RECURRENT_DATA/<source>`
+(`data/<source>` without that variable) when a task is read; `register_task` registers one with any other configuration.
+A task's examples are whole documents, without begin or end mark: `targets` holds the ids that `prepare` writes.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from block_recurrent.config import PrepareConfig
+from block_recurrent.data.sources.catalog import SOURCES, load_source
+from block_recurrent.data.sources.source import Counts
+from block_recurrent.data.sources.splits import SPLITS
+from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
+from block_recurrent.errors import InputError
+
+T5_VOCABULARY = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
+_T5_EXTRA_IDS = 100
+_PG19 = "pg19:0.1.1"
+
+
+def data_folder(source: str) -> str:
+    """Where a task looks for its source's input."""
+    return os.path.join(os.environ.get("BLOCK_RECURRENT_DATA", "data"), source)
+
+
+def _config_of(source: str, vocabulary: str) -> PrepareConfig:
+    given = data_folder(source) if SOURCES[source].input_needed and SOURCES[source].input else None
+    return PrepareConfig(source=source, store="unused", input=given, vocabulary=vocabulary)
+
+
+# Name -> source and vocabulary. The names with `_tokens` take T5's pieces, the others bytes.
+TASKS = {
+    task: (source, T5_VOCABULARY if task.endswith("_tokens") else ByteVocabulary.spec)
+    for source, entry in SOURCES.items()
+    for task in entry.tasks
+}
+
+
+def register_task(name: str, config: PrepareConfig) -> seqio.Task:
+    """Registers a source as a seqio task.
+
+    Args:
+        name: of the task; must be new.
+        config: source, input, rules and vocabulary; its `store` is not used.
+
+    Returns:
+        The task, with the feature `targets`.
+    """
+    feature = seqio.Feature(seqio_vocabulary(config.vocabulary), add_eos=False, required=True)
+    return seqio.TaskRegistry.add(
+        name,
+        source=_data_source(config),
+        preprocessors=[_name_and_text, seqio.preprocessors.tokenize],
+        output_features={"targets": feature},
+    )
+
+
+def _data_source(config: PrepareConfig) -> Any:
+    if config.source == "pg19_tfds":
+        return seqio.TfdsDataSource(_PG19, tfds_data_dir=config.input, splits=SPLITS)
+    return seqio.FunctionDataSource(functools.partial(_dataset, config), splits=SPLITS)
+
+
+def _dataset(config: PrepareConfig, split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+    """Documents in the order of `prepare`; seqio shuffles them itself when it is asked to."""
+    del shuffle_files, seed
+
+    def documents() -> Iterator[dict[str, Any]]:
+        source, counts = load_source(config), Counts()
+        for record in source.walk(split, counts):
+            for document in source.documents(record, counts):
+                yield {"name": document.name, "text": document.text}
+
+    signature = tf.TensorSpec((), tf.string)
+    return tf.data.Dataset.from_generator(documents, output_signature={"name": signature, "text": signature})
+
+
+def _name_and_text(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same two features from every source; TFDS's books get the same repairs as all other text."""
+
+    def convert(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        if "book_text" not in example:
+            return {"name": example["name"], "targets": example["text"]}
+        name = tf.strings.join([tf.strings.as_string(example["book_id"]), example["book_title"]], separator=" ")
+        return {"name": name, "targets": tf.strings.regex_replace(example["book_text"], r"^\x{FEFF}\s*", "")}
+
+    return dataset.map(convert)
+
+
+def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
+    """The vocabulary of seqio's own with the same ids.
+
+    Args:
+        spec: as in `load_vocabulary`. T5's model is not read before it is used.
+    """
+    if spec == ByteVocabulary.spec:
+        return seqio.ByteVocabulary()
+    if spec == T5_VOCABULARY:
+        return seqio.SentencePieceVocabulary(spec, extra_ids=_T5_EXTRA_IDS)
+    return seqio.SentencePieceVocabulary(spec, extra_ids=SentencePieceVocabulary(spec).extra_ids)
+
+
+def tfds_bytes(data_set: str, split: str, data_dir: str | None) -> int:
+    """Bytes of a split, as TFDS has counted them. See `read_tfds`."""
+    return _builder(data_set, data_dir).info.splits[split].num_bytes
+
+
+def read_tfds(data_set: str, split: str, data_dir: str | None) -> Iterator[dict[str, Any]]:
+    """A prepared data set's examples, in the order of its files.
+
+    Args:
+        data_set: name, with or without a version.
+        split: which part of it.
+        data_dir: TFDS's folder; None means its default.
+
+    Yields:
+        numpy features by name.
+
+    Raises:
+        InputError: the data set has not been prepared there.
+    """
+    options = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+    builder: Any = _builder(data_set, data_dir)  # its methods are decorated beyond a type checker's sight
+    yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=options))
+
+
+def _builder(data_set: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    builder = tfds.builder(data_set, data_dir=data_dir)
+    if not builder.info.splits:
+        where = builder.data_dir
+        raise InputError(f"TFDS data set {data_set}: not prepared in {where}; `tfds build {data_set}` prepares it")
+    return builder
+
+
+for _name, (_source, _vocabulary) in TASKS.items():
+    register_task(_name, _config_of(_source, _vocabulary))

@@ -100,8 +100,8 @@ class SentencePieceVocabulary:
         self.spec = str(path)
         self._model = _read_model(self.spec)
         self._load()
-        self._extra_ids = self._extra_ids_of_t5() if extra_ids is None else extra_ids
-        self.fingerprint = hashlib.sha256(self._model + b"\0extra ids: %d" % self._extra_ids).hexdigest()
+        self.extra_ids = self._extra_ids_of_t5() if extra_ids is None else extra_ids
+        self.fingerprint = hashlib.sha256(self._model + b"\0extra ids: %d" % self.extra_ids).hexdigest()
 
     def _load(self) -> None:
         import sentencepiece
@@ -112,7 +112,7 @@ class SentencePieceVocabulary:
             raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({error})") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("spec", "fingerprint", "_model", "_extra_ids")
+        kept = ("spec", "fingerprint", "_model", "extra_ids")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ class SentencePieceVocabulary:
     @property
     def size(self) -> int:
         """See `Vocabulary.size`."""
-        return self._pieces + self._extra_ids
+        return self._pieces + self.extra_ids
 
     @property
     def table_size(self) -> int:

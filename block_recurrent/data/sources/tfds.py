@@ -1,5 +1,6 @@
 """PG19 as TensorFlow Datasets prepares it. TensorFlow is imported where the books are read, not in the workers."""
 
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from block_recurrent.data.sources.pg19 import PUBLISHED_WORDS
 from block_recurrent.data.sources.source import Counts, Record, Source, TextDocument
 from block_recurrent.data.sources.splits import SPLITS
 from block_recurrent.data.sources.text import clean_text
+from block_recurrent.errors import InputError
 
 
 class Pg19Tfds(Source):
@@ -34,16 +36,13 @@ class Pg19Tfds(Source):
 
     def list_files(self, split: str) -> Sequence[Record]:
         """See `Source.list_files`: one for the whole split, of the size that TFDS knows."""
-        from block_recurrent.data import tasks
-
+        tasks = _tasks()
         return [Record(f"pg19 {split}", split, tasks.tfds_bytes("pg19", split, self._data_dir))]
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
         """See `Source.records`: one a book, with its text."""
         del counts
-        from block_recurrent.data import tasks
-
-        for book in tasks.read_tfds("pg19", split, self._data_dir):
+        for book in _tasks().read_tfds("pg19", split, self._data_dir):
             text = book["book_text"]
             title = book["book_title"].decode("utf-8", "replace")
             yield Record(f"{book['book_id']} {title}", text, len(text))
@@ -51,3 +50,12 @@ class Pg19Tfds(Source):
     def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
         """See `Source.documents`."""
         yield TextDocument(record.name, clean_text(record.payload.decode("utf-8", "replace"), counts).strip())
+
+
+def _tasks() -> types.ModuleType:
+    try:
+        from block_recurrent.data import tasks
+    except ImportError as error:
+        message = f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {error}"
+        raise InputError(message) from None
+    return tasks
