@@ -202,6 +202,10 @@ class DataConfig:
 
     Attributes:
         store: folder that `prepare` wrote.
+        mixture: folders to train on instead, each with a weight: how often a row's next document comes from it.
+            Evaluation reads `store`.
+        min_document_tokens: shorter documents are left out of training.
+        max_document_tokens: longer documents are read up to here in training; None means to their end.
         segment_length: tokens of one row in one step; a multiple of the model's window.
         batch_size: rows over all hosts; each reads a document of its own.
         train_split: the split to train on.
@@ -218,11 +222,28 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str = "validation"
     seed: int = 0
+    mixture: Mapping[str, float] | None = None
+    min_document_tokens: int = 2
+    max_document_tokens: int | None = None
 
     def __post_init__(self):
         _check_texts(self, ("store", "train_split", "eval_split"))
         _check_integers(self, ("segment_length", "batch_size"), 1)
         _check_integers(self, ("seed",), 0)
+        _check_integers(self, ("min_document_tokens",), 2)
+        if self.max_document_tokens is not None:
+            _check_integers(self, ("max_document_tokens",), self.min_document_tokens)
+        if self.mixture is not None:
+            self._check_mixture()
+
+    def _check_mixture(self) -> None:
+        allowed = "None or a dict of folders and positive weights"
+        if not isinstance(self.mixture, Mapping) or not self.mixture:
+            raise _refuse(self, "mixture", allowed)
+        for folder, weight in self.mixture.items():
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not isinstance(folder, str) or not folder or not number or not 0 < weight < float("inf"):
+                raise _refuse(self, "mixture", allowed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

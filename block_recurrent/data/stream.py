@@ -21,18 +21,17 @@ class DocumentStream:
     Args:
         num_documents: D, how many documents an epoch holds.
         seed: key of the generator.
+        number: of the stream, where several share a seed and must not repeat each other's order.
 
     Raises:
         InputError: there is no document, or the seed does not fit 64 bits.
     """
 
-    def __init__(self, num_documents: int, seed: int):
+    def __init__(self, num_documents: int, seed: int, number: int = 0):
         if num_documents < 1:
             raise InputError("nothing to read: no document has the two tokens that one prediction needs")
-        if not 0 <= seed < 2**64:
-            raise InputError(f"seed = {seed}: must be from 0 to 2**64 - 1")
         self._num_documents = num_documents
-        self._seed = seed
+        self._key = generator_key(seed, number)
         self._counters = -(-num_documents // _WORDS_PER_COUNTER)
         self._cache: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
 
@@ -52,12 +51,12 @@ class DocumentStream:
 
     def _permutations(self, first: int, last: int) -> np.ndarray:
         if last - first > _CACHED_EPOCHS:  # short epochs: cheaper to draw again than to keep one by one
-            return _permutations(self._seed, self._num_documents, self._counters, first, last).reshape(-1)
+            return _permutations(self._key, self._num_documents, self._counters, first, last).reshape(-1)
         return np.concatenate([self._permutation(epoch) for epoch in range(first, last)] or [np.empty(0, np.int64)])
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch not in self._cache:
-            drawn = _permutations(self._seed, self._num_documents, self._counters, epoch, epoch + 1)
+            drawn = _permutations(self._key, self._num_documents, self._counters, epoch, epoch + 1)
             self._cache[epoch] = drawn.reshape(-1)
             if len(self._cache) > _CACHED_EPOCHS:
                 self._cache.popitem(last=False)
@@ -65,10 +64,17 @@ class DocumentStream:
         return self._cache[epoch]
 
 
-def _permutations(seed: int, num_documents: int, counters: int, first: int, last: int) -> np.ndarray:
+def generator_key(seed: int, number: int) -> int:
+    """Key of Philox for one of several independent streams of one seed: 64 bits of each."""
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed = {seed}: must be from 0 to 2**64 - 1")
+    return seed | number << 64
+
+
+def _permutations(key: int, num_documents: int, counters: int, first: int, last: int) -> np.ndarray:
     """Orders of the epochs first, ..., last - 1: (epochs, D) int64."""
     words = counters * _WORDS_PER_COUNTER
-    bits = np.random.Philox(key=seed, counter=first * counters).random_raw((last - first) * words)
+    bits = np.random.Philox(key=key, counter=first * counters).random_raw((last - first) * words)
     draws = bits.reshape(last - first, words)[:, :num_documents]
     order = np.argsort(draws, axis=1)
     # The unstable sort is three times as fast, and equal to the stable one unless two of the draws are equal.
