@@ -26,6 +26,9 @@ DATA = [
     "tensorflow-datasets>=4.9.10",
     "tensorflow-text>=2.21",
 ]
+BEAM = [
+    "apache-beam>=2.77",
+]
 DEV = [
     "beartype>=0.23",
     "hypothesis>=6.170",
@@ -58,6 +61,7 @@ setuptools.setup(
     package_data={name: ["*.gin"] for name in GIN_PACKAGES} | {"block_recurrent": ["py.typed"]},
     install_requires=CORE,
     extras_require={
+        "beam": BEAM,
         "data": DATA,
         "dev": DEV,
         "tpu": ["jax[tpu]>=0.10.2"],

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
+from block_recurrent.data.encoded import EncodedDocument
+
 # What the writer appends for each document, in this order, until the columns are written.
 RECORD = np.dtype(
     [
@@ -22,6 +24,36 @@ RECORD = np.dtype(
 COLUMNS = ("lengths", "bytes", "characters", "words", "unknown_tokens", "first_token_bytes")
 NAMES, NAME_ENDS = "names.utf8", "name_ends"
 FOLDER = "documents"
+
+
+def name_bytes(name: str) -> bytes:
+    """A name as it is stored: file names may hold bytes that are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace")
+
+
+def record_of(document: EncodedDocument) -> np.ndarray:
+    """A document's numbers as one `RECORD`."""
+    record = np.zeros((), RECORD)
+    record["lengths"], record["bytes"] = len(document.tokens), document.size
+    for field in ("characters", "words", "unknown_tokens", "first_token_bytes"):
+        record[field] = getattr(document, field)
+    record["name_bytes"] = len(name_bytes(document.name))
+    record["digest"] = np.frombuffer(document.digest, np.uint8)
+    return record
+
+
+def document_of(record: np.void, name: bytes, tokens: np.ndarray) -> EncodedDocument:
+    """The document that `record_of` was given."""
+    return EncodedDocument(
+        name=name.decode("utf-8", "replace"),
+        tokens=tokens,
+        size=int(record["bytes"]),
+        characters=int(record["characters"]),
+        words=int(record["words"]),
+        unknown_tokens=int(record["unknown_tokens"]),
+        first_token_bytes=int(record["first_token_bytes"]),
+        digest=record["digest"].tobytes(),
+    )
 
 
 def path_of(column: str) -> str:

@@ -66,6 +66,11 @@ def encode_document(document: TextDocument, vocabulary: Vocabulary, dtype: np.dt
     )
 
 
+def token_dtype(table_size: int) -> np.dtype:
+    """The smallest unsigned type that holds every id of a table."""
+    return np.min_scalar_type(table_size - 1)
+
+
 def count_words(text: str) -> int:
     """Runs of characters that are not white space, as `len(text.split())` counts them, without the list."""
     words, inside = 0, False

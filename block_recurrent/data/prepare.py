@@ -4,15 +4,17 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from etils import epath
 
 from block_recurrent.config import PrepareConfig
+from block_recurrent.data.columns import name_bytes
+from block_recurrent.data.encoded import token_dtype
 from block_recurrent.data.metadata import StoreMetadata, VocabularyMetadata, identity
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.target import Target
-from block_recurrent.data.tokens_array import token_dtype
 from block_recurrent.data.vocabulary import Vocabulary, load_vocabulary
 from block_recurrent.data.workers import EncodedGroup, Encoder, encode_records
 from block_recurrent.data.writer import StoreWriter, name_digest
@@ -20,6 +22,7 @@ from block_recurrent.errors import InputError
 
 DUPLICATES = "documents with the name of an earlier one (left out)"
 Report = Callable[[int, int], None]
+Groups = Callable[[str, int, Counts], Iterator[EncodedGroup]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +56,39 @@ def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[Spli
         InputError: the input or the target is not usable, or the target holds something else.
     """
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
-    target = Target(config.store)
+    encoder = Encoder(source, vocabulary, token_dtype(vocabulary.table_size))
     workers = config.workers or available_cores()
+
+    def groups(split: str, skip: int, walked: Counts) -> Iterator[EncodedGroup]:
+        return encode_records(encoder, itertools.islice(source.walk(split, walked), skip, None), workers)
+
+    return write_stores(config, source, vocabulary, groups, report)
+
+
+def write_stores(
+    config: PrepareConfig, source: Source, vocabulary: Vocabulary, groups: Groups, report: Report | None
+) -> list[SplitSummary]:
+    """Writes the stores of documents that come tokenised, from wherever they were.
+
+    Args:
+        config: names target and splits.
+        source: of the text.
+        vocabulary: that made the tokens.
+        groups: (split, records to skip, counts) -> groups of records in order; what a walk through the input leaves out
+            is added to the counts.
+        report: called with (bytes of input done, bytes of input in all).
+
+    Returns:
+        One summary a split, in the source's order.
+
+    Raises:
+        InputError: as `prepare`.
+    """
     splits = chosen_splits(config, source)
-    progress = _Progress(source, splits, report)
+    target = Target(config.store)
+    job = _Job(source, vocabulary, target, groups, _Progress(source, splits, report))
     with target.locked():
-        return [_prepare_split(source, split, vocabulary, target, workers, progress) for split in splits]
+        return [_prepare_split(job, split) for split in splits]
 
 
 def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
@@ -103,41 +133,44 @@ class _Progress:
             self.advance(split, self._totals[split])
 
 
-def _prepare_split(
-    source: Source, split: str, vocabulary: Vocabulary, target: Target, workers: int, progress: _Progress
-) -> SplitSummary:
-    wanted = identity(source.name, split, source.settings, source.signature(split), vocabulary.fingerprint)
-    path = target.store(split)
-    found = target.finished(split, wanted)
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    source: Source
+    vocabulary: Vocabulary
+    target: Target
+    groups: Groups
+    progress: _Progress
+
+
+def identity_of(source: Source, split: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What tells this preparation from another; see `metadata.identity`."""
+    return identity(source.name, split, source.settings, source.signature(split), vocabulary.fingerprint)
+
+
+def _prepare_split(job: _Job, split: str) -> SplitSummary:
+    path = job.target.store(split)
+    wanted = identity_of(job.source, split, job.vocabulary)
+    found = job.target.finished(split, wanted)
     if found is None:
         try:
-            described = _write(source, split, vocabulary, target, wanted, workers, progress)
-            target.publish(split)
-        except (OSError, ValueError) as error:  # TensorStore reports a full disk as ValueError
-            if isinstance(error, InputError):
-                raise
-            reason = str(error).split(" [")[0]
-            raise InputError(f"cannot write {path}: {reason}; run the same command again to continue") from error
+            described = _write(job, split, wanted)
+            job.target.publish(split)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            where = f" ({error.filename})" if error.filename else ""
+            raise InputError(f"cannot finish {path}: {reason}{where}; run the same command to continue") from error
     else:
         described = found
-    progress.finish(split)
-    warnings = warnings_about(source, described)
+    job.progress.finish(split)
+    warnings = warnings_about(job.source, described)
     return SplitSummary(path=path, metadata=described, unchanged=found is not None, warnings=warnings)
 
 
-def _write(
-    source: Source,
-    split: str,
-    vocabulary: Vocabulary,
-    target: Target,
-    wanted: dict,
-    workers: int,
-    progress: _Progress,
-) -> StoreMetadata:
-    dtype = token_dtype(vocabulary.table_size)
-    writer = StoreWriter(target.work(split), wanted, dtype)
+def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
+    vocabulary = job.vocabulary
+    writer = StoreWriter(job.target.work(split), wanted, token_dtype(vocabulary.table_size))
     try:
-        left_out = _append(writer, source, split, Encoder(source, vocabulary, dtype), workers, progress)
+        left_out = _append(writer, job, split)
         described = VocabularyMetadata(
             spec=vocabulary.spec,
             fingerprint=vocabulary.fingerprint,
@@ -149,21 +182,18 @@ def _write(
         writer.close()
 
 
-def _append(
-    writer: StoreWriter, source: Source, split: str, encoder: Encoder, workers: int, progress: _Progress
-) -> Counts:
+def _append(writer: StoreWriter, job: _Job, split: str) -> Counts:
     state = writer.resumed or {"records": 0, "size": 0, "counts": {}}
     records, size, counts = state["records"], state["size"], Counts(state["counts"])
-    progress.advance(split, size)
-    walked = Counts()  # what the walk through the records leaves out is found again by every run
-    rest = itertools.islice(source.walk(split, walked), records, None)
-    for group in _without_duplicates(encode_records(encoder, rest, workers), writer.name_digests()):
+    job.progress.advance(split, size)
+    walked = Counts()  # what the walk through the input leaves out is found again by every run
+    for group in _without_duplicates(job.groups(split, records, walked), writer.name_digests()):
         for document in group.documents:
             writer.add(document)
         records, size = records + group.records, size + group.size
         counts.update(group.counts)
         writer.checkpoint({"records": records, "size": size, "counts": dict(counts)})
-        progress.advance(split, group.size)
+        job.progress.advance(split, group.size)
     return counts + walked
 
 
@@ -171,7 +201,7 @@ def _without_duplicates(groups: Iterator[EncodedGroup], seen: set[bytes]) -> Ite
     for group in groups:
         documents = []
         for document in group.documents:
-            digest = name_digest(document.name.encode("utf-8", "backslashreplace"))
+            digest = name_digest(name_bytes(document.name))
             if digest in seen:
                 group.counts[DUPLICATES] += 1
             else:

@@ -14,11 +14,6 @@ CHUNK = 1 << 14
 _CACHE_BYTES = 256 << 20
 
 
-def token_dtype(table_size: int) -> np.dtype:
-    """The smallest unsigned type that holds every id of a table."""
-    return np.min_scalar_type(table_size - 1)
-
-
 def create(folder: epath.Path, dtype: np.dtype, shard: int = SHARD) -> ts.TensorStore:
     """A new array of length 0; `resize` before each write."""
     chunk_codecs = [
@@ -55,6 +50,14 @@ def open_readable(folder: epath.Path) -> ts.TensorStore:
 def resize(array: ts.TensorStore, length: int) -> ts.TensorStore:
     """The same array with another length; only metadata is touched."""
     return array.resize(exclusive_max=[length], resize_metadata_only=True).result()
+
+
+def write(array: ts.TensorStore, start: int, tokens: np.ndarray) -> None:
+    """Writes tokens. Raises OSError when that fails, which TensorStore itself reports as ValueError (a full disk)."""
+    try:
+        array[start : start + len(tokens)].write(tokens).result()
+    except ValueError as error:
+        raise OSError(str(error).split(" [")[0]) from None
 
 
 def _spec(folder: epath.Path, **options: Any) -> dict[str, Any]:

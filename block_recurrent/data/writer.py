@@ -83,13 +83,8 @@ class StoreWriter:
 
     def add(self, document: EncodedDocument) -> None:
         """Appends a document; a full shard goes to disk."""
-        name = document.name.encode("utf-8", "backslashreplace")
-        record = np.zeros((), columns.RECORD)
-        record["lengths"], record["bytes"] = len(document.tokens), document.size
-        for field in ("characters", "words", "unknown_tokens", "first_token_bytes"):
-            record[field] = getattr(document, field)
-        record["name_bytes"], record["digest"] = len(name), np.frombuffer(document.digest, np.uint8)
-        self._journal.write(record.tobytes())
+        name = columns.name_bytes(document.name)
+        self._journal.write(columns.record_of(document).tobytes())
         self._names.write(name)
         self._documents += 1
         self._name_bytes += len(name)
@@ -111,7 +106,7 @@ class StoreWriter:
             return
         # Never shrink here: after a restart, tokens that lie further on are written again with the same values.
         self._array = tokens_array.resize(self._array, max(self._tokens, self._array.shape[0]))
-        self._array[self._flushed : self._tokens].write(self._buffer[: self._tokens - self._flushed]).result()
+        tokens_array.write(self._array, self._flushed, self._buffer[: self._tokens - self._flushed])
         self._flushed = self._tokens
         if self._checkpoint:
             self._write_progress(self._checkpoint)

@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from block_recurrent.data.encoded import encode_document
+from block_recurrent.data.encoded import encode_document, token_dtype
 from block_recurrent.data.metadata import VocabularyMetadata, identity
 from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.store import TokenStore
-from block_recurrent.data.tokens_array import token_dtype
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
 from block_recurrent.data.writer import StoreWriter
 

@@ -245,7 +245,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk(source, small_disk, tmp_path):
     source({f"d{index}": os.urandom(40_000).hex() for index in range(5)})
-    with pytest.raises(InputError, match=r"cannot write .*No space left on device.*run the same command again"):
+    with pytest.raises(InputError, match=r"cannot finish .*No space left on device.*run the same command"):
         run(small_disk / "s")
     assert not (small_disk / "s" / "train").exists()
 

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from block_recurrent.data.columns import RECORD
-from block_recurrent.data.encoded import count_words, encode_document
+from block_recurrent.data.encoded import count_words, encode_document, token_dtype
 from block_recurrent.data.metadata import identity
 from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.store import TokenStore
-from block_recurrent.data.tokens_array import token_dtype
 from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.data.writer import StoreWriter
 from block_recurrent.errors import InputError
