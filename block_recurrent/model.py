@@ -188,5 +188,5 @@ def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> Transform
 
 
 @functools.lru_cache(maxsize=64)
-def _split_abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+def _split_abstract(config: ModelConfig) -> tuple[Any, Any]:
     return nnx.split(nnx.eval_shape(lambda: BlockRecurrentLM(config, rngs=nnx.Rngs(params=0))))

@@ -54,7 +54,7 @@ class Projections(nnx.Module):
         """Projects `x`; `positions` are added behind the norm, so they reach keys, values and queries alike."""
         x = self.norm(x)
         if positions is not None:
-            x = x + positions.astype(x.dtype)
+            x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)
         x = tiled_dropout(x, self.dropout_rate, dropout_key)
         return Projected(
             read=KeysValues(unit_length(self._heads(self.keys(x))), self._heads(self.values(x))),

@@ -49,14 +49,16 @@ def attend(
         dropout: multiplies the attention weights.
     """
     scale = jnp.abs(scale)
-    scaled = (queries * scale[:, None]).astype(queries.dtype)
+    scaled = (queries * jnp.broadcast_to(scale[:, None], queries.shape)).astype(queries.dtype)
     logits = jnp.einsum("...qnh,...knh->...nqk", scaled, read.keys, preferred_element_type=jnp.float32)
     if bias is not None:
         offset = bias * scale[:, None, None]
-        logits = logits + (offset if mask is None else jnp.where(mask, offset, _MASKED_LOGIT))
+        if mask is not None:
+            offset = jnp.where(mask[None], offset, _MASKED_LOGIT)
+        logits = logits + jnp.broadcast_to(offset, logits.shape)
     weights, total = _softmax_parts(logits)
     if dropout is not None:
-        weights = weights * dropout
+        weights = weights * jnp.broadcast_to(dropout, weights.shape)
     mixed = jnp.einsum("...nqk,...knh->...qnh", weights.astype(read.values.dtype), read.values)
     return (mixed / jnp.swapaxes(total, -2, -3)).astype(read.values.dtype)
 

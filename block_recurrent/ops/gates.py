@@ -1,6 +1,7 @@
 """How a state vector takes in its candidate (paper, section 3.2)."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
@@ -8,7 +9,7 @@ def fixed_gate(
     state: Float[Array, "B S D"], candidate: Float[Array, "B S D"], bias: Float[Array, "D"]
 ) -> Float[Array, "B S D"]:
     """A learned, constant convex combination per channel: an exponential moving average of the candidates."""
-    keep = jax.nn.sigmoid(bias)
+    keep = jnp.broadcast_to(jax.nn.sigmoid(bias), state.shape)
     return keep * state + (1 - keep) * candidate
 
 

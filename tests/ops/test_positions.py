@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from block_recurrent.ops.positions import causal_mask, relative_bias, t5_bucket
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+@pytest.mark.parametrize("name", ["bias_skip_long_window", "xl"])
+def test_buckets_equal_the_official_ones(name):
+    with np.load(FIXTURES / f"{name}.npz") as archive:
+        expected = archive["aux/t5_bucket_by_distance"]
+    np.testing.assert_array_equal(t5_bucket(np.arange(len(expected))), expected)
+
+
+def test_buckets_are_exact_then_logarithmic_then_one():
+    buckets = t5_bucket(np.arange(5000))
+    np.testing.assert_array_equal(buckets[:17], [*range(16), 16])
+    assert (np.diff(buckets) >= 0).all()
+    assert set(buckets) == set(range(32))
+    assert (buckets[113:] == 31).all()
+    assert buckets[112] == 30
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(4, 8), (5, 5), (1, 6), (40, 80)])
+def test_bias_is_the_table_at_each_distance(num_queries, num_keys):
+    table = jax.random.normal(jax.random.key(0), (3, 32))
+    bias = relative_bias(table, num_queries, num_keys)
+    for query in range(num_queries):
+        for key in range(num_keys):
+            distance = num_keys - num_queries + query - key
+            if distance >= 0:
+                np.testing.assert_array_equal(bias[:, query, key], table[:, int(t5_bucket(np.array(distance)))])
+
+
+def test_gradient_of_the_bias_counts_how_often_a_bucket_is_used():
+    gradient = jax.grad(lambda table: jnp.sum(relative_bias(table, 6, 12)))(jnp.zeros((1, 32)))[0]
+    distances = 6 + np.arange(6)[:, None] - np.arange(12)[None, :]
+    counts = np.bincount(t5_bucket(distances).ravel(), minlength=32)
+    np.testing.assert_array_equal(gradient, counts)
+
+
+def test_a_query_sees_the_window_before_it_and_not_itself():
+    mask = causal_mask(4, 8, 4)
+    for query in range(4):
+        np.testing.assert_array_equal(np.flatnonzero(mask[query]), np.arange(query, query + 4))
+    np.testing.assert_array_equal(causal_mask(3, 3, None), [[0, 0, 0], [1, 0, 0], [1, 1, 0]])

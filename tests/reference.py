@@ -1,0 +1,148 @@
+"""The model once more, in numpy and float64, written from the equations: one block, one query at a time.
+
+It shares no code with the package. Parameters come in the package's layout.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from block_recurrent.config import ModelConfig
+
+
+def run(config: ModelConfig, params: Any, tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Logits (B, T, V) of rows that each start a document, and the final recurrent state (B, S, D) of each layer."""
+    rows = [_run_row(config, params, row) for row in tokens]
+    states = [np.stack(layer) for layer in zip(*(row[1] for row in rows), strict=True)]
+    return np.stack([row[0] for row in rows]), states
+
+
+def _run_row(config: ModelConfig, params: Any, tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    params = _as_float64(params)
+    window = config.window_length or len(tokens)
+    layers = list(params["layers"].values())
+    size = config.num_heads * config.head_dim
+    # Without a window there is no previous block; with one, the block before the first is all zeros and is read.
+    before = 0 if config.window_length is None else window
+    keys = [np.zeros((before, size)) for _ in layers]
+    values = [np.zeros((before, size)) for _ in layers]
+    recurrent = [layer["states"]["initial_state"] if "states" in layer else None for layer in layers]
+    logits = []
+    for start in range(0, len(tokens), window):
+        x = params["embedding"][tokens[start : start + window]]
+        shared = None
+        if config.feedback:
+            last = max(i for i, r in enumerate(recurrent) if r is not None)
+            shared = _project(layers[last]["states"], recurrent[last], config)
+        for i, layer in enumerate(layers):
+            side = layer.get("tokens", layer)
+            own = _project(side, x, config)
+            all_keys, all_values = np.concatenate([keys[i], own["k"]]), np.concatenate([values[i], own["v"]])
+            states = shared
+            if recurrent[i] is not None:
+                states = _project(layer["states"], recurrent[i], config)
+                recurrent[i] = _next_state(config, layer["states"], recurrent[i], states, all_keys, all_values)
+            x = _tokens(config, side, x, own, all_keys, all_values, states)
+            keys[i], values[i] = own["k"], own["v"]
+        y = _norm(x, params["final_norm"]["scale"])
+        logits.append(y @ params["embedding"].T / np.sqrt(config.embed_dim))
+    return np.concatenate(logits), [r for r in recurrent if r is not None]
+
+
+def _tokens(config: ModelConfig, p: Any, x: Any, own: Any, keys: Any, values: Any, states: Any) -> np.ndarray:
+    scales = p["projections"]
+    out = np.zeros((len(x), p["output"]["kernel"].shape[0]))
+    size = config.num_heads * config.head_dim
+    window = config.window_length or len(keys)
+    for j in range(len(x)):
+        for head, cut in _heads(config):
+            logits = np.full(len(keys), -1e6)
+            for k in range(len(keys)):
+                distance = len(keys) - len(x) + j - k
+                if 1 <= distance <= window:
+                    bias = p["relative_bias"][head, _bucket(distance)]
+                    logits[k] = (own["q"][j, cut] @ keys[k, cut] + bias) * abs(scales["attention_scale"][head])
+            out[j, cut] = _softmax(logits) @ values[:, cut]
+            if states is not None:
+                scale = abs(scales["cross_attention_scale"][head])
+                weights = _softmax(states["k"][:, cut] @ own["q2"][j, cut] * scale)
+                out[j, size:][cut] = weights @ states["v"][:, cut]
+    y = x + out @ p["output"]["kernel"]
+    mlp = p["mlp"]
+    hidden = np.maximum(_norm(y, mlp["norm"]["scale"]) @ mlp["hidden"]["kernel"], 0)
+    return y + hidden @ mlp["output"]["kernel"]
+
+
+def _next_state(config: ModelConfig, p: Any, state: Any, own: Any, keys: Any, values: Any) -> np.ndarray:
+    read = np.zeros((len(state), 2 * config.num_heads * config.head_dim))
+    size = config.num_heads * config.head_dim
+    scales = p["projections"]
+    for j in range(len(state)):
+        for head, cut in _heads(config):
+            weights = _softmax(own["k"][:, cut] @ own["q"][j, cut] * abs(scales["attention_scale"][head]))
+            read[j, cut] = weights @ own["v"][:, cut]
+            weights = _softmax(keys[:, cut] @ own["q2"][j, cut] * abs(scales["cross_attention_scale"][head]))
+            read[j, size:][cut] = weights @ values[:, cut]
+    cell = p["cell"]
+    if config.cell == "single":
+        hidden = np.maximum(read @ cell["hidden"]["kernel"], 0)
+        return _gated(config, cell["mlp"], state, hidden, tanh=True)
+    state = _gated(config, cell["attention"], state, read, tanh=False)
+    if config.cell == "dual":
+        hidden = np.maximum(_norm(state, cell["norm"]["scale"]) @ cell["hidden"]["kernel"], 0)
+        state = _gated(config, cell["mlp"], state, hidden, tanh=False)
+    return state
+
+
+def _gated(config: ModelConfig, p: Any, state: Any, hidden: Any, *, tanh: bool) -> np.ndarray:
+    candidate = hidden @ p["candidate"]["projection"]["kernel"]
+    if config.gate_equations == "paper":
+        candidate = candidate + p["candidate"]["projection"]["bias"]
+        tanh = config.gate == "lstm"
+    if tanh:
+        candidate = np.tanh(candidate)
+    gate = p["gate"]
+    if config.gate == "fixed":
+        keep = _sigmoid(gate["bias"])
+        return keep * state + (1 - keep) * candidate
+    forget = _sigmoid(hidden @ gate["forget_gate"]["kernel"] + gate["forget_gate"]["bias"] + 1)
+    admit = _sigmoid(hidden @ gate["input_gate"]["kernel"] + gate["input_gate"]["bias"] - 1)
+    return forget * state + admit * candidate
+
+
+def _project(p: Any, x: np.ndarray, config: ModelConfig) -> dict[str, np.ndarray]:
+    q = p["projections"]
+    n = _norm(x, q["norm"]["scale"]) + p.get("position_embeddings", 0)
+    out = {"k": n @ q["keys"]["kernel"], "v": n @ q["values"]["kernel"], "q": n @ q["queries"]["kernel"]}
+    if "cross_queries" in q:
+        out["q2"] = n @ q["cross_queries"]["kernel"]
+    for name in out:
+        if name != "v":
+            for _, cut in _heads(config):
+                out[name][:, cut] /= np.sqrt((out[name][:, cut] ** 2).sum(axis=1, keepdims=True) + 1e-6)
+    return out
+
+
+def _heads(config: ModelConfig) -> list[tuple[int, slice]]:
+    return [(n, slice(n * config.head_dim, (n + 1) * config.head_dim)) for n in range(config.num_heads)]
+
+
+def _bucket(distance: int) -> int:
+    return distance if distance < 16 else min(31, 16 + int(np.log(distance / 16 + 1e-7) / np.log(8) * 16))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    top = max(logits.max(), -1000.0)
+    return np.exp(logits - top) / (np.exp(logits - top).sum() + np.exp(-1000.0 - top))
+
+
+def _norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * scale
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _as_float64(tree: Any) -> Any:
+    return {k: _as_float64(v) for k, v in tree.items()} if isinstance(tree, dict) else np.asarray(tree, np.float64)

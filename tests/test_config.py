@@ -1,0 +1,143 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.errors import InputError
+from block_recurrent.model import count_params
+
+SMALL: Any = {
+    "vocab_size": 260,
+    "embed_dim": 8,
+    "num_layers": 4,
+    "num_heads": 2,
+    "head_dim": 4,
+    "mlp_dim": 16,
+    "window_length": 16,
+}
+
+# spec: embed, heads, head_dim, mlp -> non-embedding parameters in millions by number of layers
+SIZES = {
+    "37M": ((512, 8, 64, 2048), {12: 37.7, 13: 40.9}),
+    "75M": ((512, 8, 128, 4096), {12: 75.5, 13: 81.8}),
+    "150M": ((1024, 8, 128, 4096), {12: 151.0, 13: 163.6, 24: 302, 26: 327}),
+    "300M": ((1024, 16, 128, 8192), {12: 302, 13: 327, 24: 604, 26: 654}),
+    "600M": ((2048, 16, 128, 8192), {12: 604, 13: 654, 24: 1208, 26: 1309}),
+    "1200M": ((2048, 32, 128, 16384), {12: 1208, 13: 1309}),
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "millions"),
+    [(size, layers, millions) for size, (_, counts) in SIZES.items() for layers, millions in counts.items()],
+)
+def test_sizes_have_the_papers_parameters(size, layers, millions):
+    embed, heads, head_dim, mlp = SIZES[size][0]
+    config = ModelConfig(
+        vocab_size=32128,
+        embed_dim=embed,
+        num_layers=layers,
+        num_heads=heads,
+        head_dim=head_dim,
+        mlp_dim=mlp,
+        window_length=512,
+    )
+    kernels = layers * embed * (4 * heads * head_dim + 2 * mlp)
+    vectors = layers * (2 * embed + heads + 32 * heads) + embed
+    assert count_params(config) == 32128 * embed + kernels + vectors
+    assert kernels / 1e6 == pytest.approx(millions, abs=0.06 if millions < 200 else 0.6)
+
+
+def test_recurrent_parameters_are_those_of_the_equations():
+    slide = ModelConfig(**SMALL)
+    d, heads, f, s, nh = 8, 2, 16, 6, 8
+    projections = d + 4 * d * nh + 2 * heads  # norm; keys, values, queries, cross-queries; two scales
+    token_side = d * nh + heads + nh * d  # cross-queries, their scale, and the output's second half
+    states = s * d * 2 + projections
+    lstm, fixed = 2 * d, d  # biases; the lstm gate also has kernels
+    cells = {
+        ("skip", "fixed"): 2 * nh * d + fixed,
+        ("skip", "lstm"): 3 * 2 * nh * d + lstm,
+        ("single", "fixed"): 2 * nh * f + f * d + fixed,
+        ("single", "lstm"): 2 * nh * f + 3 * f * d + lstm,
+        ("dual", "fixed"): 2 * nh * d + fixed + d + d * f + f * d + fixed,
+        ("dual", "lstm"): 3 * 2 * nh * d + lstm + d + d * f + 3 * f * d + lstm,
+    }
+    for (cell, gate), size in cells.items():
+        config = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, cell=cell, gate=gate)  # type: ignore[arg-type]
+        assert count_params(config) - count_params(slide) == token_side + states + size
+    feedback = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, feedback=True)
+    plain = dataclasses.replace(feedback, feedback=False)
+    assert count_params(feedback) - count_params(plain) == 3 * token_side
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"vocab_size": 0}, "ModelConfig.vocab_size = 0: must be an integer of at least 1"),
+        ({"embed_dim": 8.0}, "ModelConfig.embed_dim = 8.0: must be an integer"),
+        ({"num_heads": True}, "ModelConfig.num_heads = True: must be an integer"),
+        ({"window_length": -1}, "ModelConfig.window_length = -1"),
+        ({"dropout_rate": 1.0}, "ModelConfig.dropout_rate = 1.0: must be a number of at least 0 and below 1"),
+        ({"dtype": "float16"}, "ModelConfig.dtype = 'float16': must be one of 'float32', 'bfloat16'"),
+        ({"cell": "triple"}, "ModelConfig.cell = 'triple': must be one of 'dual', 'single', 'skip'"),
+        ({"gate": "bias"}, "ModelConfig.gate = 'bias': must be one of 'fixed', 'lstm'"),
+        ({"recurrent_layers": (4,), "num_states": 2}, r"recurrent_layers = \(4,\): must be layer indices from -4 to 3"),
+        ({"recurrent_layers": (-5,), "num_states": 2}, "-5 is not"),
+        ({"recurrent_layers": (0, -4), "num_states": 2}, "two entries name the same one"),
+        ({"recurrent_layers": 1, "num_states": 2}, "recurrent_layers = 1: must be a tuple"),
+        ({"recurrent_layers": ("a",), "num_states": 2}, "'a' is not"),
+        ({"recurrent_layers": (1,)}, "ModelConfig.num_states = 0: must be an integer of at least 1"),
+        ({"recurrent_layers": (1,), "num_states": 2, "window_length": None}, "window_length = None: must be an integer"),
+        ({"feedback": True}, "ModelConfig.feedback = True: must be False without recurrent layers"),
+        ({"feedback": "no"}, "ModelConfig.feedback = 'no': must be True or False"),
+    ],
+)
+def test_what_is_not_allowed_is_named(fields, message):
+    with pytest.raises(InputError, match=message):
+        ModelConfig(**SMALL | fields)
+
+
+def test_a_model_config_is_frozen_hashable_and_takes_lists():
+    from_list = ModelConfig(**SMALL, recurrent_layers=[1, -1], num_states=2)  # type: ignore[arg-type]
+    from_tuple = ModelConfig(**SMALL, recurrent_layers=(1, -1), num_states=2)
+    assert from_list == from_tuple
+    assert hash(from_list) == hash(from_tuple)
+    assert from_list.recurrent_indices == {1, 3}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        from_list.embed_dim = 4  # type: ignore[misc]
+
+
+def run_config(**model: Any) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(**SMALL | model),
+        data=DataConfig(store="store", segment_length=16, batch_size=2),
+        optimizer=OptimizerConfig(),
+        train=TrainConfig(num_steps=1),
+    )
+
+
+def test_parts_that_do_not_fit_are_refused():
+    run_config()
+    run_config(window_length=None)
+    with pytest.raises(InputError, match="segment_length = 16: must be a multiple of ModelConfig.window_length = 12"):
+        run_config(window_length=12)
+    with pytest.raises(InputError, match="segment_length = 16: must be at least .* = 32 .* no gradient"):
+        run_config(recurrent_layers=(1,), num_states=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimizerConfig(schedule="step"), "OptimizerConfig.schedule = 'step': must be one of 'cosine'"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(max_rate=0.0001), "OptimizerConfig.max_rate = 0.0001: must be a number of at least 0.001"),
+        (lambda: OptimizerConfig(momentum=1.0), "OptimizerConfig.momentum = 1.0"),
+        (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
+        (lambda: TrainConfig(num_steps=1, sample_tokens=5), "TrainConfig.sample_prompt = '': must be a non-empty text"),
+        (lambda: DataConfig(store="", segment_length=1, batch_size=1), "DataConfig.store = ''"),
+    ],
+)
+def test_other_configurations_check_themselves(make, message):
+    with pytest.raises(InputError, match=message):
+        make()

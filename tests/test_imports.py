@@ -1,0 +1,84 @@
+"""The import graph is the design: it flows one way, and heavy or peculiar libraries have one home each."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "block_recurrent"
+
+# What each part may import of the package, besides itself. `errors` is for everyone.
+LAYERS = {
+    "errors": set(),
+    "typing": set(),
+    "config": {"errors"},
+    "data": {"config", "errors"},
+    "ops": {"typing"},
+    "state": {"config", "typing"},
+    "layers": {"ops", "state", "config", "typing"},
+    "model": {"layers", "ops", "state", "config", "typing", "errors"},
+    "loss": {"typing"},
+    "optimizer": {"config"},
+    "train_step": {"model", "state", "loss", "optimizer", "config", "typing"},
+    "interop": {"model", "state", "loss", "config", "typing", "errors"},
+    "checkpoint": {"train_step", "errors"},
+    "metrics": set(),
+    "progress": set(),
+    "run_record": {"config", "errors"},
+    "evaluate": {"data", "model", "train_step", "config", "typing"},
+    "generate": {"model", "state", "config", "typing", "errors"},
+    "train": {
+        "checkpoint", "config", "data", "evaluate", "metrics", "model", "optimizer", "progress", "run_record",
+        "train_step", "typing",
+    },
+}  # fmt: skip
+HOMES = {"gin": "main.py", "seqio": "data/tasks.py", "tensorflow": "data/tasks.py", "tensorflow_datasets": "data/tasks.py"}
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def part(module: str) -> str:
+    return module.removeprefix("block_recurrent.").split(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_flow_one_way(path):
+    own = path.parts[0].removesuffix(".py")
+    ours = {part(module) for module in imported_modules(path) if module.split(".")[0] == "block_recurrent"} - {own}
+    if own in ("main", "__main__", "__init__"):
+        return
+    assert own in LAYERS, f"{path}: give it a place in the import graph"
+    assert ours <= LAYERS[own], f"{path} may not import {sorted(ours - LAYERS[own])}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_peculiar_libraries_have_one_home(path):
+    for module in imported_modules(path):
+        home = HOMES.get(module.split(".")[0])
+        assert home is None or path.as_posix() == home, f"{path} imports {module}; only {home} may"
+
+
+def test_data_needs_no_jax():
+    for path in FILES:
+        if path.parts[0] == "data":
+            assert not {m for m in imported_modules(path) if m.split(".")[0] in ("jax", "flax", "optax", "orbax")}, path
+
+
+def test_the_graph_has_no_cycle():
+    seen: set[str] = set()
+    remaining = {name: set(allowed) for name, allowed in LAYERS.items()}
+    while remaining:
+        free = {name for name, allowed in remaining.items() if allowed <= seen}
+        assert free, f"cycle among {sorted(remaining)}"
+        seen |= free
+        remaining = {name: allowed for name, allowed in remaining.items() if name not in free}
