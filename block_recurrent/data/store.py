@@ -37,7 +37,7 @@ class TokenStore:
             raise InputError(f"token store {path}: damaged, the documents' lengths and the tokens do not fit together")
 
     @classmethod
-    def open(cls, path: str | epath.Path) -> "TokenStore":
+    def open(cls, path: epath.PathLike) -> "TokenStore":
         """Opens the store of one split.
 
         Args:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -10,12 +11,17 @@ from etils import epath
 
 from block_recurrent.errors import InputError
 
+_BLANK = "\u2581"  # how SentencePiece writes a blank
 _FIRST_BYTE = 3  # ids 0 (padding), 1 (end of sequence) and 2 (unknown) come before the 256 bytes
 _ROW_MULTIPLE = 128  # tables of SentencePiece models are padded to a multiple of this, as T5's is
 _T5_PIECES, _T5_EXTRA_IDS = 32_000, 100
-# Viterbi over one text keeps about 40 bytes a character. The longest book of PG19 stays whole and gets the very ids
-# that encoding it at once gives; only what is longer is cut, at blanks, where pieces end anyway.
-_CHARACTERS_AT_ONCE = 12_000_000
+# Encoding takes about 45 bytes of memory a character (BPE) or 22 (unigram), so long texts are cut at single blanks
+# between letters, where pieces end anyway. With BPE the ids stay the same wherever it is cut. Unigram adds up the
+# scores of a whole text in float32 and decides near ties by their rounding, so that only the whole text gives the very
+# ids of the whole text; its limit leaves all but enormous books whole.
+_BPE_CHARACTERS, _UNIGRAM_CHARACTERS = 1 << 20, 12_000_000
+_CUT = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
+_CUT_WITHIN = 1 << 16
 
 
 class Vocabulary(Protocol):
@@ -151,17 +157,27 @@ class SentencePieceVocabulary:
 
     def _parts(self, text: str) -> Iterator[str]:
         start = 0
-        while len(text) - start > _CHARACTERS_AT_ONCE and self._blank is not None:
-            stop = text.rfind(" ", start + 1, start + _CHARACTERS_AT_ONCE)
-            if stop < 0:
+        while len(text) - start > self._longest and self._blank is not None:
+            end = start + self._longest
+            cuts = [match.start() for match in _CUT.finditer(text, max(start, end - _CUT_WITHIN), end)]
+            if not cuts:
                 break
-            yield text[start:stop]
-            start = stop + self._blank
+            yield text[start : cuts[-1]]
+            start = cuts[-1] + self._blank
         yield text[start:]
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """Characters to encode at once. A BPE model's scores are its merges' ranks: whole numbers."""
+        score = self._processor.get_score(self._pieces - 1)
+        return _BPE_CHARACTERS if score == int(score) else _UNIGRAM_CHARACTERS
 
     @functools.cached_property
     def _blank(self) -> int | None:
         """At a cut: 1 to leave the blank out (the model puts one before every text), 0 to keep it, None: do not cut."""
+        names = (self._processor.id_to_piece(piece) for piece in range(self._pieces))
+        if any(_BLANK in name.strip(_BLANK) for name in names):
+            return None  # pieces reach across blanks
         whole = self._processor.encode("the text")
         for skipped in (1, 0):
             if whole == self._processor.encode("the") + self._processor.encode(" text"[skipped:]):
@@ -176,10 +192,9 @@ class SentencePieceVocabulary:
 
     def first_token_bytes(self, text: str) -> int:
         """See `Vocabulary.first_token_bytes`; blanks before the token that the model drops count as covered."""
-        # Whatever the first token is, it ends long before this; a later cut cannot move it unless it lies in one word
-        # of that many characters.
-        stop = text.find(" ", 256)
-        offsets = self._processor.encode(text if stop < 0 else text[:stop], return_type="offset_mapping")["offsets"]
+        # The first token ends long before this, and what follows the word that it lies in cannot move its end.
+        stop = text.find(" ", 256, 4096)
+        offsets = self._processor.encode(text[: 4096 if stop < 0 else stop], return_type="offset_mapping")["offsets"]
         return len(text[: offsets[0][1]].encode("utf-8", "replace")) if offsets else 0
 
 

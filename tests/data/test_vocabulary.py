@@ -72,14 +72,49 @@ def test_first_token_covers_its_bytes_and_the_blanks_dropped_before_it(pieces):
     assert pieces.first_token_bytes("  the river") == 5
 
 
-def test_texts_beyond_the_limit_are_cut_where_the_ids_stay_the_same(pieces, monkeypatch):
+def test_texts_beyond_the_limit_are_cut_where_the_ids_stay_the_same(model_path, pieces, monkeypatch):
     text = prose(1, 400)
     whole = pieces.encode(text)
-    monkeypatch.setattr(vocabulary_module, "_CHARACTERS_AT_ONCE", 100)
-    assert (pieces.encode(text) == whole).all()
-    assert len(list(pieces._parts(text))) > 10
+    monkeypatch.setattr(vocabulary_module, "_UNIGRAM_CHARACTERS", 100)
+    cutting = SentencePieceVocabulary(model_path)
+    assert (cutting.encode(text) == whole).all()
+    assert len(list(cutting._parts(text))) > 10
     long_word = "naïve" * 100
-    assert pieces.encode(long_word).tolist() == pieces._processor.encode(long_word)
+    assert cutting.encode(long_word).tolist() == cutting._processor.encode(long_word)
+
+
+@pytest.mark.parametrize("options", [{}, {"add_dummy_prefix": False, "remove_extra_whitespaces": False}])
+def test_bpe_models_are_cut_at_their_own_limit(tmp_path, monkeypatch, options):
+    import sentencepiece
+
+    texts = [prose(seed, 40) + "    indented   text\n" for seed in range(60)]
+    prefix = str(tmp_path / "bpe")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=prefix, vocab_size=80, model_type="bpe", minloglevel=2, **options
+    )
+    whole = SentencePieceVocabulary(f"{prefix}.model").encode("".join(texts))
+    monkeypatch.setattr(vocabulary_module, "_BPE_CHARACTERS", 100)
+    cutting = SentencePieceVocabulary(f"{prefix}.model")
+    assert (cutting.encode("".join(texts)) == whole).all()
+    assert len(list(cutting._parts("".join(texts)))) > 10
+
+
+def test_models_whose_pieces_reach_across_blanks_are_never_cut(tmp_path, monkeypatch):
+    import sentencepiece
+
+    prefix = str(tmp_path / "across")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["of the house of the river"] * 50),
+        model_prefix=prefix,
+        vocab_size=40,
+        model_type="bpe",
+        split_by_whitespace=False,
+        minloglevel=2,
+    )
+    monkeypatch.setattr(vocabulary_module, "_BPE_CHARACTERS", 100)
+    vocabulary = SentencePieceVocabulary(f"{prefix}.model")
+    text = "of the house of the river " * 30
+    assert list(vocabulary._parts(text)) == [text]
 
 
 @pytest.mark.parametrize(
