@@ -29,6 +29,9 @@ DATA = [
 BEAM = [
     "apache-beam>=2.77",
 ]
+GCS = [
+    "etils[epath-gcs]>=1.15",  # gs:// without TensorFlow
+]
 DEV = [
     "beartype>=0.23",
     "hypothesis>=6.170",
@@ -64,6 +67,7 @@ setuptools.setup(
         "beam": BEAM,
         "data": DATA,
         "dev": DEV,
+        "gcs": GCS,
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
     },
