@@ -111,6 +111,7 @@ def _generate(
         logits = None
         while position < len(tokens):
             fresh = tokens[position : position + block_length - filled]
+            block = block.copy()  # the device may still be reading the one before
             block[0, filled : filled + len(fresh)] = fresh
             filled, position = filled + len(fresh), position + len(fresh)
             logits, next_state = _run_block(config, params, state, jnp.asarray(block), filled - 1)

@@ -141,9 +141,10 @@ def evaluate(
     from block_recurrent.progress import Progress
 
     _parse_gin(gin_file, gin_param)
-    run, _, step, params = _load_run(workdir)
+    run, facts, step, params = _load_run(workdir)
     data = dataclasses.replace(run.data, **_bindings(DataConfig))
-    store = open_split(data, split, vocab_size=run.model.vocab_size)
+    vocabulary = _recorded_vocabulary(facts)["fingerprint"]
+    store = open_split(data, split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
     with Progress(f"evaluate {split}", 0, console=_console) as progress:
         scores = evaluate_split(
             run.model,
@@ -153,9 +154,9 @@ def evaluate(
             segment_length=data.segment_length,
             report=progress.report,
         )
-    facts = {"step": step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
+    described = {"step": step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
     path = epath.Path(workdir) / f"evaluation_{split}.json"
-    path.write_text(json.dumps(facts | scores.as_dict(), indent=2) + "\n")
+    path.write_text(json.dumps(described | scores.as_dict(), indent=2) + "\n")
     table = Table("metric", "value", title=f"{store.metadata.source}, whole split {split}, step {step}")
     for name, value in scores.as_dict().items():
         table.add_row(name.replace("_", " "), f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
@@ -356,6 +357,10 @@ def _load_run(workdir: str) -> tuple[RunConfig, dict[str, Any], int, Any]:
     return run, facts, int(state.step), state.params
 
 
+def _recorded_vocabulary(facts: dict[str, Any]) -> dict[str, Any]:
+    return facts["stores"][0]["vocabulary"]  # those of a mixture have the same
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -370,7 +375,7 @@ def _print_sample(
     from block_recurrent.data.vocabulary import load_recorded_vocabulary
     from block_recurrent.generate import generate as generate_tokens
 
-    recorded = facts["vocabulary"]
+    recorded = _recorded_vocabulary(facts)
     vocabulary = load_recorded_vocabulary(recorded["spec"], recorded["fingerprint"])
     ids = generate_tokens(
         run.model,

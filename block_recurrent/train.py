@@ -12,10 +12,8 @@ from rich.console import Console
 
 from block_recurrent.checkpoint import Checkpoints
 from block_recurrent.config import RunConfig
-from block_recurrent.data.batches import BatchReader
-from block_recurrent.data.schedule import DocumentSchedule
 from block_recurrent.data.split import open_split
-from block_recurrent.data.store import TokenStore
+from block_recurrent.data.training_data import TrainingData, open_training
 from block_recurrent.evaluate import evaluate, to_device
 from block_recurrent.metrics import MetricsWriter, read_metrics
 from block_recurrent.model import count_params
@@ -56,29 +54,28 @@ def train(run: RunConfig, workdir: epath.Path, console: Console) -> TrainResult:
         InputError: the data is missing or does not fit the model, or the workdir holds another run.
     """
     data, settings = run.data, run.train
-    store = open_split(data, data.train_split, vocab_size=run.model.vocab_size)
-    held_out = open_split(data, data.eval_split, vocab_size=run.model.vocab_size)
-    shape = {"batch_size": data.batch_size, "segment_length": data.segment_length}
-    schedule = DocumentSchedule(store.lengths, **shape, seed=data.seed)
-    check_or_write_record(workdir, make_record(run, _data_facts(store, schedule)))
+    training = open_training(data, vocab_size=run.model.vocab_size)
+    vocabulary = training.stores[0].vocabulary.fingerprint
+    held_out = open_split(data, data.eval_split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
+    check_or_write_record(workdir, make_record(run, training.facts))
 
     optimizer = make_optimizer(run.optimizer, settings.num_steps)
     take_step = jax.jit(functools.partial(train_step, run.model, optimizer), donate_argnums=0)
     initialise = functools.partial(
         init_train_state, run.model, optimizer, seed=settings.seed, batch_size=data.batch_size
     )
-    reader = BatchReader(store, schedule, segment_length=data.segment_length)
+    shape = {"batch_size": data.batch_size, "segment_length": data.segment_length}
 
     with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         first = checkpoints.latest_step or 0
         state = checkpoints.restore(abstract_train_state(run)) if first else jax.jit(initialise)()
-        _announce(run, store, first, console)
+        _announce(run, training, first, console)
         with (
             MetricsWriter(workdir, step=first) as metrics,
             Progress("train", settings.num_steps, done=first, console=console) as progress,
-            reader.prefetch(first, settings.num_steps) as batches,
+            training.reader().prefetch(first, settings.num_steps) as batches,
         ):
-            log = _TrainLog(run, metrics, bytes_per_token=store.bytes.sum() / store.lengths.sum())
+            log = _TrainLog(run, metrics, bytes_per_token=training.bytes_per_token)
 
             def evaluate_now(step: int, params: Params) -> None:
                 def report(done: int, total: int) -> None:
@@ -90,10 +87,12 @@ def train(run: RunConfig, workdir: epath.Path, console: Console) -> TrainResult:
 
             # Order: evaluate, save, next batch, dispatch the step, read the metrics of the step before.
             for step, batch in enumerate(batches, first):
-                if step % settings.eval_every == 0 and (step > first or step == 0):
+                due = step > first or step == 0  # what was due at the step of a checkpoint was done before it was saved
+                if due and step % settings.eval_every == 0:
+                    log.catch_up()
                     evaluate_now(step, state.params)
-                if step % settings.checkpoint_every == 0 and step > first:
-                    log.catch_up()  # what a checkpoint follows is on record, also if the run is killed right after it
+                if due and step % settings.checkpoint_every == 0:
+                    log.catch_up()  # so that the metrics on record reach as far as the checkpoint
                     checkpoints.save(step, state)
                 state, sums = take_step(state, to_device(batch))
                 log.add(step + 1, sums)
@@ -150,28 +149,15 @@ class _TrainLog:
         self._sums, self._began = [], now
 
 
-def _data_facts(store: TokenStore, schedule: DocumentSchedule) -> dict[str, Any]:
-    """What the run's record says of its training data."""
-    described = store.metadata
-    return {
-        "source": described.source,
-        "split": described.split,
-        "settings": dict(described.settings),
-        "fingerprint": described.fingerprint,
-        "vocabulary": dataclasses.asdict(described.vocabulary),
-        "counts": dataclasses.asdict(described.counts),
-        "schedule": schedule.fingerprint,
-    }
-
-
-def _announce(run: RunConfig, store: TokenStore, first: int, console: Console) -> None:
-    counts = store.metadata.counts
-    console.print(
-        f"{count_params(run.model):,} parameters; {counts.documents:,} documents and {counts.bytes:,} bytes of "
-        f"{store.metadata.source}, split {store.metadata.split}, fingerprint {store.fingerprint[:12]}; "
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)",
-        highlight=False,
-        soft_wrap=True,
-    )
+def _announce(run: RunConfig, training: TrainingData, first: int, console: Console) -> None:
+    lines = [f"{count_params(run.model):,} parameters; {jax.device_count()} {jax.devices()[0].device_kind} device(s)"]
+    for store in training.stores:
+        counts = store.metadata.counts
+        lines.append(
+            f"{store.metadata.source}, split {store.metadata.split}: {counts.documents:,} documents, {counts.bytes:,} "
+            f"bytes, {counts.tokens:,} tokens, fingerprint {store.fingerprint[:12]}"
+        )
     if first:
-        console.print(f"continuing from the checkpoint of step {first}", highlight=False)
+        lines.append(f"continuing from the checkpoint of step {first}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

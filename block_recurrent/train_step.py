@@ -94,7 +94,7 @@ def train_step(
 
     (_, (nats, model_state)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    metrics = {"nats": nats, "tokens": jnp.sum(batch.weights), "gradient_norm": optax.global_norm(gradients)}
+    metrics = {"nats": nats, "tokens": jnp.sum(batch.weights), "gradient_norm": optax.tree.norm(gradients)}
     params: Any = optax.apply_updates(state.params, updates)
     next_state = TrainState(
         step=state.step + 1,

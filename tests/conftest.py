@@ -15,7 +15,18 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
+from pathlib import Path
+
+import pytest
 from jaxtyping import install_import_hook
 
 _CHECKED = ("ops", "layers", "loss")
 install_import_hook([f"block_recurrent.{name}" for name in _CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared store of `tests.workdirs`; read only."""
+    from tests.workdirs import prepare_store  # after the hook above
+
+    return prepare_store(tmp_path_factory.mktemp("texts"))

@@ -26,7 +26,7 @@ def _run_row(config: ModelConfig, params: Any, tokens: np.ndarray) -> tuple[np.n
     before = 0 if config.window_length is None else window
     keys = [np.zeros((before, size)) for _ in layers]
     values = [np.zeros((before, size)) for _ in layers]
-    recurrent = [layer["states"]["initial_state"] if "states" in layer else None for layer in layers]
+    recurrent: list[Any] = [layer["states"]["initial_state"] if "states" in layer else None for layer in layers]
     logits = []
     for start in range(0, len(tokens), window):
         x = params["embedding"][tokens[start : start + window]]

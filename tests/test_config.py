@@ -7,6 +7,7 @@ from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, Run
 from block_recurrent.errors import InputError
 from block_recurrent.model import count_params
 
+STEP: Any = {"schedule": "step"}
 SMALL: Any = {
     "vocab_size": 260,
     "embed_dim": 8,
@@ -65,7 +66,7 @@ def test_recurrent_parameters_are_those_of_the_equations():
         ("dual", "lstm"): 3 * 2 * nh * d + lstm + d + d * f + 3 * f * d + lstm,
     }
     for (cell, gate), size in cells.items():
-        config = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, cell=cell, gate=gate)  # type: ignore[arg-type]
+        config = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, cell=cell, gate=gate)
         assert count_params(config) - count_params(slide) == token_side + states + size
     feedback = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, feedback=True)
     plain = dataclasses.replace(feedback, feedback=False)
@@ -89,7 +90,7 @@ def test_recurrent_parameters_are_those_of_the_equations():
         ({"recurrent_layers": 1, "num_states": 2}, "recurrent_layers = 1: must be a tuple"),
         ({"recurrent_layers": ("a",), "num_states": 2}, "'a' is not"),
         ({"recurrent_layers": (1,)}, "ModelConfig.num_states = 0: must be an integer of at least 1"),
-        ({"recurrent_layers": (1,), "num_states": 2, "window_length": None}, "window_length = None: must be an integer"),
+        ({"recurrent_layers": (1,), "num_states": 2, "window_length": None}, "window_length = None: must be an int"),
         ({"feedback": True}, "ModelConfig.feedback = True: must be False without recurrent layers"),
         ({"feedback": "no"}, "ModelConfig.feedback = 'no': must be True or False"),
     ],
@@ -100,13 +101,13 @@ def test_what_is_not_allowed_is_named(fields, message):
 
 
 def test_a_model_config_is_frozen_hashable_and_takes_lists():
-    from_list = ModelConfig(**SMALL, recurrent_layers=[1, -1], num_states=2)  # type: ignore[arg-type]
+    from_list = ModelConfig(**SMALL, recurrent_layers=[1, -1], num_states=2)
     from_tuple = ModelConfig(**SMALL, recurrent_layers=(1, -1), num_states=2)
     assert from_list == from_tuple
     assert hash(from_list) == hash(from_tuple)
     assert from_list.recurrent_indices == {1, 3}
     with pytest.raises(dataclasses.FrozenInstanceError):
-        from_list.embed_dim = 4  # type: ignore[misc]
+        setattr(from_list, "embed_dim", 4)  # noqa: B010
 
 
 def run_config(**model: Any) -> RunConfig:
@@ -121,17 +122,17 @@ def run_config(**model: Any) -> RunConfig:
 def test_parts_that_do_not_fit_are_refused():
     run_config()
     run_config(window_length=None)
-    with pytest.raises(InputError, match="segment_length = 16: must be a multiple of ModelConfig.window_length = 12"):
+    with pytest.raises(InputError, match=r"segment_length = 16: must be a multiple of ModelConfig.window_length = 12"):
         run_config(window_length=12)
-    with pytest.raises(InputError, match="segment_length = 16: must be at least .* = 32 .* no gradient"):
+    with pytest.raises(InputError, match=r"segment_length = 16: must be at least .* = 32 .* no gradient"):
         run_config(recurrent_layers=(1,), num_states=2)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OptimizerConfig(schedule="step"), "OptimizerConfig.schedule = 'step': must be one of 'cosine'"),  # type: ignore[arg-type]
-        (lambda: OptimizerConfig(max_rate=0.0001), "OptimizerConfig.max_rate = 0.0001: must be a number of at least 0.001"),
+        (lambda: OptimizerConfig(schedule="step"), "OptimizerConfig.schedule = 'step': must be one of 'cosine'"),
+        (lambda: OptimizerConfig(max_rate=0.0001), "max_rate = 0.0001: must be a number of at least 0.001"),
         (lambda: OptimizerConfig(momentum=1.0), "OptimizerConfig.momentum = 1.0"),
         (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
         (lambda: TrainConfig(num_steps=1, sample_tokens=5), "TrainConfig.sample_prompt = '': must be a non-empty text"),

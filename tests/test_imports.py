@@ -32,7 +32,8 @@ LAYERS = {
         "train_step", "typing",
     },
 }  # fmt: skip
-HOMES = {"gin": "main.py", "seqio": "data/tasks.py", "tensorflow": "data/tasks.py", "tensorflow_datasets": "data/tasks.py"}
+_TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")
+HOMES = {"gin": "main.py"} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -1,11 +1,14 @@
 import dataclasses
 import functools
+import subprocess
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import block_recurrent
 from block_recurrent import BlockRecurrentLM, apply, init_params, init_state
@@ -49,6 +52,10 @@ def test_chunked_equals_whole(name):
             logits.append(output.logits)
         np.testing.assert_allclose(jnp.concatenate(logits, axis=1), whole.logits, rtol=0, atol=2e-5)
         assert_equal_trees(state, whole.state, atol=2e-5)
+
+
+def row_of(state: Any, row: int) -> Any:
+    return jax.tree.map(lambda x: x[row], state)
 
 
 def influence(config: ModelConfig, params: Any, length: int, position: int) -> np.ndarray:
@@ -101,7 +108,11 @@ def test_every_parameter_gets_a_gradient_within_two_segments(name):
         return jax.grad(loss, has_aux=True)(params)
 
     first, state = gradient(
-        params, init_state(config, params, 2), inputs[:, : 2 * WINDOW], targets[:, : 2 * WINDOW], jnp.array([True, True])
+        params,
+        init_state(config, params, 2),
+        inputs[:, : 2 * WINDOW],
+        targets[:, : 2 * WINDOW],
+        jnp.array([True, True]),
     )
     second, _ = gradient(params, state, inputs[:, 2 * WINDOW :], targets[:, 2 * WINDOW :], jnp.array([False, False]))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True):
@@ -118,7 +129,7 @@ def test_a_row_that_starts_a_document_is_a_fresh_row(name):
     mixed = run(config, params, tokens, state, start_of_document=jnp.array([False, True]))
     for row, expected in ((0, carried), (1, fresh)):
         np.testing.assert_array_equal(mixed.logits[row], expected.logits[row])
-        assert_equal_trees(jax.tree.map(lambda x: x[row], mixed.state), jax.tree.map(lambda x: x[row], expected.state))
+        assert_equal_trees(row_of(mixed.state, row), row_of(expected.state, row))
     assert np.abs(carried.logits[1] - fresh.logits[1]).max() > 1e-3  # the memory mattered
 
 
@@ -180,7 +191,9 @@ def matmuls(jaxpr: Any) -> int:
     return count
 
 
-@pytest.mark.parametrize(("cell", "gate", "of_the_cell"), [("skip", "fixed", 1), ("dual", "lstm", 7), ("single", "lstm", 4)])
+@pytest.mark.parametrize(
+    ("cell", "gate", "of_the_cell"), [("skip", "fixed", 1), ("dual", "lstm", 7), ("single", "lstm", 4)]
+)
 def test_the_block_scan_contains_only_the_states_side(cell, gate, of_the_cell):
     config = dataclasses.replace(CACHED["fixed_skip"], cell=cell, gate=gate)
     params = abstract_params(config)
@@ -200,8 +213,6 @@ def test_the_module_and_the_functions_are_one_model():
     params = init_params(config, jax.random.key(3))
     assert jax.tree.structure(params) == jax.tree.structure(abstract_params(config))
     assert all(type(node) is dict for node in (params, params["layers"], params["layers"]["layer_01"]))
-    from flax import nnx
-
     module = BlockRecurrentLM(config, rngs=nnx.Rngs(params=jax.random.key(3)))
     tokens = random_tokens(config, 1, WINDOW)
     by_module = module(tokens, module.init_state(1))
@@ -253,9 +264,6 @@ def test_tokens_that_do_not_fill_blocks_are_refused():
 
 
 def test_public_names_resolve_lazily():
-    import subprocess
-    import sys
-
     code = "import sys, block_recurrent; assert not {'jax', 'tensorflow', 'gin'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in block_recurrent.__all__:

@@ -76,7 +76,7 @@ class NumpyAdafactor:
 def test_three_steps_follow_the_equations():
     shapes = {"factored": (130, 140), "narrow": (130, 20), "vector": (7,)}
     keys = iter(jax.random.split(jax.random.key(0), 100))
-    params = {name: 0.1 * jax.random.normal(next(keys), shape) for name, shape in shapes.items()}
+    params: Any = {name: 0.1 * jax.random.normal(next(keys), shape) for name, shape in shapes.items()}
     config = OptimizerConfig(warmup_steps=2, max_rate=0.03)
     optimizer, schedule = make_optimizer(config, 10), make_schedule(config, 10)
     state = optimizer.init(params)
@@ -87,14 +87,14 @@ def test_three_steps_follow_the_equations():
         params = optax.apply_updates(params, updates)
         for name, leaf in expected.items():
             leaf.update(np.asarray(gradients[name]), float(schedule(step)))
-            np.testing.assert_allclose(params[name], leaf.parameter, rtol=0, atol=2e-6)
+            np.testing.assert_allclose(np.asarray(params[name]), leaf.parameter, rtol=0, atol=2e-6)
 
 
 def test_three_steps_equal_optax_on_the_official_leaves():
     with np.load(FIXTURES / "lstm_dual_states_ne_window.npz") as archive:
         config = model_config(json.loads(str(archive["config.json"])))
-        flat = {name[6:]: jnp.asarray(archive[name]) for name in archive.files if name.startswith("param/")}
-        gradients = {name[5:]: jnp.asarray(archive[name]) for name in archive.files if name.startswith("grad/")}
+        flat: Any = {name[6:]: jnp.asarray(archive[name]) for name in archive.files if name.startswith("param/")}
+        gradients: Any = {name[5:]: jnp.asarray(archive[name]) for name in archive.files if name.startswith("grad/")}
     settings = OptimizerConfig(schedule="rsqrt", warmup_steps=1)
     official = optax.adafactor(
         lambda step: jnp.minimum(step, 1) / jnp.sqrt(jnp.maximum(step, 100.0)),
@@ -108,7 +108,7 @@ def test_three_steps_equal_optax_on_the_official_leaves():
     ours_state = ours.init(params)
     for step in range(3):
         factor = 1.0 + step  # other gradients each time
-        by_path = {name: factor * gradient**(1 + 2 * (step % 2)) for name, gradient in gradients.items()}
+        by_path: Any = {name: factor * gradient ** (1 + 2 * (step % 2)) for name, gradient in gradients.items()}
         official_updates, official_state = official.update(by_path, official_state, flat)
         flat = optax.apply_updates(flat, official_updates)
         updates, ours_state = ours.update(convert_params(by_path, config), ours_state, params)

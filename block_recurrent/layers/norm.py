@@ -20,4 +20,5 @@ class RMSNorm(nnx.Module):
         """Normalises the last axis; the dtype stays."""
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        return (wide * jax.lax.rsqrt(mean_square + _EPSILON) * jnp.broadcast_to(self.scale[...], x.shape)).astype(x.dtype)
+        scale = jnp.broadcast_to(self.scale[...], x.shape)
+        return (wide * jax.lax.rsqrt(mean_square + _EPSILON) * scale).astype(x.dtype)

@@ -100,7 +100,8 @@ def test_leaves_keep_their_official_shapes():
         flat = {name: archive[name] for name in archive.files if name.startswith("param/")}
     params = convert_params(flat, config)
     tokens = params["layers"]["layer_01"]["tokens"]
-    np.testing.assert_array_equal(tokens["output"]["kernel"], flat["param/transformer1/tbase/post_attn_mlp/output_layer/kernel"])
+    kernel = flat["param/transformer1/tbase/post_attn_mlp/output_layer/kernel"]
+    np.testing.assert_array_equal(tokens["output"]["kernel"], kernel)
     states = params["layers"]["layer_01"]["states"]
     assert states["initial_state"].shape == (12, 32)
 
@@ -127,7 +128,7 @@ def test_what_the_official_code_could_vary_is_refused():
     assert model_config(fields | {"use_xl_cache": False}).window_length is None
     with pytest.raises(InputError, match="relative_position_type = 'rotary': only 't5'"):
         model_config(fields | {"relative_position_type": "rotary"})
-    with pytest.raises(InputError, match="ModelConfig.gate = 'highway': must be one of 'fixed', 'lstm'"):
+    with pytest.raises(InputError, match=r"ModelConfig.gate = 'highway': must be one of 'fixed', 'lstm'"):
         model_config(fields | {"gate_type": "highway"})
     del fields["mlp_dim"]
     with pytest.raises(InputError, match="field 'mlp_dim' is missing"):

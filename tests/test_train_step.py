@@ -1,0 +1,95 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from block_recurrent.config import OptimizerConfig
+from block_recurrent.model import apply
+from block_recurrent.optimizer import make_optimizer
+from block_recurrent.train_step import SegmentBatch, eval_step, init_train_state, train_step
+from tests.architectures import CACHED, WINDOW, random_tokens, with_dropout
+
+
+def a_batch(config, weights=None):
+    tokens = random_tokens(config, 2, 2 * WINDOW + 1)
+    weights = jnp.ones((2, 2 * WINDOW)) if weights is None else weights
+    return SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, jnp.array([True, False]))
+
+
+def test_padding_neither_scores_nor_teaches():
+    config = CACHED["fixed_skip"]
+    optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
+    initial = init_train_state(config, optimizer, seed=0, batch_size=2)
+    weights = jnp.ones((2, 2 * WINDOW)).at[1, 5:].set(0)
+    batch = a_batch(config, weights)
+    padded = dataclasses.replace(batch, targets=batch.targets.at[1, 5:].set(0))
+    step = jax.jit(functools.partial(train_step, config, optimizer))
+    (state, sums), (other, other_sums) = step(initial, batch), step(initial, padded)
+    assert sums["tokens"] == 2 * WINDOW + 5
+    assert sums["nats"] == other_sums["nats"]
+    jax.tree.map(np.testing.assert_array_equal, state.params, other.params)
+
+
+def test_the_step_uses_the_mean_of_the_scored_tokens():
+    config = CACHED["slide"]
+    optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
+    state = init_train_state(config, optimizer, seed=0, batch_size=2)
+    batch = a_batch(config)
+    next_state, sums = jax.jit(functools.partial(train_step, config, optimizer))(state, batch)
+    start = batch.start_of_document
+    logits = apply(config, state.params, batch.tokens, state.model_state, start_of_document=start).logits
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.targets[..., None], -1)
+    np.testing.assert_allclose(sums["nats"], -jnp.sum(chosen), rtol=1e-6)
+    assert int(next_state.step) == 1
+    _, row_nats = eval_step(config, state.params, state.model_state, batch)
+    np.testing.assert_allclose(row_nats.sum(), sums["nats"], rtol=1e-6)
+
+
+def test_dropout_changes_from_step_to_step_and_not_from_run_to_run():
+    config = with_dropout(CACHED["lstm_skip"])
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.0), 10)  # parameters stay; only dropout differs
+    step = jax.jit(functools.partial(train_step, config, optimizer))
+    batch = dataclasses.replace(a_batch(config), start_of_document=jnp.array([True, True]))
+    state = init_train_state(config, optimizer, seed=0, batch_size=2)
+    losses = []
+    for _ in range(2):
+        state, sums = step(state, batch)
+        losses.append(float(sums["nats"]))
+    _, first = step(init_train_state(config, optimizer, seed=0, batch_size=2), batch)
+    assert float(first["nats"]) == losses[0]
+    assert losses[0] != losses[1]
+    _, other_seed = step(init_train_state(config, optimizer, seed=1, batch_size=2), batch)
+    assert float(other_seed["nats"]) != losses[0]
+
+
+def test_one_golden_step():
+    """Guards the whole step against unintended change: model, loss, gradients, Adafactor."""
+    config = CACHED["lstm_dual"]
+    optimizer = make_optimizer(OptimizerConfig(schedule="rsqrt", warmup_steps=0), 10)
+    state = init_train_state(config, optimizer, seed=0, batch_size=2)
+    step = jax.jit(functools.partial(train_step, config, optimizer))
+    values = []
+    for seed in range(3):
+        tokens = random_tokens(config, 2, 2 * WINDOW + 1, seed=seed)
+        start = jnp.array([seed == 0, seed != 1])
+        batch = SegmentBatch(tokens[:, :-1], tokens[:, 1:], jnp.ones((2, 2 * WINDOW)), start)
+        state, sums = step(state, batch)
+        values += [float(sums["nats"]), float(sums["gradient_norm"])]
+    np.testing.assert_allclose(values, [124.967285, 1.401363, 113.953651, 1.076946, 121.425636, 1.143608], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["slide", "fixed_skip", "feedback_lstm_single"])
+def test_a_donated_step_computes_the_same(name):
+    config = CACHED[name]
+    optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
+    batch = a_batch(config)
+    kept, _ = jax.jit(functools.partial(train_step, config, optimizer))(
+        init_train_state(config, optimizer, seed=0, batch_size=2), batch
+    )
+    donated, _ = jax.jit(functools.partial(train_step, config, optimizer), donate_argnums=0)(
+        jax.jit(functools.partial(init_train_state, config, optimizer, seed=0, batch_size=2))(), batch
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), donated.params, kept.params)
