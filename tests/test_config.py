@@ -7,8 +7,7 @@ from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, Run
 from block_recurrent.errors import InputError
 from block_recurrent.model import count_params
 
-STEP: Any = {"schedule": "step"}
-SMALL: Any = {
+SMALL: dict[str, Any] = {
     "vocab_size": 260,
     "embed_dim": 8,
     "num_layers": 4,
@@ -17,6 +16,15 @@ SMALL: Any = {
     "mlp_dim": 16,
     "window_length": 16,
 }
+
+
+def small(**fields: Any) -> ModelConfig:
+    return ModelConfig(**(SMALL | fields))
+
+
+def optimizer_config(**fields: Any) -> OptimizerConfig:
+    return OptimizerConfig(**fields)
+
 
 # spec: embed, heads, head_dim, mlp -> non-embedding parameters in millions by number of layers
 SIZES = {
@@ -51,7 +59,7 @@ def test_sizes_have_the_papers_parameters(size, layers, millions):
 
 
 def test_recurrent_parameters_are_those_of_the_equations():
-    slide = ModelConfig(**SMALL)
+    slide = small()
     d, heads, f, s, nh = 8, 2, 16, 6, 8
     projections = d + 4 * d * nh + 2 * heads  # norm; keys, values, queries, cross-queries; two scales
     token_side = d * nh + heads + nh * d  # cross-queries, their scale, and the output's second half
@@ -66,9 +74,9 @@ def test_recurrent_parameters_are_those_of_the_equations():
         ("dual", "lstm"): 3 * 2 * nh * d + lstm + d + d * f + 3 * f * d + lstm,
     }
     for (cell, gate), size in cells.items():
-        config = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, cell=cell, gate=gate)
+        config = small(recurrent_layers=(-1,), num_states=s, cell=cell, gate=gate)
         assert count_params(config) - count_params(slide) == token_side + states + size
-    feedback = ModelConfig(**SMALL, recurrent_layers=(-1,), num_states=s, feedback=True)
+    feedback = small(recurrent_layers=(-1,), num_states=s, feedback=True)
     plain = dataclasses.replace(feedback, feedback=False)
     assert count_params(feedback) - count_params(plain) == 3 * token_side
 
@@ -97,12 +105,12 @@ def test_recurrent_parameters_are_those_of_the_equations():
 )
 def test_what_is_not_allowed_is_named(fields, message):
     with pytest.raises(InputError, match=message):
-        ModelConfig(**SMALL | fields)
+        small(**fields)
 
 
 def test_a_model_config_is_frozen_hashable_and_takes_lists():
-    from_list = ModelConfig(**SMALL, recurrent_layers=[1, -1], num_states=2)
-    from_tuple = ModelConfig(**SMALL, recurrent_layers=(1, -1), num_states=2)
+    from_list = small(recurrent_layers=[1, -1], num_states=2)
+    from_tuple = small(recurrent_layers=(1, -1), num_states=2)
     assert from_list == from_tuple
     assert hash(from_list) == hash(from_tuple)
     assert from_list.recurrent_indices == {1, 3}
@@ -112,7 +120,7 @@ def test_a_model_config_is_frozen_hashable_and_takes_lists():
 
 def run_config(**model: Any) -> RunConfig:
     return RunConfig(
-        model=ModelConfig(**SMALL | model),
+        model=small(**model),
         data=DataConfig(store="store", segment_length=16, batch_size=2),
         optimizer=OptimizerConfig(),
         train=TrainConfig(num_steps=1),
@@ -131,7 +139,7 @@ def test_parts_that_do_not_fit_are_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OptimizerConfig(schedule="step"), "OptimizerConfig.schedule = 'step': must be one of 'cosine'"),
+        (lambda: optimizer_config(schedule="step"), "OptimizerConfig.schedule = 'step': must be one of 'cosine'"),
         (lambda: OptimizerConfig(max_rate=0.0001), "max_rate = 0.0001: must be a number of at least 0.001"),
         (lambda: OptimizerConfig(momentum=1.0), "OptimizerConfig.momentum = 1.0"),
         (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
