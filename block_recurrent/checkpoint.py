@@ -21,7 +21,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.Path, *, keep: int | None = None):
-        self._folder = workdir / _FOLDER
+        self._folder = (workdir / _FOLDER).resolve()  # orbax takes absolute paths only
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, read_only=keep is None)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

@@ -87,11 +87,11 @@ def train(run: RunConfig, workdir: epath.Path, console: Console) -> TrainResult:
 
             # Order: evaluate, save, next batch, dispatch the step, read the metrics of the step before.
             for step, batch in enumerate(batches, first):
-                due = step > first or step == 0  # what was due at the step of a checkpoint was done before it was saved
-                if due and step % settings.eval_every == 0:
+                fresh = step > first  # what was due at a checkpoint's step was done before it was saved
+                if (fresh or step == 0) and step % settings.eval_every == 0:
                     log.catch_up()
                     evaluate_now(step, state.params)
-                if due and step % settings.checkpoint_every == 0:
+                if fresh and step % settings.checkpoint_every == 0:
                     log.catch_up()  # so that the metrics on record reach as far as the checkpoint
                     checkpoints.save(step, state)
                 state, sums = take_step(state, to_device(batch))
