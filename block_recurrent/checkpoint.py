@@ -16,12 +16,12 @@ class Checkpoints:
     """The checkpoints below a workdir. Saving is asynchronous; a checkpoint appears whole or not at all.
 
     Args:
-        workdir: the run's folder.
+        workdir: the run's folder; absolute, as orbax wants it.
         keep: how many of the newest stay; None keeps all and makes this a reader.
     """
 
     def __init__(self, workdir: epath.Path, *, keep: int | None = None):
-        self._folder = (workdir / _FOLDER).resolve()  # orbax takes absolute paths only
+        self._folder = workdir / _FOLDER
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, read_only=keep is None)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

@@ -116,7 +116,7 @@ def train(workdir: Workdir, gin_file: GinFiles = None, gin_param: GinParams = No
     run = _configured_run()
     from block_recurrent.train import train as train_run
 
-    folder = epath.Path(workdir)
+    folder = _absolute(workdir)
     result = train_run(run, folder, _console)
     (folder / "config.gin").write_text(gin.operative_config_str())
     _print_closing(run, workdir, result)
@@ -155,7 +155,7 @@ def evaluate(
             report=progress.report,
         )
     described = {"step": step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
-    path = epath.Path(workdir) / f"evaluation_{split}.json"
+    path = _absolute(workdir) / f"evaluation_{split}.json"
     path.write_text(json.dumps(described | scores.as_dict(), indent=2) + "\n")
     table = Table("metric", "value", title=f"{store.metadata.source}, whole split {split}, step {step}")
     for name, value in scores.as_dict().items():
@@ -350,11 +350,15 @@ def _load_run(workdir: str) -> tuple[RunConfig, dict[str, Any], int, Any]:
     from block_recurrent.run_record import read_run
     from block_recurrent.train_step import abstract_train_state
 
-    folder = epath.Path(workdir)
+    folder = _absolute(workdir)
     run, facts = read_run(folder)
     with Checkpoints(folder) as checkpoints:
         state = checkpoints.restore(abstract_train_state(run))
     return run, facts, int(state.step), state.params
+
+
+def _absolute(workdir: str) -> epath.Path:
+    return epath.Path(workdir if "://" in workdir else Path(workdir).absolute())
 
 
 def _recorded_vocabulary(facts: dict[str, Any]) -> dict[str, Any]:
@@ -416,7 +420,7 @@ def _print_closing(run: RunConfig, workdir: str, result: Any) -> None:
     if run.train.sample_tokens:
         _console.rule("sample: the prompt and its continuation")
         sampling = Sampling(temperature=0.8, top_p=0.95)
-        _, facts = read_run(epath.Path(workdir))
+        _, facts = read_run(_absolute(workdir))
         _print_sample(run, facts, result.params, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
         _console.rule()
     command = "python -m block_recurrent"
