@@ -153,7 +153,7 @@ def _prepare_split(job: _Job, split: str) -> SplitSummary:
     found = job.target.finished(split, wanted)
     if found is None:
         try:
-            described = _write(job, split, wanted)
+            described = job.target.built(split, wanted) or _write(job, split, wanted)
             job.target.publish(split)
         except OSError as error:
             reason = error.strerror or str(error)

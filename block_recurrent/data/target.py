@@ -76,7 +76,7 @@ class Target:
             InputError: something else is in its place, which is never overwritten.
         """
         path = self.store(split)
-        if not path.exists():
+        if not path.exists() or self._half_uploaded(split):
             return None
         found = TokenStore.open(path).metadata
         different = [key for key, value in identity.items() if found.identity[key] != value]
@@ -84,6 +84,19 @@ class Target:
             what = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
             raise InputError(f"{path} holds a store of something else ({what}): remove it or choose another folder")
         return found
+
+    def _half_uploaded(self, split: str) -> bool:
+        """Whether what lies there is an upload of ours that was interrupted: the store is whole here, but not there."""
+        built = (self.work(split) / metadata.FILE_NAME).exists()
+        return self._remote and built and not (self.store(split) / metadata.FILE_NAME).exists()
+
+    def built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+        """What an interrupted run had finished, all but putting it in its place; None if there is no such thing."""
+        try:
+            found = TokenStore.open(self.work(split)).metadata
+        except InputError:
+            return None
+        return found if found.identity == identity else None
 
     def publish(self, split: str) -> None:
         """Moves a finished store from where it grew to its place."""

@@ -52,17 +52,21 @@ def _local_files(root: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
 
 
 def _remote_files(root: epath.Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    prefix = len(root.as_posix().rstrip("/")) + 1
-    paths = [path for path in root.rglob("*") if wanted(path.as_posix()[prefix:])]
+    paths = [path for path in _remote_paths(root) if wanted(path)]
+    with concurrent.futures.ThreadPoolExecutor(_REMOTE_CONNECTIONS) as pool:  # one request a size, hence side by side
+        yield from zip(paths, pool.map(lambda path: (root / path).stat().length, paths), strict=True)
 
-    def size(path: epath.Path) -> int | None:
-        status = path.stat()  # one request each, hence side by side
-        return None if status.is_directory else status.length
 
-    with concurrent.futures.ThreadPoolExecutor(_REMOTE_CONNECTIONS) as pool:
-        for path, length in zip(paths, pool.map(size, paths), strict=True):
-            if length is not None:
-                yield path.as_posix()[prefix:], length
+def _remote_paths(root: epath.Path) -> Iterator[str]:
+    """Paths relative to the root. `rglob` refuses object stores, and some backends' walks leave the scheme out."""
+    top = len(_without_scheme(root))
+    for folder, _, names in root.walk():
+        inside = _without_scheme(folder)[top:].strip("/")
+        yield from (f"{inside}/{name}" if inside else name for name in names if name)
+
+
+def _without_scheme(path: epath.PathLike) -> str:
+    return os.fspath(path).rsplit("://", 1)[-1].rstrip("/")
 
 
 def join(root: str, relative: str) -> epath.Path:
