@@ -14,7 +14,7 @@ class Handler(BaseHTTPRequestHandler):
     objects: dict[str, bytes]
     uploads: dict[str, tuple[str, bytes]]
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def _split(self):
