@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart test test-slow lint lock clean
+.PHONY: help quickstart test test-slow bench-data lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,7 +23,7 @@ endef
 
 .venv/all: setup.py requirements.lock
 	$(make_venv)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[beam,data,dev,gcs]'
 	touch .venv/core $@
 
 quickstart: .venv/core  ## prepare real text, train a small model for a few minutes, evaluate and sample it
@@ -31,10 +31,13 @@ quickstart: .venv/core  ## prepare real text, train a small model for a few minu
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
 
 test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/all  ## the tests that train until a model has learned something
 	$(BIN)/python -m pytest -m slow
+
+bench-data: .venv/all  ## the data pipeline at PG19's scale against its bounds: 3 to 10 minutes, 10 GB of disk
+	$(BIN)/python experiments/bench_data.py
 
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff check .
@@ -43,7 +46,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock anew from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra beam --extra data --extra dev --extra gcs --no-header setup.py -o requirements.lock
 
 clean:  ## remove the environment and caches; prepared data and runs stay
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 from etils import epath
 from rich.console import Console
-from rich.table import Table
 
 import gin
 from block_recurrent import config as config_module
@@ -75,35 +74,111 @@ def main() -> None:
         sys.exit(2)
 
 
-@app.command()
-def prepare(gin_file: GinFiles = None, gin_param: GinParams = None) -> None:
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def prepare(
+    context: typer.Context,
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+    list_sources: Annotated[
+        bool, typer.Option("--list", help="Show every source and what it reads, and stop.")
+    ] = False,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUNNER",
+            help="Tokenise on Apache Beam instead (DirectRunner, DataflowRunner; extra `beam`). Beam's own options "
+            "follow: --project=... Then join the parts with --finish.",
+        ),
+    ] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Join what a Beam pipeline wrote into the store.")] = False,
+) -> None:
     """Tokenise documents into a token store, one for each split.
 
     Example: python -m block_recurrent prepare --gin_file gin/data/python_stdlib.gin
     """
+    from block_recurrent import console
+    from block_recurrent.data.beam import finish as join_parts
+    from block_recurrent.data.beam import run_pipeline
     from block_recurrent.data.prepare import prepare as prepare_stores
     from block_recurrent.progress import Progress
 
+    if list_sources:
+        console.show_sources(_console)
+        return
+    if context.args and runner is None:
+        raise InputError(f"prepare: unknown argument {context.args[0]!r}; see prepare --help")
     _parse_gin(gin_file, gin_param)
     settings = _configured(PrepareConfig)
+    if runner is not None:
+        for split, units in run_pipeline(settings, [f"--runner={runner}", *context.args]).items():
+            console.line(_console, f"{split}: {units:,} units of work done; join them with `prepare --finish`")
+        return
     with Progress(f"prepare {settings.source}", 0, console=_console) as progress:
-        summaries = prepare_stores(settings, report=progress.report)
-    table = Table("split", "documents", "bytes", "tokens", "longest", "median", "fingerprint", "", box=None)
-    for summary in summaries:
-        described = summary.metadata
-        counts = described.counts
-        numbers = (
-            counts.documents,
-            counts.bytes,
-            counts.tokens,
-            counts.longest_document,
-            round(counts.median_document),
-        )
-        state = "unchanged" if summary.unchanged else "written"
-        table.add_row(described.split, *(f"{n:,}" for n in numbers), described.fingerprint[:12], state)
-    details = ", ".join(f"{name} {value}" for name, value in summaries[0].metadata.settings.items())
-    _console.print(f"{settings.store}: {settings.source} ({details}), vocabulary {settings.vocabulary}", soft_wrap=True)
-    _console.print(table)
+        summaries = (join_parts if finish else prepare_stores)(settings, report=progress.report)
+    console.show_prepared(_console, summaries)
+
+
+@app.command()
+def inspect(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="What prepare wrote, or one split of it.")],
+    document: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print this document's text instead: its name, id or number.")
+    ] = None,
+) -> None:
+    """Show a token store: counts, fingerprints, lengths of documents; or the text of one document."""
+    from block_recurrent import console
+    from block_recurrent.data import inspection
+
+    stores = inspection.open_stores(store)
+    if document is None:
+        for opened in stores:
+            console.show_store(_console, opened)
+        return
+    if len(stores) > 1:
+        raise InputError(f"inspect {store}: has several splits; name one of them to print a document")
+    sys.stdout.write(inspection.decode_document(stores[0], inspection.find_document(stores[0], document)))
+
+
+@app.command()
+def verify(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="What prepare wrote, or one split of it.")],
+) -> None:
+    """Reread a token store and compare every file with its checksum."""
+    from block_recurrent import console
+    from block_recurrent.data.inspection import open_stores
+    from block_recurrent.progress import Progress
+
+    for opened in open_stores(store):
+        with Progress(f"verify {opened.path}", 0, console=_console) as progress:
+            opened.verify(progress.report)
+        console.line(_console, f"{opened.path}: {len(opened.metadata.files)} files as they were written")
+
+
+@app.command("train-vocab")
+def train_vocab(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The SentencePiece model to write.")],
+    size: Annotated[int, typer.Option(help="Pieces, 256 bytes and the special ones included.")] = 32_000,
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+) -> None:
+    """Train a SentencePiece vocabulary with byte fallback on a text source's training split.
+
+    Example: python -m block_recurrent train-vocab own.model --size 4000 --gin_file gin/data/python_stdlib.gin
+    """
+    from block_recurrent import console
+    from block_recurrent.data.sources.catalog import load_source
+    from block_recurrent.data.train_vocabulary import train_vocabulary
+    from block_recurrent.progress import Progress
+
+    _parse_gin(gin_file, gin_param)
+    source = load_source(_configured(PrepareConfig))
+    with Progress(f"read {source.name}", 0, console=_console) as progress:
+        trained = train_vocabulary(source, model, size=size, report=progress.report)
+    console.line(
+        _console,
+        f"{trained.path}: {trained.vocabulary.size:,} ids, table of {trained.vocabulary.table_size:,} rows, "
+        f"{trained.characters_per_token:.3f} characters per token, fingerprint {trained.vocabulary.fingerprint[:12]}",
+    )
 
 
 @app.command()
@@ -114,12 +189,21 @@ def train(workdir: Workdir, gin_file: GinFiles = None, gin_param: GinParams = No
     """
     _parse_gin(gin_file, gin_param)
     run = _configured_run()
+    from block_recurrent import console
+    from block_recurrent.generate import Sampling
+    from block_recurrent.run_record import read_run
     from block_recurrent.train import train as train_run
 
     folder = _absolute(workdir)
-    result = train_run(run, folder, _console)
-    (folder / "config.gin").write_text(gin.operative_config_str())
-    _print_closing(run, workdir, result)
+    result = train_run(run, folder, _console, config_gin=gin.operative_config_str())
+    console.show_result(_console, run.data.eval_split, result)
+    if run.train.sample_tokens:
+        _console.rule("sample: the prompt and its continuation")
+        sampling = Sampling(temperature=0.8, top_p=0.95)
+        _, facts = read_run(folder)
+        _sample(run, facts, result.params, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
+        _console.rule()
+    console.show_next_steps(_console, workdir)
 
 
 @app.command()
@@ -136,6 +220,7 @@ def evaluate(
 
     Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test
     """
+    from block_recurrent import console
     from block_recurrent.data.split import open_split
     from block_recurrent.evaluate import evaluate as evaluate_split
     from block_recurrent.progress import Progress
@@ -157,11 +242,9 @@ def evaluate(
     described = {"step": step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
     path = _absolute(workdir) / f"evaluation_{split}.json"
     path.write_text(json.dumps(described | scores.as_dict(), indent=2) + "\n")
-    table = Table("metric", "value", title=f"{store.metadata.source}, whole split {split}, step {step}")
-    for name, value in scores.as_dict().items():
-        table.add_row(name.replace("_", " "), f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
-    _console.print(table)
-    _console.print(f"written to {path}", highlight=False, soft_wrap=True)
+    title = f"{store.metadata.source}, whole split {split}, step {step}"
+    console.show_scores(_console, title, scores.as_dict())
+    console.line(_console, f"written to {path}")
 
 
 @app.command()
@@ -185,7 +268,7 @@ def generate(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     prompt = _read_text(prompt_file)
     run, facts, _, params = _load_run(workdir)
-    _print_sample(run, facts, params, prompt, num_tokens, sampling, seed)
+    _sample(run, facts, params, prompt, num_tokens, sampling, seed)
 
 
 @app.command("check-parity")
@@ -195,6 +278,7 @@ def check_parity(
     ],
 ) -> None:
     """Compare our model with what the official code computed; exit code 1 if any error is over its limit."""
+    from block_recurrent import console
     from block_recurrent.interop.parity import LIMITS, check_fixture
 
     limits = ", ".join(f"{kind} {limit:g}" for kind, limit in LIMITS.items())
@@ -207,14 +291,14 @@ def check_parity(
             parity = check_fixture(file)
         except InputError as error:
             failed += 1
-            _console.print(f"{file.name}: OVER  {error}", highlight=False, soft_wrap=True, markup=False)
+            console.line(_console, f"{file.name}: OVER  {error}")
             continue
         over = [f"{kind} at {parity.places[kind]}" for kind in LIMITS if not parity.errors[kind] <= LIMITS[kind]]
         failed += bool(over)
         errors = "  ".join(f"{kind} {error:.1e}" for kind, error in parity.errors.items())
         verdict = f"OVER: {', '.join(over)}" if over else "ok"
-        _console.print(f"{file.name}: {errors}  {verdict}", highlight=False, soft_wrap=True, markup=False)
-    _console.print(f"{len(files) - failed} of {len(files)} files within the limits", highlight=False)
+        console.line(_console, f"{file.name}: {errors}  {verdict}")
+    console.line(_console, f"{len(files) - failed} of {len(files)} files within the limits")
     if failed:
         raise typer.Exit(1)
 
@@ -337,7 +421,7 @@ for _name, _cls in vars(config_module).items():
         gin.external_configurable(_cls, module=config_module.__name__)
 
 
-# ----------------------------------------------------------------------------------------------------------- printing
+# -------------------------------------------------------------------------------------------------------------- runs
 
 
 def _escape(text: str) -> str:
@@ -372,10 +456,11 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
 
 
-def _print_sample(
+def _sample(
     run: RunConfig, facts: dict[str, Any], params: Any, prompt: str, num_tokens: int, sampling: Any, seed: int
 ) -> None:
     """Streams a continuation of the prompt to the terminal."""
+    from block_recurrent import console
     from block_recurrent.data.vocabulary import load_recorded_vocabulary
     from block_recurrent.generate import generate as generate_tokens
 
@@ -391,47 +476,4 @@ def _print_sample(
         seed=seed,
         segment_length=run.data.segment_length,
     )
-    sys.stdout.write(prompt)
-    tokens, written = [], ""
-    for token in ids:
-        tokens.append(token)
-        text = vocabulary.decode(tokens)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character may take several tokens
-            sys.stdout.write(text[len(written) :])
-            sys.stdout.flush()
-            written = text
-    sys.stdout.write(vocabulary.decode(tokens)[len(written) :] + "\n")
-
-
-def _print_closing(run: RunConfig, workdir: str, result: Any) -> None:
-    """What a run has come to, where everything lies, and what to do next."""
-    from block_recurrent.generate import Sampling
-    from block_recurrent.run_record import read_run
-
-    split = run.data.eval_split
-    for label, line in (("start", result.first_evaluation), ("end", result.last_evaluation)):
-        scope = "whole split" if line["complete"] else "first segments of each row"
-        _console.print(
-            f"{split} at the {label}: [bold]{line['bits_per_byte']:.4f}[/] bits per byte "
-            f"({line['tokens']:,} scored tokens of {line['documents']} documents, {scope}, step {line['step']})",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if run.train.sample_tokens:
-        _console.rule("sample: the prompt and its continuation")
-        sampling = Sampling(temperature=0.8, top_p=0.95)
-        _, facts = read_run(_absolute(workdir))
-        _print_sample(run, facts, result.params, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
-        _console.rule()
-    command = "python -m block_recurrent"
-    rows = {
-        "checkpoints": f"{workdir}/checkpoints",
-        "metrics": f"{workdir}/metrics.jsonl and {workdir}/tensorboard",
-        "configuration": f"{workdir}/run.json and {workdir}/config.gin",
-        "look": f"tensorboard --logdir {workdir}/tensorboard   (pip install tensorboard)",
-        "evaluate": f"{command} evaluate --workdir {workdir} --split test",
-        "sample": f"{command} generate --workdir {workdir} --prompt-file setup.py",
-        "train longer": "the same train command with --gin_param TrainConfig.num_steps=N",
-    }
-    for name, value in rows.items():
-        _console.print(f"  {name:14}{value}", highlight=False, soft_wrap=True)
+    console.stream_text(prompt, ids, vocabulary)

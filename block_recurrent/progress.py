@@ -65,8 +65,10 @@ class Progress:
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        left = (now - self._began) / max(done - self._first, 1) * (self._total - done)
-        line = f"{self._description} {done}/{self._total}  {_clock(left)} left  {facts}"
+        line = f"{self._description} {done:,}/{self._total:,}  "
+        if done > self._first:
+            line += f"{_clock((now - self._began) / (done - self._first) * (self._total - done))} left  "
+        line += facts
         self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
 

@@ -39,7 +39,7 @@ class TrainResult:
     last_evaluation: dict[str, Any]
 
 
-def train(run: RunConfig, workdir: epath.Path, console: Console) -> TrainResult:
+def train(run: RunConfig, workdir: epath.Path, console: Console, *, config_gin: str = "") -> TrainResult:
     """Trains from wherever the workdir stands to the end of the run.
 
     A run that was interrupted, even killed, continues from its newest checkpoint and computes what it would have
@@ -49,6 +49,7 @@ def train(run: RunConfig, workdir: epath.Path, console: Console) -> TrainResult:
         run: what to compute.
         workdir: the run's folder; made if it is not there.
         console: where progress is shown.
+        config_gin: the experiment as gin sees it, written beside the checkpoints as `config.gin`.
 
     Raises:
         InputError: the data is missing or does not fit the model, or the workdir holds another run.
@@ -58,6 +59,7 @@ def train(run: RunConfig, workdir: epath.Path, console: Console) -> TrainResult:
     vocabulary = training.stores[0].vocabulary.fingerprint
     held_out = open_split(data, data.eval_split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
     check_or_write_record(workdir, make_record(run, training.facts))
+    (workdir / "config.gin").write_text(config_gin)
 
     optimizer = make_optimizer(run.optimizer, settings.num_steps)
     take_step = jax.jit(functools.partial(train_step, run.model, optimizer), donate_argnums=0)

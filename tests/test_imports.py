@@ -27,6 +27,7 @@ LAYERS = {
     "run_record": {"config", "errors"},
     "evaluate": {"data", "model", "train_step", "config", "typing"},
     "generate": {"model", "state", "config", "typing", "errors"},
+    "console": {"data", "train"},
     "train": {
         "checkpoint", "config", "data", "evaluate", "metrics", "model", "optimizer", "progress", "run_record",
         "train_step", "typing",
