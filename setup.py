@@ -33,7 +33,7 @@ GCS = [
     "etils[epath-gcs]>=1.15",  # gs:// without TensorFlow
 ]
 DEV = [
-    "beartype>=0.22.9",
+    "beartype>=0.23",
     "hypothesis>=6.170",
     "pre-commit>=4.7",
     "pyright>=1.1.414",
