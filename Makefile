@@ -55,7 +55,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock anew from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --no-header setup.py -o requirements.lock
 
 clean:  ## remove the environment and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .pytest_cache .ruff_cache build *.egg-info
