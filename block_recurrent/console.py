@@ -1,7 +1,7 @@
 """What the commands print: tables, streamed text, and the closing words of a run."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +11,8 @@ from block_recurrent.data import inspection
 from block_recurrent.data.prepare import SplitSummary
 from block_recurrent.data.sources.catalog import SOURCES
 from block_recurrent.data.store import TokenStore
-from block_recurrent.data.vocabulary import Vocabulary
+from block_recurrent.generate import Sampling
+from block_recurrent.saved_run import SavedRun
 from block_recurrent.train import TrainResult
 
 _BAR = 40
@@ -81,8 +82,10 @@ def show_scores(console: Console, title: str, scores: Mapping[str, Any]) -> None
     table(console, ("metric", "value"), rows, title)
 
 
-def stream_text(prompt: str, tokens: Iterator[int], vocabulary: Vocabulary) -> None:
+def stream_continuation(run: SavedRun, prompt: str, num_tokens: int, sampling: Sampling, seed: int) -> None:
     """Writes a prompt and its continuation to standard output while the tokens come."""
+    vocabulary = run.vocabulary()
+    tokens = run.continue_text(vocabulary, prompt, num_tokens=num_tokens, sampling=sampling, seed=seed)
     sys.stdout.write(prompt)
     read, written = [], ""
     for token in tokens:

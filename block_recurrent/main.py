@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from etils import epath
@@ -23,8 +23,6 @@ from block_recurrent.config import (
 )
 from block_recurrent.errors import InputError
 from gin import config_parser
-
-Config = TypeVar("Config")
 
 app = typer.Typer(
     name="block_recurrent",
@@ -191,7 +189,7 @@ def train(workdir: Workdir, gin_file: GinFiles = None, gin_param: GinParams = No
     run = _configured_run()
     from block_recurrent import console
     from block_recurrent.generate import Sampling
-    from block_recurrent.run_record import read_run
+    from block_recurrent.saved_run import SavedRun
     from block_recurrent.train import train as train_run
 
     folder = _absolute(workdir)
@@ -200,8 +198,8 @@ def train(workdir: Workdir, gin_file: GinFiles = None, gin_param: GinParams = No
     if run.train.sample_tokens:
         _console.rule("sample: the prompt and its continuation")
         sampling = Sampling(temperature=0.8, top_p=0.95)
-        _, facts = read_run(folder)
-        _sample(run, facts, result.params, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
+        saved = SavedRun.load(folder)
+        console.stream_continuation(saved, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
         _console.rule()
     console.show_next_steps(_console, workdir)
 
@@ -224,25 +222,25 @@ def evaluate(
     from block_recurrent.data.split import open_split
     from block_recurrent.evaluate import evaluate as evaluate_split
     from block_recurrent.progress import Progress
+    from block_recurrent.saved_run import SavedRun
 
     _parse_gin(gin_file, gin_param)
-    run, facts, step, params = _load_run(workdir)
-    data = dataclasses.replace(run.data, **_bindings(DataConfig))
-    vocabulary = _recorded_vocabulary(facts)["fingerprint"]
-    store = open_split(data, split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
+    saved = SavedRun.load(_absolute(workdir))
+    model, data = saved.config.model, dataclasses.replace(saved.config.data, **gin.get_bindings(DataConfig))
+    store = open_split(data, split, vocab_size=model.vocab_size, vocabulary=saved.vocabulary_fingerprint)
     with Progress(f"evaluate {split}", 0, console=_console) as progress:
         scores = evaluate_split(
-            run.model,
-            params,
+            model,
+            saved.params,
             store,
             batch_size=data.batch_size,
             segment_length=data.segment_length,
             report=progress.report,
         )
-    described = {"step": step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
+    described = {"step": saved.step, "store": str(store.path), "fingerprint": store.fingerprint, "split": split}
     path = _absolute(workdir) / f"evaluation_{split}.json"
     path.write_text(json.dumps(described | scores.as_dict(), indent=2) + "\n")
-    title = f"{store.metadata.source}, whole split {split}, step {step}"
+    title = f"{store.metadata.source}, whole split {split}, step {saved.step}"
     console.show_scores(_console, title, scores.as_dict())
     console.line(_console, f"written to {path}")
 
@@ -263,12 +261,14 @@ def generate(
 
     Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py
     """
+    from block_recurrent import console
     from block_recurrent.generate import Sampling
+    from block_recurrent.saved_run import SavedRun
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     prompt = _read_text(prompt_file)
-    run, facts, _, params = _load_run(workdir)
-    _sample(run, facts, params, prompt, num_tokens, sampling, seed)
+    saved = SavedRun.load(_absolute(workdir))
+    console.stream_continuation(saved, prompt, num_tokens, sampling, seed)
 
 
 @app.command("check-parity")
@@ -386,25 +386,24 @@ def _statements(file: str) -> Iterator[Any]:
             raise InputError(f"{file}:{error.lineno}: {error.msg}") from None
 
 
-def _bindings(cls: type) -> dict[str, Any]:
-    return gin.get_bindings(cls)
-
-
-def _configured(cls: type[Config]) -> Config:
+def _configured(cls: type[Any]) -> Any:
     """The configuration that the files describe.
 
     Raises:
         InputError: a field without a default is bound nowhere, or a value is not allowed.
     """
-    bound = _bindings(cls)
+    bound = gin.get_bindings(cls)
     required = [
         field.name
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        for field in dataclasses.fields(cls)
         if field.default is dataclasses.MISSING and field.name not in bound
     ]
     if required:
         raise InputError(f"{cls.__name__}: {', '.join(required)} not given; bind in a --gin_file or by --gin_param")
-    return gin.get_configurable(cls)()
+    try:
+        return gin.get_configurable(cls)()
+    except InputError as error:
+        raise InputError(str(error).splitlines()[0]) from None  # gin adds a line about itself
 
 
 def _configured_run() -> RunConfig:
@@ -428,25 +427,8 @@ def _escape(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _load_run(workdir: str) -> tuple[RunConfig, dict[str, Any], int, Any]:
-    """Configuration, data facts, step and parameters of a run's newest checkpoint."""
-    from block_recurrent.checkpoint import Checkpoints
-    from block_recurrent.run_record import read_run
-    from block_recurrent.train_step import abstract_train_state
-
-    folder = _absolute(workdir)
-    run, facts = read_run(folder)
-    with Checkpoints(folder) as checkpoints:
-        state = checkpoints.restore(abstract_train_state(run))
-    return run, facts, int(state.step), state.params
-
-
 def _absolute(workdir: str) -> epath.Path:
     return epath.Path(workdir if "://" in workdir else Path(workdir).absolute())
-
-
-def _recorded_vocabulary(facts: dict[str, Any]) -> dict[str, Any]:
-    return facts["stores"][0]["vocabulary"]  # those of a mixture have the same
 
 
 def _read_text(path: Path) -> str:
@@ -454,26 +436,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-
-
-def _sample(
-    run: RunConfig, facts: dict[str, Any], params: Any, prompt: str, num_tokens: int, sampling: Any, seed: int
-) -> None:
-    """Streams a continuation of the prompt to the terminal."""
-    from block_recurrent import console
-    from block_recurrent.data.vocabulary import load_recorded_vocabulary
-    from block_recurrent.generate import generate as generate_tokens
-
-    recorded = _recorded_vocabulary(facts)
-    vocabulary = load_recorded_vocabulary(recorded["spec"], recorded["fingerprint"])
-    ids = generate_tokens(
-        run.model,
-        params,
-        vocabulary.encode(prompt),
-        num_tokens=num_tokens,
-        vocab_size=vocabulary.size,
-        sampling=sampling,
-        seed=seed,
-        segment_length=run.data.segment_length,
-    )
-    console.stream_text(prompt, ids, vocabulary)

@@ -27,7 +27,8 @@ LAYERS = {
     "run_record": {"config", "errors"},
     "evaluate": {"data", "model", "train_step", "config", "typing"},
     "generate": {"model", "state", "config", "typing", "errors"},
-    "console": {"data", "train"},
+    "saved_run": {"checkpoint", "config", "data", "generate", "run_record", "train_step", "typing"},
+    "console": {"data", "generate", "saved_run", "train"},
     "train": {
         "checkpoint", "config", "data", "evaluate", "metrics", "model", "optimizer", "progress", "run_record",
         "train_step", "typing",

@@ -1,0 +1,72 @@
+"""A run read back from its workdir: configuration, data facts, parameters, vocabulary."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.checkpoint import Checkpoints
+from block_recurrent.config import RunConfig
+from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.generate import Sampling, generate
+from block_recurrent.run_record import read_run
+from block_recurrent.train_step import abstract_train_state
+from block_recurrent.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """The newest checkpoint of a run.
+
+    Attributes:
+        config: what was trained.
+        data: facts of the training data, as in `run.json`.
+        step: steps taken.
+        params: the parameters.
+    """
+
+    config: RunConfig
+    data: dict[str, Any]
+    step: int
+    params: Params
+
+    @classmethod
+    def load(cls, workdir: epath.Path) -> "SavedRun":
+        """Reads a workdir.
+
+        Raises:
+            InputError: there is no run, or it has no checkpoint.
+        """
+        config, data = read_run(workdir)
+        with Checkpoints(workdir) as checkpoints:
+            state = checkpoints.restore(abstract_train_state(config))
+        return cls(config, data, int(state.step), state.params)
+
+    @property
+    def vocabulary_fingerprint(self) -> str:
+        """Of the vocabulary that the training data was made with; the stores of a mixture have the same."""
+        return self.data["stores"][0]["vocabulary"]["fingerprint"]
+
+    def vocabulary(self) -> Vocabulary:
+        """That vocabulary.
+
+        Raises:
+            InputError: it cannot be read any more, or has changed since.
+        """
+        return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)
+
+    def continue_text(
+        self, vocabulary: Vocabulary, prompt: str, *, num_tokens: int, sampling: Sampling, seed: int
+    ) -> Iterator[int]:
+        """Token ids that continue a text; see `generate.generate`."""
+        return generate(
+            self.config.model,
+            self.params,
+            vocabulary.encode(prompt),
+            num_tokens=num_tokens,
+            vocab_size=vocabulary.size,
+            sampling=sampling,
+            seed=seed,
+            segment_length=self.config.data.segment_length,
+        )
