@@ -17,11 +17,16 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
 _CHECKED = ("ops", "layers", "loss")
 install_import_hook([f"block_recurrent.{name}" for name in _CHECKED], "beartype.beartype")
+
+# How fast an example runs depends on what else the machine does; benchmarks measure time, properties do not.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
