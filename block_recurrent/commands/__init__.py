@@ -1,0 +1,1 @@
+"""The commands, one file for each thing that people come for; `main.py` joins them."""
