@@ -14,6 +14,8 @@ Cell = Literal["dual", "single", "skip"]
 Gate = Literal["fixed", "lstm"]
 GateEquations = Literal["official", "paper"]
 ActivationDType = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots", "full"]
+NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
 
 
@@ -90,6 +92,10 @@ class ModelConfig:
         dropout_rate: on the inputs of attention, the outputs of the feed-forward networks and the final norm.
         attention_dropout_rate: on the tokens' self-attention probabilities.
         dtype: of activations, caches and states. Parameters, logits, softmax, norms and losses are float32.
+        remat: what the backward pass finds of a layer, how and not what is computed: `none` keeps every intermediate
+            result, `dots` keeps the products of activations with kernels and computes the rest again, `full` keeps only
+            the layer's input.
+        scan_layers: run equal layers that follow one another as one loop: quicker to compile, same parameters.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -111,13 +117,16 @@ class ModelConfig:
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     dtype: ActivationDType = "float32"
+    remat: Remat = "none"
+    scan_layers: bool = False
 
     def __post_init__(self):
         _check_integers(self, ("vocab_size", "embed_dim", "num_layers", "num_heads", "head_dim", "mlp_dim"), 1)
         _check_integers(self, ("num_states",), 0)
         _check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
-        _check_booleans(self, ("feedback",))
+        _check_booleans(self, ("feedback", "scan_layers"))
         choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
+        choices["remat"] = Remat
         _check_choices(self, choices)
         if self.window_length is not None:
             _check_integers(self, ("window_length",), 1)
@@ -290,17 +299,46 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How devices divide the work (see `partitioning.py`). It changes no result beyond the order of sums.
+
+    Attributes:
+        data: parts into which rows are divided, parameters being whole on each; None takes the devices that are left.
+        fsdp: parts into which rows and parameters and optimizer state are divided.
+        tensor: parts into which heads and hidden features are divided.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    data: int | None = None
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        if self.data is not None:
+            _check_integers(self, ("data",), 1)
+        _check_integers(self, ("fsdp", "tensor"), 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long a run is, and what it does on the way.
+    """How long to train, and what the loop does on the way.
 
     Attributes:
         num_steps: length of the run.
         seed: of the initial parameters and of dropout.
+        accumulate_steps: micro-batches that a step's rows are divided into and computed one after another, to save
+            memory; the update is that of the whole batch.
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations during training; one is made at the start and one at the end anyway.
         eval_steps: segments per row in those evaluations; None means the whole split.
         checkpoint_every: steps between two checkpoints; one is made at the end anyway.
         keep_checkpoints: how many of the newest stay.
+        nonfinite: when a loss or gradient is not finite the step changes nothing but the data's place; then `stop` ends
+            the run with an error and `skip` counts the step and goes on.
+        peak_flops: of one device, floating-point operations per second, for the model FLOPs utilisation; None takes the
+            published figure of a known TPU, and leaves the utilisation out elsewhere.
         sample_tokens: how many tokens to sample at the end; 0 means none.
         sample_prompt: what that sample continues.
 
@@ -310,20 +348,26 @@ class TrainConfig:
 
     num_steps: int
     seed: int = 0
+    accumulate_steps: int = 1
     log_every: int = 20
     eval_every: int = 1000
     eval_steps: int | None = None
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+    nonfinite: NonFinite = "stop"
+    peak_flops: float | None = None
     sample_tokens: int = 0
     sample_prompt: str = ""
 
     def __post_init__(self):
-        positive = ("num_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
+        positive = ("num_steps", "accumulate_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
         _check_integers(self, positive, 1)
         _check_integers(self, ("seed", "sample_tokens"), 0)
+        _check_choices(self, {"nonfinite": NonFinite})
         if self.eval_steps is not None:
             _check_integers(self, ("eval_steps",), 1)
+        if self.peak_flops is not None:
+            _check_numbers(self, ("peak_flops",), 1)
         if self.sample_tokens:
             _check_texts(self, ("sample_prompt",))
 
@@ -340,6 +384,7 @@ class RunConfig:
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
         segment, window = self.data.segment_length, self.model.window_length

@@ -1,8 +1,20 @@
-"""The one exception a person can correct: the command line prints it without a traceback and exits with 2."""
+"""What ends a command, each with an exit code that a launcher can tell apart."""
 
 
 class InputError(ValueError):
-    """Something the caller gave is wrong.
+    """The caller can correct it: says what was wrong, where (file, field, value) and what is allowed. Exit code 2."""
 
-    The message names what was wrong, where (file, field, value) and what is allowed.
-    """
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was not finite, and the run was told to stop then. Exit code 3."""
+
+
+class MissingProcessError(RuntimeError):
+    """Another process of the run did not come or is gone; starting all of them again continues. Exit code 4."""
+
+
+class PreemptedError(RuntimeError):
+    """The run was asked to end, has saved everything and can be started again. Exit code 75, `EX_TEMPFAIL`."""
+
+
+EXIT_CODES: dict[type[Exception], int] = {InputError: 2, NonFiniteError: 3, MissingProcessError: 4, PreemptedError: 75}

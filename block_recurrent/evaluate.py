@@ -1,19 +1,21 @@
 """Exact evaluation: one pass over a split, every token after a document's first scored once."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batches import Batch, BatchReader
 from block_recurrent.data.schedule import EvaluationSchedule
 from block_recurrent.data.store import TokenStore
-from block_recurrent.model import init_state
+from block_recurrent.model import init_params, init_state
+from block_recurrent.partitioning import local_rows, place_rows, replicated, row_shards, shardings
 from block_recurrent.train_step import SegmentBatch, eval_step
 from block_recurrent.typing import Params
 
@@ -69,6 +71,7 @@ def evaluate(
     params: Params,
     store: TokenStore,
     *,
+    mesh: Mesh,
     batch_size: int,
     segment_length: int,
     max_steps: int | None = None,
@@ -78,49 +81,61 @@ def evaluate(
 
     Args:
         config: the model.
-        params: its parameters.
+        params: its parameters, on the mesh's devices.
         store: the split.
-        batch_size: documents read side by side.
+        mesh: the devices to use; all processes have to call together.
+        batch_size: documents read side by side, at least; it grows to what the mesh divides.
         segment_length: tokens per step and row; it changes the speed, not the result.
         max_steps: stop after so many segments per row; None reads the whole split.
-        report: told (steps done, steps in all).
+        report: told (steps done, steps in all); what it raises ends the evaluation.
     """
+    batch_size = -(-batch_size // row_shards(mesh)) * row_shards(mesh)
     schedule = EvaluationSchedule(store.lengths, batch_size=batch_size, segment_length=segment_length)
     num_steps = schedule.num_steps if max_steps is None else min(max_steps, schedule.num_steps)
-    reader = BatchReader(store, schedule, segment_length=segment_length)
+    reader = BatchReader(store, schedule, segment_length=segment_length, rows=local_rows(mesh, batch_size))
     nats, tokens = np.zeros(len(store.lengths)), np.zeros(len(store.lengths), np.int64)
-    state = init_state(config, params, batch_size)
-    previous: tuple[Batch, jax.Array] | None = None
+    initialise, step_on = _compiled(config, mesh, batch_size)
+    state = initialise(params)
+    previous: tuple[np.ndarray, Any] | None = None
     with reader.prefetch(0, num_steps) as batches:
         for step, batch in enumerate(batches):
-            state, row_nats = _eval_step(config, params, state, to_device(batch))
+            state, *sums = step_on(params, state, to_device(mesh, batch, batch_size))
             _add_rows(nats, tokens, previous)  # the step before: this one is still running
-            previous = batch, row_nats
+            previous = schedule.locate(step).document, sums
             report(step + 1, num_steps)
     _add_rows(nats, tokens, previous)
     return _summarise(store, nats, tokens, complete=num_steps == schedule.num_steps)
 
 
-def to_device(batch: Batch) -> SegmentBatch:
-    """The part of a batch that the model reads."""
-    return SegmentBatch(
-        tokens=jnp.asarray(batch.tokens),
-        targets=jnp.asarray(batch.targets),
-        weights=jnp.asarray(batch.weights),
-        start_of_document=jnp.asarray(batch.start_of_document),
-    )
+def to_device(mesh: Mesh, batch: Batch, batch_size: int) -> SegmentBatch:
+    """The part of a batch that the model reads, on the devices of all processes.
+
+    Args:
+        mesh: from `make_mesh`.
+        batch: this process's rows.
+        batch_size: rows of all processes.
+    """
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(SegmentBatch)}
+    return place_rows(mesh, SegmentBatch(**fields), batch_size)
 
 
-_eval_step = jax.jit(eval_step, static_argnums=0, donate_argnums=2)
+@functools.lru_cache(maxsize=8)
+def _compiled(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[Any, Any]:
+    """Functions that make the first memory and that take a step; kept, because evaluation comes again and again."""
+    abstract = jax.eval_shape(lambda: init_state(config, init_params(config, jax.random.key(0)), batch_size))
+    memory, whole = shardings(mesh, abstract), replicated(mesh)
+    initialise = jax.jit(lambda params: init_state(config, params, batch_size), out_shardings=memory)
+    step = jax.jit(functools.partial(eval_step, config), donate_argnums=1, out_shardings=(memory, whole, whole))
+    return initialise, step
 
 
-def _add_rows(nats: np.ndarray, tokens: np.ndarray, scored: tuple[Batch, jax.Array] | None) -> None:
+def _add_rows(nats: np.ndarray, tokens: np.ndarray, scored: tuple[np.ndarray, Any] | None) -> None:
     if scored is None:
         return
-    batch, row_nats = scored
-    busy = batch.document >= 0
-    np.add.at(nats, batch.document[busy], np.asarray(row_nats, np.float64)[busy])
-    np.add.at(tokens, batch.document[busy], batch.weights.sum(axis=1).astype(np.int64)[busy])
+    document, (row_nats, row_tokens) = scored
+    busy = document >= 0
+    np.add.at(nats, document[busy], np.asarray(row_nats, np.float64)[busy])
+    np.add.at(tokens, document[busy], np.asarray(row_tokens).astype(np.int64)[busy])
 
 
 def _summarise(store: TokenStore, nats: np.ndarray, tokens: np.ndarray, *, complete: bool) -> Evaluation:

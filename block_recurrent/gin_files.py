@@ -7,7 +7,7 @@ from typing import Any
 
 import gin
 from block_recurrent import config as config_module
-from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from block_recurrent.errors import InputError
 from gin import config_parser
 
@@ -63,6 +63,7 @@ def configured_run() -> RunConfig:
         data=configured(DataConfig),
         optimizer=configured(OptimizerConfig),
         train=configured(TrainConfig),
+        mesh=configured(MeshConfig),
     )
 
 

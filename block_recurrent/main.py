@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from block_recurrent.commands import data, evaluate, generate, parity, train
-from block_recurrent.errors import InputError
+from block_recurrent.errors import EXIT_CODES
 
 app = typer.Typer(
     name="block_recurrent",
@@ -29,10 +29,10 @@ app.command("check-parity")(parity.check_parity)
 
 
 def main() -> None:
-    """Runs the command line: exit code 2 and one clear message for what the caller can correct."""
+    """Runs the command line; what it can foresee ends with one clear message and an exit code of its own (`errors`)."""
     try:
         app(standalone_mode=True)
-    except InputError as error:
+    except tuple(EXIT_CODES) as error:
         message = str(error).replace("[", r"\[")
         Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(EXIT_CODES[type(error)])

@@ -1,53 +1,130 @@
 """Where a run's numbers go: TensorBoard event files, and the same as JSON lines."""
 
+import contextlib
 import json
+import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.summary import scalar
 
 _FILE = "metrics.jsonl"
+_SECONDS_BETWEEN_UPLOADS = 60.0
 
 
 class MetricsWriter:
     """Writes `metrics.jsonl` and TensorBoard events into a workdir.
 
+    A full disk stops nothing: lines wait in memory until they can be written; TensorBoard misses them.
+
     Args:
         workdir: the run's folder.
         step: the step the run continues from. What a killed run wrote for later steps is dropped, so that the record
             reads like that of an uninterrupted run.
+        report: told, in a sentence, when something cannot be written and when it can again.
     """
 
-    def __init__(self, workdir: epath.Path, *, step: int):
+    def __init__(self, workdir: epath.Path, *, step: int, report: Callable[[str], None] = lambda message: None):
+        self.lines = [line for line in read_metrics(workdir) if _precedes(line, step)]
         self._path = workdir / _FILE
-        kept = [line for line in read_metrics(workdir) if _precedes(line, step)]
+        self._remote = "://" in str(workdir)
         partial = workdir / f"{_FILE}.partial"
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.write_text("".join(map(_as_text, self.lines)))
         partial.replace(self._path)
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step or None)
+        self._waiting: list[dict[str, Any]] = []
+        self._uploaded = time.monotonic()
+        self._events = _Events(workdir / "tensorboard", first_step=step)
+        self._report = report
 
     def write(self, step: int, group: str, values: dict[str, Any]) -> None:
         """Appends one line, `{"step": ..., "group": ..., **values}`; its numbers also go to TensorBoard.
 
         Args:
             step: steps taken when the numbers were true.
-            group: `train`, or the name of an evaluated split.
+            group: `train`, `speed` (what depends on the machine), or the name of an evaluated split.
             values: numbers and texts by name; names carry the unit.
         """
-        self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                self._events.add_scalar(f"{group}/{name}", value, step)
+        line = {"step": step, "group": group, **values}
+        self.lines.append(line)
+        self._events.write(step, group, values)
+        waited = bool(self._waiting)
+        self._waiting.append(line)
+        try:
+            self._flush()
+        except OSError as error:
+            if not waited:
+                self._report(f"{self._path}: cannot be written ({error.strerror or error}); lines wait in memory")
+        else:
+            if waited and not self._waiting:
+                self._report(f"{self._path}: written again, nothing is missing")
+
+    def _flush(self, *, at_end: bool = False) -> None:
+        if self._remote:  # object stores know no appending
+            if at_end or time.monotonic() - self._uploaded > _SECONDS_BETWEEN_UPLOADS:
+                self._path.write_text("".join(map(_as_text, self.lines)))
+                self._waiting, self._uploaded = [], time.monotonic()
+            return
+        content = "".join(map(_as_text, self._waiting)).encode()
+        with open(self._path, "ab", buffering=0) as file:
+            length = file.tell()
+            try:
+                written = file.write(content)
+                if written != len(content):
+                    raise OSError("no space left for the whole line")
+            except OSError:
+                os.ftruncate(file.fileno(), length)  # no torn line stays
+                raise
+        self._waiting = []
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Flushes and closes both files."""
-        self._file.close()
+        """Writes what waits and closes both files."""
+        with contextlib.suppress(OSError):
+            self._flush(at_end=True)
         self._events.close()
+
+
+class _Events:
+    """TensorBoard's file; after a failure the next event begins a new one.
+
+    tensorboardX's own `SummaryWriter` writes from a thread that a full disk would end, and whose queue would then hold
+    the training loop.
+    """
+
+    def __init__(self, folder: epath.Path, *, first_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._prefix = str(folder / "events")
+        self._writer: EventsWriter | None = None
+        self._first_step = first_step
+
+    def write(self, step: int, group: str, values: dict[str, Any]) -> None:
+        summaries = [
+            scalar(f"{group}/{name}", value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+        try:
+            if self._writer is None:
+                self._writer = EventsWriter(self._prefix)
+                # Readers drop what an interrupted run wrote from here on.
+                self._writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log={"status": 1}))
+            for summary in summaries:
+                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._writer.flush()
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                writer.close()
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
@@ -62,6 +139,10 @@ def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def _as_text(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
 
 
 def _precedes(line: dict[str, Any], step: int) -> bool:

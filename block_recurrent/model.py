@@ -11,6 +11,7 @@ from flax import nnx
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
+from block_recurrent.layers.cell import GateMeans
 from block_recurrent.layers.norm import RMSNorm
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
 from block_recurrent.layers.transformer_layer import TransformerLayer
@@ -29,10 +30,12 @@ class Output:
     Attributes:
         logits: (B, T, V) float32; position t predicts the token after t.
         state: the memory after the segment.
+        gates: of each recurrent layer, by `layer_name`: how far its gates were open on average.
     """
 
     logits: Logits
     state: ModelState
+    gates: dict[str, GateMeans] = dataclasses.field(default_factory=dict)
 
 
 class BlockRecurrentLM(nnx.Module):
@@ -75,9 +78,9 @@ class BlockRecurrentLM(nnx.Module):
         stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = self.embedding[...][tokens].astype(self.config.dtype)
         run = self._run_block_by_block if self.config.feedback else self._run_stack
-        x, state = run(x, state, stack_key)
+        x, state, gates = run(x, state, stack_key)
         x = tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key)
-        return Output(logits=self._logits(x), state=state)
+        return Output(logits=self._logits(x), state=state, gates=gates)
 
     def init_state(self, batch_size: int) -> ModelState:
         """The memory at the start of a document, for `batch_size` rows."""
@@ -96,37 +99,77 @@ class BlockRecurrentLM(nnx.Module):
 
     def _run_stack(
         self, x: Activations, state: ModelState, dropout_key: Key | None, feedback: KeysValues | None = None
-    ) -> tuple[Activations, ModelState]:
-        states: list[LayerState] = []
-        for index, (layer, layer_state) in enumerate(zip(self.layers.values(), state.layers, strict=True)):
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-            if isinstance(layer, RecurrentLayer):
-                x, layer_state = layer(x, layer_state, key)
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        states, gates = list(state.layers), {}
+        for indices in self._runs():
+            keys = [None if dropout_key is None else jax.random.fold_in(dropout_key, i) for i in indices]
+            first = self.layers[layer_name(indices[0])]
+            if isinstance(first, RecurrentLayer):
+                call = _rematerialised(self.config, first)
+                (index,) = indices
+                x, states[index], gates[layer_name(index)] = call(x, states[index], keys[0])
+            elif len(indices) == 1:
+                x, states[indices[0]] = _rematerialised(self.config, first)(x, states[indices[0]], feedback, keys[0])
             else:
-                x, layer_state = layer(x, layer_state, feedback, key)
-            states.append(layer_state)
-        return x, ModelState(tuple(states))
+                x, run_states = self._scan_layers(indices, x, [states[i] for i in indices], feedback, keys)
+                for index, layer_state in zip(indices, run_states, strict=True):
+                    states[index] = layer_state
+        return x, ModelState(tuple(states)), gates
+
+    def _runs(self) -> list[tuple[int, ...]]:
+        """The layers' indices in order, as runs of equal layers; each layer by itself unless `scan_layers`."""
+        runs: list[tuple[int, ...]] = []
+        for index in range(self.config.num_layers):
+            ordinary = index not in self.config.recurrent_indices
+            if self.config.scan_layers and ordinary and runs and runs[-1][0] not in self.config.recurrent_indices:
+                runs[-1] += (index,)
+            else:
+                runs.append((index,))
+        return runs
+
+    def _scan_layers(
+        self,
+        indices: tuple[int, ...],
+        x: Activations,
+        states: list[LayerState],
+        feedback: KeysValues | None,
+        dropout_keys: list[Key | None],
+    ) -> tuple[Activations, list[LayerState]]:
+        """A run of equal layers as one loop over their stacked parameters."""
+        split = [nnx.split(self.layers[layer_name(index)]) for index in indices]
+        graph = split[0][0]
+        stacked = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves),
+            *[(params, *rest) for (_, params), *rest in zip(split, states, dropout_keys, strict=True)],
+        )
+
+        def step(x: Activations, inputs: tuple[Any, LayerState, Key | None]) -> tuple[Activations, LayerState]:
+            params, layer_state, key = inputs
+            return _rematerialised(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
+
+        x, states_after = jax.lax.scan(step, x, stacked)
+        return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(indices))]
 
     def _run_block_by_block(
         self, x: Activations, state: ModelState, dropout_key: Key | None
-    ) -> tuple[Activations, ModelState]:
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         """Block feedback: every layer reads the state that the block before has left, so blocks are sequential."""
         blocks = jnp.swapaxes(split_blocks(x, self.config.window_length or x.shape[1]), 0, 1)
         last = max(self.config.recurrent_indices)  # with several recurrent layers, the last one is broadcast
         source = self.layers[layer_name(last)]
         assert isinstance(source, RecurrentLayer)
 
-        def step(state: ModelState, inputs: tuple[Activations, jax.Array]) -> tuple[ModelState, Activations]:
+        def step(state: ModelState, inputs: tuple[Activations, jax.Array]) -> tuple[ModelState, Any]:
             block, index = inputs
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
             recurrent = state.layers[last].recurrent
             assert recurrent is not None
             keys, values = source.states.readable(recurrent)
-            block, state = self._run_stack(block, state, key, KeysValues(keys[:, None], values[:, None]))
-            return state, block
+            block, state, gates = self._run_stack(block, state, key, KeysValues(keys[:, None], values[:, None]))
+            return state, (block, gates)
 
-        state, blocks = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
-        return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state
+        state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
+        return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, jax.tree.map(jnp.mean, gates)
 
     def _logits(self, x: Activations) -> Logits:
         """Tied output layer, in float32, divided by sqrt(D)."""
@@ -179,6 +222,14 @@ def apply(
 def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
     """The module that holds these parameters. Make it inside `jax.jit` and let it go there."""
     return nnx.merge(_split_abstract(config)[0], params)
+
+
+def _rematerialised(config: ModelConfig, layer: Any) -> Any:
+    """A layer whose backward pass computes again what `ModelConfig.remat` does not keep."""
+    if config.remat == "none":
+        return layer
+    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+    return jax.checkpoint(layer, policy=policies[config.remat])
 
 
 def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer:

@@ -9,15 +9,27 @@ from typing import Any
 
 from etils import epath
 
-from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from block_recurrent.errors import InputError
 
 _FILE = "run.json"
 _LIBRARIES = ("block-recurrent", "jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
-_PARTS = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
+_PARTS = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "mesh": MeshConfig,
+}
 # A run may be continued with other values of these; everything else decides what its steps compute.
 _FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"seed"}
-_FREE = {f"config.train.{name}" for name in _FREE_TRAIN_FIELDS} | {"config.data.store", "config.data.eval_split"}
+_FREE = {f"config.train.{name}" for name in _FREE_TRAIN_FIELDS} | {
+    "config.data.store",
+    "config.data.eval_split",
+    "config.model.remat",
+    "config.model.scan_layers",
+    *(f"config.mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
+}
 
 
 def make_record(run: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,25 +46,29 @@ def make_record(run: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({"config": config, "data": dict(data), "versions": versions}))
 
 
-def check_or_write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
-    """Writes the record of a new run, or compares it with the one that the workdir has.
+def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
+    """Compares the record of a run with the one that the workdir has, if it has one.
 
     Raises:
         InputError: the workdir holds a run whose steps would compute something else; the fields are named.
     """
     path = workdir / _FILE
-    if path.exists():
-        old = dict(_leaves(_read(path)))
-        new = dict(_leaves(record))
-        fields = {name for name in old | new if not name.startswith("versions.")} - _FREE
-        different = sorted(name for name in fields if old.get(name) != new.get(name))
-        if different:
-            pairs = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked for" for name in different[:5])
-            raise InputError(f"{workdir}: holds another run. Choose a new --workdir, or ask for the same ({pairs})")
-    workdir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    old = dict(_leaves(_read(path)))
+    new = dict(_leaves(record))
+    fields = {name for name in old | new if not name.startswith("versions.")} - _FREE
+    different = sorted(name for name in fields if old.get(name) != new.get(name))
+    if different:
+        pairs = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked for" for name in different[:5])
+        raise InputError(f"{workdir}: holds another run. Choose a new --workdir, or ask for the same ({pairs})")
+
+
+def write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
+    """Writes the record of a run into its workdir, which is there."""
     partial = workdir / f"{_FILE}.partial"
     partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)
+    partial.replace(workdir / _FILE)
 
 
 def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -66,7 +82,7 @@ def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
         raise InputError(f"--workdir {workdir}: no run is there ({_FILE} is missing)")
     record = _read(path)
     try:
-        parts = {name: part(**record["config"][name]) for name, part in _PARTS.items()}
+        parts = {name: part(**record["config"].get(name, {})) for name, part in _PARTS.items()}
         return RunConfig(**parts), record["data"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a record of a run: {error}") from None

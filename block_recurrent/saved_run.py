@@ -40,8 +40,8 @@ class SavedRun:
         """
         config, data = read_run(workdir)
         with Checkpoints(workdir) as checkpoints:
-            state = checkpoints.restore(abstract_train_state(config))
-        return cls(config, data, int(state.step), state.params)
+            restored = checkpoints.restore(abstract_train_state(config))
+        return cls(config, data, restored.step, restored.state.params)
 
     @property
     def vocabulary_fingerprint(self) -> str:

@@ -1,27 +1,38 @@
-"""The training loop of one process."""
+"""The training loop."""
 
 import dataclasses
 import functools
-import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 from rich.console import Console
 
-from block_recurrent.checkpoint import Checkpoints
+from block_recurrent.checkpoint import Checkpoints, Restored
 from block_recurrent.config import RunConfig
+from block_recurrent.data.prefetch import Prefetcher
 from block_recurrent.data.split import open_split
+from block_recurrent.data.store import TokenStore
 from block_recurrent.data.training_data import TrainingData, open_training
+from block_recurrent.distributed import agree, barrier, is_primary
+from block_recurrent.errors import PreemptedError
 from block_recurrent.evaluate import evaluate, to_device
 from block_recurrent.metrics import MetricsWriter, read_metrics
 from block_recurrent.model import count_params
-from block_recurrent.optimizer import make_optimizer, make_schedule
+from block_recurrent.optimizer import make_optimizer
+from block_recurrent.partitioning import check_rows, local_rows, make_mesh, replicated, shardings
+from block_recurrent.preemption import Preemption
 from block_recurrent.progress import Progress
-from block_recurrent.run_record import check_or_write_record, make_record
-from block_recurrent.train_step import abstract_train_state, init_train_state, train_step
+from block_recurrent.run_record import check_record, make_record, write_record
+from block_recurrent.train_log import TrainLog
+from block_recurrent.train_step import SegmentBatch, TrainState, abstract_train_state, init_train_state, train_step
 from block_recurrent.typing import Params
+from block_recurrent.watchdog import Watchdog
+from block_recurrent.workdir_lock import hold_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,137 +40,258 @@ class TrainResult:
     """What a finished run leaves.
 
     Attributes:
-        params: the trained parameters.
         first_evaluation: line of `metrics.jsonl` before the first step.
         last_evaluation: line of `metrics.jsonl` behind the last step.
     """
 
-    params: Params
     first_evaluation: dict[str, Any]
     last_evaluation: dict[str, Any]
 
 
-def train(run: RunConfig, workdir: epath.Path, console: Console, *, config_gin: str = "") -> TrainResult:
+def train(
+    run: RunConfig,
+    workdir: epath.Path,
+    console: Console,
+    *,
+    config_gin: str = "",
+    initial_params: Callable[[], Params] | None = None,
+    profile: range = range(0),
+) -> TrainResult:
     """Trains from wherever the workdir stands to the end of the run.
 
-    A run that was interrupted, even killed, continues from its newest checkpoint and computes what it would have
-    computed uninterrupted, bit for bit on the same machine.
+    A run that was interrupted, even killed, continues from its newest good checkpoint and computes what it would have
+    computed uninterrupted, bit for bit on the same machine and mesh. With several processes all of them call this.
 
     Args:
         run: what to compute.
-        workdir: the run's folder; made if it is not there.
-        console: where progress is shown.
+        workdir: the run's folder, the same for all processes; made if it is not there.
+        console: where progress is shown, by the primary process alone.
         config_gin: the experiment as gin sees it, written beside the checkpoints as `config.gin`.
+        initial_params: gives the parameters that a new run begins with; None draws them.
+        profile: steps of which a trace is taken, into `profile/`.
 
     Raises:
-        InputError: the data is missing or does not fit the model, or the workdir holds another run.
+        InputError: the data is missing or does not fit the model or the mesh, the workdir holds another run or is in
+            use, or none of its checkpoints is good.
+        NonFiniteError: a loss or gradient was not finite and `TrainConfig.nonfinite` is `stop`.
+        PreemptedError: the process was asked to end; everything is saved.
+        MissingProcessError: another process did not come.
     """
-    data, settings = run.data, run.train
-    training = open_training(data, vocab_size=run.model.vocab_size)
+    mesh = make_mesh(run.mesh)
+    check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    training = open_training(run.data, vocab_size=run.model.vocab_size)
     vocabulary = training.stores[0].vocabulary.fingerprint
-    held_out = open_split(data, data.eval_split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
-    check_or_write_record(workdir, make_record(run, training.facts))
-    (workdir / "config.gin").write_text(config_gin)
-
-    optimizer = make_optimizer(run.optimizer, settings.num_steps)
-    take_step = jax.jit(functools.partial(train_step, run.model, optimizer), donate_argnums=0)
-    initialise = functools.partial(
-        init_train_state, run.model, optimizer, seed=settings.seed, batch_size=data.batch_size
-    )
-    shape = {"batch_size": data.batch_size, "segment_length": data.segment_length}
-
-    with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
-        first = checkpoints.latest_step or 0
-        state = checkpoints.restore(abstract_train_state(run)) if first else jax.jit(initialise)()
-        _announce(run, training, first, console)
-        with (
-            MetricsWriter(workdir, step=first) as metrics,
-            Progress("train", settings.num_steps, done=first, console=console) as progress,
-            training.reader().prefetch(first, settings.num_steps) as batches,
-        ):
-            log = _TrainLog(run, metrics, bytes_per_token=training.bytes_per_token)
-
-            def evaluate_now(step: int, params: Params) -> None:
-                def report(done: int, total: int) -> None:
-                    progress.update(step, f"evaluating {data.eval_split}: {done}/{total}")
-
-                scores = evaluate(run.model, params, held_out, **shape, max_steps=settings.eval_steps, report=report)
-                metrics.write(step, data.eval_split, scores.as_dict())
-                console.print(f"step {step}: {data.eval_split} {scores}", highlight=False, soft_wrap=True)
-
-            # Order: evaluate, save, next batch, dispatch the step, read the metrics of the step before.
-            for step, batch in enumerate(batches, first):
-                fresh = step > first  # what was due at a checkpoint's step was done before it was saved
-                if (fresh or step == 0) and step % settings.eval_every == 0:
-                    log.catch_up()
-                    evaluate_now(step, state.params)
-                if fresh and step % settings.checkpoint_every == 0:
-                    log.catch_up()  # so that the metrics on record reach as far as the checkpoint
-                    checkpoints.save(step, state)
-                state, sums = take_step(state, to_device(batch))
-                log.add(step + 1, sums)
-                progress.update(step, log.latest)
-            log.catch_up()
-            if first < settings.num_steps:
-                evaluate_now(settings.num_steps, state.params)
-                checkpoints.save(settings.num_steps, state)
-    evaluations = [line for line in read_metrics(workdir) if line["group"] == data.eval_split]
-    return TrainResult(state.params, evaluations[0], evaluations[-1])
+    held_out = open_split(run.data, run.data.eval_split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
+    record = make_record(run, training.facts)
+    check_record(workdir, record)
+    barrier(f"every process to have checked {workdir}")
+    if not is_primary():
+        loop = _Loop(run, workdir, Console(quiet=True), mesh, training, held_out, profile)
+        return loop.run(initial_params)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with hold_workdir(workdir):
+        write_record(workdir, record)
+        (workdir / "config.gin").write_text(config_gin)
+        return _Loop(run, workdir, console, mesh, training, held_out, profile).run(initial_params)
 
 
-class _TrainLog:
-    """Means over the steps between two lines of metrics. It reads a step's sums while the next one is computed."""
-
-    def __init__(self, run: RunConfig, metrics: MetricsWriter, *, bytes_per_token: float):
-        self.latest = ""
-        self._every = run.train.log_every
-        self._schedule = make_schedule(run.optimizer, run.train.num_steps)
-        self._metrics = metrics
-        self._bytes_per_token = bytes_per_token
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._sums: list[dict[str, float]] = []
-        self._began = time.perf_counter()
-
-    def add(self, step: int, sums: dict[str, jax.Array]) -> None:
-        """Takes the sums of step number `step`, counted from 1, and reads those of the step before."""
-        self.catch_up()
-        self._pending = step, sums
-
-    def catch_up(self) -> None:
-        """Reads what is pending; writes a line where one is due."""
-        if self._pending is None:
-            return
-        step, sums = self._pending
-        self._pending = None
-        self._sums.append({name: float(value) for name, value in sums.items()})
-        if step % self._every == 0:
-            self._write(step)
-
-    def _write(self, step: int) -> None:
-        now = time.perf_counter()
-        nats, tokens, norms = (sum(s[name] for s in self._sums) for name in ("nats", "tokens", "gradient_norm"))
-        bits_per_token = nats / math.log(2) / max(tokens, 1)
-        values = {
-            "bits_per_byte": bits_per_token / self._bytes_per_token,
-            "bits_per_token": bits_per_token,
-            "gradient_norm": norms / len(self._sums),
-            "learning_rate": float(self._schedule(step - 1)),
-            "tokens_per_second": tokens / (now - self._began),
-        }
-        self._metrics.write(step, "train", values)
-        self.latest = f"{values['bits_per_byte']:.3f} bits per byte  {values['tokens_per_second']:,.0f} tokens/s"
-        self._sums, self._began = [], now
+class _EndEvaluationError(Exception):
+    """The process was asked to end."""
 
 
-def _announce(run: RunConfig, training: TrainingData, first: int, console: Console) -> None:
-    lines = [f"{count_params(run.model):,} parameters; {jax.device_count()} {jax.devices()[0].device_kind} device(s)"]
-    for store in training.stores:
-        counts = store.metadata.counts
-        lines.append(
-            f"{store.metadata.source}, split {store.metadata.split}: {counts.documents:,} documents, {counts.bytes:,} "
-            f"bytes, {counts.tokens:,} tokens, fingerprint {store.fingerprint[:12]}"
+class _Loop:
+    """One start of a run: what lives from its first step to its last."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        workdir: epath.Path,
+        console: Console,
+        mesh: Mesh,
+        training: TrainingData,
+        held_out: TokenStore,
+        profile: range,
+    ):
+        self._config, self._workdir, self._console, self._mesh = run, workdir, console, mesh
+        self._training, self._held_out, self._profile = training, held_out, profile
+        self._optimizer = make_optimizer(run.optimizer, run.train.num_steps)
+        self._abstract = abstract_train_state(run)
+        self._shardings = shardings(mesh, self._abstract)
+        self._preemption = Preemption()
+
+    def run(self, initial_params: Callable[[], Params] | None) -> TrainResult:
+        """Restores or begins, trains, and waits until everything is written."""
+        settings = self._config.train
+        keep = settings.keep_checkpoints
+        with Checkpoints(self._workdir, keep=keep, report=self._say) as checkpoints, self._preemption:
+            self._checkpoints = checkpoints
+            state, first, pending = self._begin(checkpoints.restore_newest(self._like()), initial_params)
+            self._announce(first)
+            with (
+                Progress("train", settings.num_steps, done=first, console=self._console) as self._progress,
+                Watchdog(self._say) as self._watchdog,
+            ):
+                metrics = MetricsWriter(self._workdir, step=first, report=self._say) if is_primary() else None
+                try:
+                    self._metrics = metrics
+                    self._log = TrainLog(
+                        self._config,
+                        metrics,
+                        bytes_per_token=self._training.bytes_per_token,
+                        describe_rows=self._describe_rows,
+                        report=self._say,
+                        pending=pending,
+                    )
+                    self._train(state, first)
+                finally:
+                    if metrics is not None:
+                        metrics.__exit__()
+            barrier(f"every process to end the run in {self._workdir}")
+        lines = [line for line in read_metrics(self._workdir) if line["group"] == self._config.data.eval_split]
+        return TrainResult(lines[0], lines[-1])
+
+    def _like(self) -> TrainState:
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self._abstract,
+            self._shardings,
         )
-    if first:
-        lines.append(f"continuing from the checkpoint of step {first}")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+
+    def _begin(
+        self, restored: Restored | None, initial_params: Callable[[], Params] | None
+    ) -> tuple[TrainState, int, Any]:
+        if restored is not None:
+            return restored.state, restored.step, restored.log
+        run = self._config
+        initialise = functools.partial(
+            init_train_state, run.model, self._optimizer, seed=run.train.seed, batch_size=run.data.batch_size
+        )
+        params = None if initial_params is None else initial_params()
+        return jax.jit(initialise, out_shardings=self._shardings)(params=params), 0, None
+
+    def _train(self, state: TrainState, first: int) -> None:
+        settings = self._config.train
+        take_step = jax.jit(
+            functools.partial(
+                train_step, self._config.model, self._optimizer, accumulate_steps=settings.accumulate_steps
+            ),
+            donate_argnums=0,
+            out_shardings=(self._shardings, replicated(self._mesh)),
+        )
+        save_again = False
+        with self._batches(first) as batches:
+            # Order: evaluate, save, next batch, dispatch the step, read the metrics of the step before.
+            for step in range(first, settings.num_steps):
+                asked = self._evaluate_if_due(step, state.params) or self._preemption.requested()
+                due = step % settings.checkpoint_every == 0 or (save_again and step % settings.log_every == 0)
+                if step > first and (due or asked):
+                    save_again = not self._save(step, state)
+                save_again |= self._checkpoints.failed()
+                if asked:
+                    self._end_early(step)
+                self._trace(step)
+                began = time.perf_counter()
+                batch = next(batches)
+                self._log.waited_for_data(time.perf_counter() - began)
+                self._watchdog.beat(step)
+                state, metrics = take_step(state, batch)
+                self._log.add(step + 1, metrics)
+                self._progress.update(step, self._log.latest)
+        if first < settings.num_steps:
+            self._log.catch_up()
+            self._trace(settings.num_steps)
+            self._evaluate_if_due(settings.num_steps, state.params)
+            self._save(settings.num_steps, state)
+            if not self._checkpoints.wait():
+                self._save(settings.num_steps, state)
+
+    def _batches(self, first: int) -> Prefetcher[SegmentBatch]:
+        size = self._config.data.batch_size
+        reader = self._training.reader(local_rows(self._mesh, size))
+        steps = range(first, self._config.train.num_steps)
+        return Prefetcher(to_device(self._mesh, reader.read(step), size) for step in steps)
+
+    def _evaluate_if_due(self, step: int, params: Params) -> bool:
+        """Evaluates at the start, at the end and in between, once each; True if asked to end meanwhile."""
+        settings, split = self._config.train, self._config.data.eval_split
+        due = step % settings.eval_every == 0 or step == settings.num_steps
+        lines = [] if self._metrics is None else self._metrics.lines
+        done = any(line["step"] == step and line["group"] == split for line in lines)
+        if not due or agree(int(done)):
+            return False
+        self._log.catch_up()
+
+        def report(done: int, total: int) -> None:
+            self._progress.update(step, f"evaluating {split}: {done}/{total}")
+            if self._preemption.requested():
+                raise _EndEvaluationError
+
+        with self._watchdog.resting():
+            try:
+                scores = evaluate(
+                    self._config.model,
+                    params,
+                    self._held_out,
+                    mesh=self._mesh,
+                    batch_size=self._config.data.batch_size,
+                    segment_length=self._config.data.segment_length,
+                    max_steps=settings.eval_steps,
+                    report=report,
+                )
+            except _EndEvaluationError:
+                return True
+        self._say(f"step {step}: {split} {scores}")
+        if self._metrics is not None:
+            self._metrics.write(step, split, scores.as_dict())
+        self._log.start_clock()
+        return False
+
+    def _save(self, step: int, state: TrainState) -> bool:
+        with self._watchdog.resting():
+            return self._checkpoints.save(step, state, log=self._log.catch_up())
+
+    def _end_early(self, step: int) -> None:
+        with self._watchdog.resting():
+            saved = self._checkpoints.wait()
+        newest = self._checkpoints.steps[-1:]
+        state = f"saved at step {newest[0]}" if newest else "nothing was saved yet"
+        failed = "" if saved else "; the last save failed"
+        raise PreemptedError(f"asked to end at step {step}: {state}{failed}. The same command continues")
+
+    def _trace(self, step: int) -> None:
+        if not self._profile or not is_primary():
+            return
+        if step == self._profile.start:
+            jax.profiler.start_trace(str(self._workdir / "profile"))
+        elif step == self._profile.stop:
+            self._log.catch_up()
+            jax.profiler.stop_trace()
+            self._say(f"trace of steps {self._profile.start} to {step - 1} in {self._workdir / 'profile'}")
+
+    def _describe_rows(self, step: int, rows: np.ndarray) -> str:
+        located = self._training.schedule.locate(step)
+        parts = []
+        for row in rows:
+            document, offset = int(located.document[row]), int(located.offset[row])
+            parts.append(f"row {row}: document {self._training.name(document)}, tokens from {offset:,}")
+        return "; ".join(parts)
+
+    def _announce(self, first: int) -> None:
+        run = self._config
+        shape = ", ".join(f"{axis} {size}" for axis, size in self._mesh.shape.items() if size > 1)
+        self._say(
+            f"{count_params(run.model):,} parameters; {self._mesh.size} {jax.devices()[0].device_kind} device(s)"
+            + (f": {shape}" if shape else "")
+            + (f"; {jax.process_count()} processes" if jax.process_count() > 1 else "")
+        )
+        for store in self._training.stores:
+            counts = store.metadata.counts
+            self._say(
+                f"{store.metadata.source}, split {store.metadata.split}: {counts.documents:,} documents, "
+                f"{counts.bytes:,} bytes, {counts.tokens:,} tokens, fingerprint {store.fingerprint[:12]}"
+            )
+        if first:
+            self._say(f"continuing from the checkpoint of step {first}")
+
+    def _say(self, message: str) -> None:
+        self._console.print(message, highlight=False, soft_wrap=True, markup=False)

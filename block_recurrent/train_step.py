@@ -1,7 +1,7 @@
 """One training step and one evaluation step, as pure functions."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from block_recurrent.config import ModelConfig, RunConfig
+from block_recurrent.layers.cell import GateMeans
 from block_recurrent.loss import cross_entropy
-from block_recurrent.model import apply, init_params, init_state
+from block_recurrent.model import Output, apply, init_params, init_state, layer_name
 from block_recurrent.optimizer import make_optimizer
 from block_recurrent.state import ModelState
 from block_recurrent.typing import Key, Params, Rows, Tokens
@@ -23,6 +24,7 @@ class TrainState:
 
     Attributes:
         step: () int32, steps taken.
+        skipped: () int32, how many of them changed nothing because a loss or gradient was not finite.
         params: nested dictionaries of float32 arrays.
         opt_state: the optimizer's.
         model_state: caches and recurrent states of the training rows.
@@ -30,6 +32,7 @@ class TrainState:
     """
 
     step: Int[Array, ""]
+    skipped: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
     model_state: ModelState
@@ -54,14 +57,46 @@ class SegmentBatch:
     start_of_document: Rows
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+    """What a training step tells of itself; float32.
+
+    Attributes:
+        row_nats: (B,), cross-entropy summed over each row's scored tokens.
+        tokens: (), scored tokens of the batch.
+        gradient_norm: (), of all gradients together.
+        update_norm: (), of what the optimizer adds to the parameters.
+        param_norm: (), before the step.
+        state_norms: by recurrent layer, (), the mean length of a state vector behind the segment.
+        gates: by recurrent layer, the mean openness of its gates over rows, blocks, states and channels.
+        finite: () bool; where False the step changed nothing but `step` and `skipped`.
+    """
+
+    row_nats: Float[Array, "B"]
+    tokens: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    update_norm: Float[Array, ""]
+    param_norm: Float[Array, ""]
+    state_norms: dict[str, Float[Array, ""]]
+    gates: dict[str, GateMeans]
+    finite: Array
+
+
 def init_train_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, *, seed: int, batch_size: int
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    batch_size: int,
+    params: Params | None = None,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; parameters are drawn unless given."""
     params_key, dropout_key = jax.random.split(jax.random.key(seed))
-    params = init_params(config, params_key)
+    params = init_params(config, params_key) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
         model_state=init_state(config, params, batch_size),
@@ -77,27 +112,50 @@ def abstract_train_state(run: RunConfig) -> TrainState:
 
 
 def train_step(
-    config: ModelConfig, optimizer: optax.GradientTransformation, state: TrainState, batch: SegmentBatch
-) -> tuple[TrainState, dict[str, Array]]:
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: SegmentBatch,
+    *,
+    accumulate_steps: int = 1,
+) -> tuple[TrainState, StepMetrics]:
     """Takes a step on the mean loss of the batch's scored tokens.
 
-    The official code steps on the sum; Adafactor's updates do not depend on that factor.
+    The official code steps on the sum; Adafactor's updates do not depend on that factor. A step whose loss or gradients
+    are not finite leaves parameters, optimizer and memory as they were: nothing broken can spread.
+
+    Args:
+        config: the model.
+        optimizer: from `make_optimizer`.
+        state: before the step.
+        batch: its rows are a multiple of `accumulate_steps`.
+        accumulate_steps: micro-batches computed one after another; the sum of their gradients is the batch's.
 
     Returns:
-        The next state, and float32 scalars: `nats` and `tokens` (sums over the batch) and `gradient_norm`.
+        The next state, and what the step tells.
     """
-
-    def loss(params: Params) -> tuple[Array, tuple[Array, ModelState]]:
-        key = jax.random.fold_in(state.dropout_key, state.step)
-        nats, model_state = _weighted_nats(config, params, state.model_state, batch, _if_used(config, key))
-        return jnp.sum(nats) / jnp.maximum(jnp.sum(batch.weights), 1), (jnp.sum(nats), model_state)
-
-    (_, (nats, model_state)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    key = jax.random.fold_in(state.dropout_key, state.step)
+    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    metrics = {"nats": nats, "tokens": jnp.sum(batch.weights), "gradient_norm": optax.tree.norm(gradients)}
+    gradient_norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(jnp.sum(forward.row_nats)) & jnp.isfinite(gradient_norm)
+    metrics = StepMetrics(
+        row_nats=forward.row_nats,
+        tokens=jnp.sum(batch.weights),
+        gradient_norm=gradient_norm,
+        update_norm=optax.tree.norm(updates),
+        param_norm=optax.tree.norm(state.params),
+        state_norms=_state_norms(forward.model_state),
+        gates=forward.gates,
+        finite=finite,
+    )
     params: Any = optax.apply_updates(state.params, updates)
+    after = (params, opt_state, forward.model_state)
+    before = (state.params, state.opt_state, state.model_state)
+    params, opt_state, model_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
     next_state = TrainState(
         step=state.step + 1,
+        skipped=state.skipped + (1 - finite.astype(jnp.int32)),
         params=params,
         opt_state=opt_state,
         model_state=model_state,
@@ -108,23 +166,69 @@ def train_step(
 
 def eval_step(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch
-) -> tuple[ModelState, Float[Array, "B"]]:
+) -> tuple[ModelState, Float[Array, "B"], Float[Array, "B"]]:
     """Runs a segment without dropout.
 
     Returns:
-        The memory after the segment, and each row's nats summed over its scored tokens.
+        The memory after the segment; each row's nats summed over its scored tokens; how many those are.
     """
-    nats, state = _weighted_nats(config, params, state, batch, None)
-    return state, jnp.sum(nats, axis=1)
+    row_nats, output = _score(config, params, state, batch, None)
+    return output.state, row_nats, jnp.sum(batch.weights, axis=1)
 
 
-def _weighted_nats(
+class _Forward(NamedTuple):
+    row_nats: Float[Array, "B"]
+    model_state: ModelState
+    gates: dict[str, GateMeans]
+
+
+def _accumulate(
+    config: ModelConfig, state: TrainState, batch: SegmentBatch, dropout_key: Key | None, parts: int
+) -> tuple[Any, _Forward]:
+    """Gradients of the mean loss, and what the forward pass left, with the rows computed in `parts`."""
+    total = jnp.maximum(jnp.sum(batch.weights), 1)
+
+    def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
+        # Masks are shared by all rows, so every micro-batch uses the same key.
+        row_nats, output = _score(config, params, model_state, batch, dropout_key)
+        return jnp.sum(row_nats) / total, _Forward(row_nats, output.state, output.gates)
+
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient(state.params, state.model_state, batch)
+
+    def step(total: Any, rows: tuple[ModelState, SegmentBatch]) -> tuple[Any, _Forward]:
+        gradients, forward = gradient(state.params, *rows)
+        return jax.tree.map(jnp.add, total, gradients), forward
+
+    # Part m takes rows m, m + parts, ...: every device has as many rows in each.
+    def divide(x: Array) -> Array:
+        return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+
+    def join(x: Array) -> Array:
+        return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    gradients, forward = jax.lax.scan(step, zeros, jax.tree.map(divide, (state.model_state, batch)))
+    row_nats, model_state = jax.tree.map(join, (forward.row_nats, forward.model_state))
+    return gradients, _Forward(row_nats, model_state, jax.tree.map(lambda x: jnp.mean(x, axis=0), forward.gates))
+
+
+def _score(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
-) -> tuple[Float[Array, "B T"], ModelState]:
+) -> tuple[Float[Array, "B"], Output]:
     output = apply(
         config, params, batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
     )
-    return cross_entropy(output.logits, batch.targets) * batch.weights, output.state
+    return jnp.sum(cross_entropy(output.logits, batch.targets) * batch.weights, axis=1), output
+
+
+def _state_norms(state: ModelState) -> dict[str, Array]:
+    return {
+        layer_name(index): jnp.mean(jnp.linalg.norm(layer.recurrent.astype(jnp.float32), axis=-1))
+        for index, layer in enumerate(state.layers)
+        if layer.recurrent is not None
+    }
 
 
 def _if_used(config: ModelConfig, key: Any) -> Any:

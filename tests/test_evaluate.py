@@ -6,11 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from block_recurrent.config import MeshConfig
 from block_recurrent.data.store import TokenStore
 from block_recurrent.evaluate import evaluate
 from block_recurrent.loss import cross_entropy
 from block_recurrent.model import apply, init_params, init_state
+from block_recurrent.partitioning import make_mesh
 from tests.workdirs import run_config
+
+ONE_DEVICE = make_mesh(MeshConfig(data=1))
 
 
 def test_a_split_is_scored_as_its_documents_are_one_by_one(store_folder):
@@ -18,7 +22,7 @@ def test_a_split_is_scored_as_its_documents_are_one_by_one(store_folder):
     run = run_config(store_folder)
     store = TokenStore.open(store_folder / "validation")
     params = init_params(run.model, jax.random.key(0))
-    scores = evaluate(run.model, params, store, batch_size=3, segment_length=16)
+    scores = evaluate(run.model, params, store, mesh=ONE_DEVICE, batch_size=3, segment_length=16)
     longest = -(-int(store.lengths.max()) // 8) * 8
 
     @jax.jit
@@ -44,8 +48,8 @@ def test_batch_and_segment_do_not_change_the_result(store_folder, batch_size, se
     run = run_config(store_folder)
     store = TokenStore.open(store_folder / "validation")
     params = init_params(run.model, jax.random.key(0))
-    expected = evaluate(run.model, params, store, batch_size=3, segment_length=16)
-    scores = evaluate(run.model, params, store, batch_size=batch_size, segment_length=segment_length)
+    expected = evaluate(run.model, params, store, mesh=ONE_DEVICE, batch_size=3, segment_length=16)
+    scores = evaluate(run.model, params, store, mesh=ONE_DEVICE, batch_size=batch_size, segment_length=segment_length)
     assert dataclasses.replace(scores, nats=0.0) == dataclasses.replace(expected, nats=0.0)
     np.testing.assert_allclose(scores.nats, expected.nats, rtol=1e-6)
 
@@ -56,7 +60,14 @@ def test_a_partial_pass_says_so_and_counts_what_it_scored(store_folder):
     params = init_params(run.model, jax.random.key(0))
     steps = []
     scores = evaluate(
-        run.model, params, store, batch_size=3, segment_length=16, max_steps=2, report=lambda *s: steps.append(s)
+        run.model,
+        params,
+        store,
+        mesh=ONE_DEVICE,
+        batch_size=3,
+        segment_length=16,
+        max_steps=2,
+        report=lambda *s: steps.append(s),
     )
     assert not scores.complete
     assert "not the whole split" in str(scores)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from block_recurrent.config import (
     DataConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     PrepareConfig,
@@ -59,4 +60,5 @@ def run_config(store: Path, **train: Any) -> RunConfig:
         data=DataConfig(store=str(store), segment_length=16, batch_size=3),
         optimizer=OptimizerConfig(warmup_steps=2, decay_steps=20),
         train=TrainConfig(**settings),
+        mesh=MeshConfig(data=1),
     )

@@ -8,7 +8,7 @@ import typer
 
 from block_recurrent import gin_files
 from block_recurrent.commands.options import CONSOLE, GinFiles, GinParams, Workdir, absolute
-from block_recurrent.config import DataConfig
+from block_recurrent.config import DataConfig, MeshConfig
 
 
 def evaluate(
@@ -27,6 +27,7 @@ def evaluate(
     from block_recurrent import console
     from block_recurrent.data.split import open_split
     from block_recurrent.evaluate import evaluate as evaluate_split
+    from block_recurrent.partitioning import make_mesh
     from block_recurrent.progress import Progress
     from block_recurrent.saved_run import SavedRun
 
@@ -39,6 +40,7 @@ def evaluate(
             model,
             saved.params,
             store,
+            mesh=make_mesh(gin_files.configured(MeshConfig)),
             batch_size=data.batch_size,
             segment_length=data.segment_length,
             report=progress.report,

@@ -40,6 +40,14 @@ class TrainingData:
         store = self.stores[0] if len(self.stores) == 1 else StoreMixture(self.stores)
         return BatchReader(store, self.schedule, segment_length=self.schedule.segment_length, rows=rows)
 
+    def name(self, document: int) -> str:
+        """A document's name; the stores of a mixture are numbered one after another."""
+        for store in self.stores:
+            if document < len(store):
+                return store.names[document]
+            document -= len(store)
+        raise IndexError(document)
+
     @property
     def facts(self) -> dict[str, Any]:
         """JSON for the record of a run: equal facts read equal batches."""

@@ -1,7 +1,10 @@
 """Cells: how a recurrent layer turns what its states have read into their next value (paper, figure 2).
 
-Each cell takes the states (B, S, D) and what their self- and cross-attention read (B, S, 2 * N * H).
+Each cell takes the states (B, S, D) and what their self- and cross-attention read (B, S, 2 * N * H), and returns the
+next states and the mean openness of its gates.
 """
+
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,11 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.layers.gate import make_gate
 from block_recurrent.layers.linear import linear
 from block_recurrent.layers.norm import RMSNorm
+from block_recurrent.ops.gates import Gates, mix
 from block_recurrent.typing import States
+
+# By the gate's place in the cell, `attention` or `mlp`: means over rows, states and channels, float32.
+GateMeans: TypeAlias = dict[str, Gates]
 
 
 class Candidate(nnx.Module):
@@ -37,9 +44,11 @@ class GatedUpdate(nnx.Module):
         self.candidate = Candidate(config, hidden_dim, official_tanh=official_tanh, rngs=rngs)
         self.gate = make_gate(config, hidden_dim, rngs=rngs)
 
-    def __call__(self, state: States, hidden: Float[Array, "B S F"]) -> States:
-        """Next state from the hidden features."""
-        return self.gate(state, self.candidate(hidden), hidden)
+    def __call__(self, state: States, hidden: Float[Array, "B S F"]) -> tuple[States, Gates]:
+        """Next state from the hidden features, and the gates' means."""
+        gates = self.gate(hidden)
+        forget, admit = (jnp.mean(gate.astype(jnp.float32)) for gate in gates)
+        return mix(state, self.candidate(hidden), gates), Gates(forget, admit)
 
 
 class SkipCell(nnx.Module):
@@ -48,9 +57,10 @@ class SkipCell(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.attention = GatedUpdate(config, 2 * config.num_heads * config.head_dim, rngs=rngs)
 
-    def __call__(self, state: States, attended: Float[Array, "B S NH"]) -> States:
+    def __call__(self, state: States, attended: Float[Array, "B S NH"]) -> tuple[States, GateMeans]:
         """Next state from what the states have read."""
-        return self.attention(state, attended)
+        state, gates = self.attention(state, attended)
+        return state, {"attention": gates}
 
 
 class SingleCell(nnx.Module):
@@ -60,9 +70,10 @@ class SingleCell(nnx.Module):
         self.hidden = linear(config, 2 * config.num_heads * config.head_dim, config.mlp_dim, rngs=rngs)
         self.mlp = GatedUpdate(config, config.mlp_dim, official_tanh=True, rngs=rngs)
 
-    def __call__(self, state: States, attended: Float[Array, "B S NH"]) -> States:
+    def __call__(self, state: States, attended: Float[Array, "B S NH"]) -> tuple[States, GateMeans]:
         """Next state from what the states have read."""
-        return self.mlp(state, jax.nn.relu(self.hidden(attended)))
+        state, gates = self.mlp(state, jax.nn.relu(self.hidden(attended)))
+        return state, {"mlp": gates}
 
 
 class DualCell(nnx.Module):
@@ -74,10 +85,11 @@ class DualCell(nnx.Module):
         self.hidden = linear(config, config.embed_dim, config.mlp_dim, rngs=rngs)
         self.mlp = GatedUpdate(config, config.mlp_dim, rngs=rngs)
 
-    def __call__(self, state: States, attended: Float[Array, "B S NH"]) -> States:
+    def __call__(self, state: States, attended: Float[Array, "B S NH"]) -> tuple[States, GateMeans]:
         """Next state from what the states have read."""
-        state = self.attention(state, attended)
-        return self.mlp(state, jax.nn.relu(self.hidden(self.norm(state))))
+        state, attention_gates = self.attention(state, attended)
+        state, mlp_gates = self.mlp(state, jax.nn.relu(self.hidden(self.norm(state))))
+        return state, {"attention": attention_gates, "mlp": mlp_gates}
 
 
 def make_cell(config: ModelConfig, *, rngs: nnx.Rngs) -> SkipCell | SingleCell | DualCell:

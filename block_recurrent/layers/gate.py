@@ -5,8 +5,7 @@ from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.layers.linear import linear
-from block_recurrent.ops.gates import fixed_gate, lstm_gate
-from block_recurrent.typing import States
+from block_recurrent.ops.gates import Gates, fixed_gates, lstm_gates
 
 _BIAS_INIT = nnx.initializers.normal(stddev=0.1)
 
@@ -17,10 +16,10 @@ class FixedGate(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.bias = nnx.Param(_BIAS_INIT(rngs.params(), (config.embed_dim,)))
 
-    def __call__(self, state: States, candidate: States, hidden: Float[Array, "B S F"]) -> States:
-        """Mixes state and candidate; `hidden` is not looked at."""
+    def __call__(self, hidden: Float[Array, "B S F"]) -> Gates:
+        """The gates (D,); `hidden` is not looked at."""
         del hidden
-        return fixed_gate(state, candidate, self.bias[...]).astype(state.dtype)
+        return fixed_gates(self.bias[...])
 
 
 class LSTMGate(nnx.Module):
@@ -30,9 +29,9 @@ class LSTMGate(nnx.Module):
         self.forget_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
         self.input_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
 
-    def __call__(self, state: States, candidate: States, hidden: Float[Array, "B S F"]) -> States:
-        """Forgets from the state and admits from the candidate."""
-        return lstm_gate(state, candidate, self.forget_gate(hidden), self.input_gate(hidden)).astype(state.dtype)
+    def __call__(self, hidden: Float[Array, "B S F"]) -> Gates:
+        """The gates (B, S, D)."""
+        return lstm_gates(self.forget_gate(hidden), self.input_gate(hidden))
 
 
 def make_gate(config: ModelConfig, hidden_dim: int, *, rngs: nnx.Rngs) -> FixedGate | LSTMGate:

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.layers.cell import make_cell
+from block_recurrent.layers.cell import GateMeans, make_cell
 from block_recurrent.layers.projections import Projections
 from block_recurrent.layers.transformer_layer import TransformerLayer
 from block_recurrent.ops.attention import KeysValues, attend
@@ -32,7 +32,7 @@ class StateUpdate(nnx.Module):
         self.projections = Projections(config, cross_attention=True, rngs=rngs)
         self.cell = make_cell(config, rngs=rngs)
 
-    def __call__(self, state: States, tokens: KeysValues) -> tuple[States, KeysValues]:
+    def __call__(self, state: States, tokens: KeysValues) -> tuple[States, tuple[KeysValues, GateMeans]]:
         """One step.
 
         Args:
@@ -40,14 +40,16 @@ class StateUpdate(nnx.Module):
             tokens: keys and values (B, K, N, H) of the previous block and this one; no masks.
 
         Returns:
-            The states after the block, and the keys and values (B, S, N, H) of the states before it, for the tokens.
+            The states after the block; the keys and values (B, S, N, H) of the states before it, for the tokens, and
+            the means of the gates.
         """
         own = self.projections(state, positions=self.position_embeddings[...])
         assert own.cross_queries is not None
         from_states = attend(own.queries, own.read, self.projections.attention_scale[...])
         from_tokens = attend(own.cross_queries, tokens, self.projections.cross_attention_scale[...])
         attended = jnp.concatenate([from_states, from_tokens], axis=-2)
-        return self.cell(state, attended.reshape(*state.shape[:2], -1)), own.read
+        state, gates = self.cell(state, attended.reshape(*state.shape[:2], -1))
+        return state, (own.read, gates)
 
     def readable(self, state: States) -> KeysValues:
         """Keys and values (B, S, N, H) of the states, for tokens of other layers (block feedback)."""
@@ -66,18 +68,21 @@ class RecurrentLayer(nnx.Module):
         self.tokens = TransformerLayer(config, cross_attention=True, rngs=rngs)
         self.states = StateUpdate(config, rngs=rngs)
 
-    def __call__(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Activations, LayerState]:
+    def __call__(
+        self, x: Activations, state: LayerState, dropout_key: Key | None
+    ) -> tuple[Activations, LayerState, GateMeans]:
         """Runs a segment: a scan over blocks for the states, everything else for all blocks at once.
 
-        Args and returns are those of `TransformerLayer`.
+        Args and returns are those of `TransformerLayer`, and the means of the gates over the segment's blocks.
         """
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected = self.tokens.projections(x, dropout_key=project_key)
         visible = self.tokens.visible(projected, state)
         assert state.recurrent is not None
-        recurrent, states = jax.lax.scan(self.states, state.recurrent, _swap_block_axis(visible))
+        recurrent, (states, gates) = jax.lax.scan(self.states, state.recurrent, _swap_block_axis(visible))
         x = self.tokens.attend(x, projected, visible, _swap_block_axis(states), attend_key)
-        return x, dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
+        state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
+        return x, state, jax.tree.map(jnp.mean, gates)
 
 
 def _swap_block_axis(read: KeysValues) -> KeysValues:

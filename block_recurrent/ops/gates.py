@@ -1,25 +1,30 @@
 """How a state vector takes in its candidate (paper, section 3.2)."""
 
+from typing import NamedTuple
+
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def fixed_gate(
-    state: Float[Array, "B S D"], candidate: Float[Array, "B S D"], bias: Float[Array, "D"]
-) -> Float[Array, "B S D"]:
-    """A learned, constant convex combination per channel: an exponential moving average of the candidates."""
-    keep = jnp.broadcast_to(jax.nn.sigmoid(bias), state.shape)
-    return keep * state + (1 - keep) * candidate
+class Gates(NamedTuple):
+    """What stays of a state vector and what comes in of its candidate, between 0 and 1 per channel."""
+
+    forget: Float[Array, "..."]
+    admit: Float[Array, "..."]
 
 
-def lstm_gate(
-    state: Float[Array, "B S D"],
-    candidate: Float[Array, "B S D"],
-    forget_logits: Float[Array, "B S D"],
-    input_logits: Float[Array, "B S D"],
-) -> Float[Array, "B S D"]:
+def fixed_gates(bias: Float[Array, "D"]) -> Gates:
+    """A learned constant per channel; what does not stay comes in: an exponential moving average of the candidates."""
+    forget = jax.nn.sigmoid(bias)
+    return Gates(forget, 1 - forget)
+
+
+def lstm_gates(forget_logits: Float[Array, "B S D"], admit_logits: Float[Array, "B S D"]) -> Gates:
     """Forget and input gates, offset by +1 and -1 so that an untrained gate rather remembers than overwrites."""
-    forget = jax.nn.sigmoid(forget_logits + 1)
-    admit = jax.nn.sigmoid(input_logits - 1)
-    return forget * state + admit * candidate
+    return Gates(jax.nn.sigmoid(forget_logits + 1), jax.nn.sigmoid(admit_logits - 1))
+
+
+def mix(state: Float[Array, "B S D"], candidate: Float[Array, "B S D"], gates: Gates) -> Float[Array, "B S D"]:
+    """The next state, in the state's dtype; gates per channel or per channel of each state vector."""
+    forget, admit = (gate if gate.ndim == state.ndim else gate[None, None] for gate in gates)
+    return (forget * state + admit * candidate).astype(state.dtype)

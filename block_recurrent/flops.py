@@ -1,0 +1,63 @@
+"""Floating-point operations, counted analytically: two for each multiplication of a matrix product, nothing else.
+
+Attention counts the keys that a query may see (W of the 2 W that a block computes): the figure is the model's, not the
+implementation's. A training step takes three times the forward pass; what is computed again is not counted.
+"""
+
+from block_recurrent.config import ModelConfig
+
+# Published peaks of one device in bfloat16, by jax's name of its kind (cloud.google.com/tpu/docs).
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 2307e12,
+}
+TRAINING_FACTOR = 3
+
+
+def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
+    """Operations of the forward pass for one token, by part of the model.
+
+    Args:
+        config: the model.
+        segment_length: tokens of a segment; it matters only without a window.
+    """
+    crossing = config.num_layers if config.feedback else len(config.recurrent_indices)
+    heads = config.num_heads * config.head_dim
+    visible = (segment_length - 1) / 2 if config.window_length is None else config.window_length
+    plain = config.num_layers - crossing
+    flops = {
+        "token projections": 2 * config.embed_dim * heads * (plain * 4 + crossing * 6),
+        "token self-attention": config.num_layers * 4 * visible * heads,
+        "tokens reading states": crossing * 4 * config.num_states * heads,
+        "token feed-forward": config.num_layers * 4 * config.embed_dim * config.mlp_dim,
+        "logits": 2 * config.embed_dim * config.vocab_size,
+    }
+    if config.recurrent_indices:
+        assert config.window_length is not None
+        per_token = len(config.recurrent_indices) * config.num_states / config.window_length
+        flops["state projections"] = per_token * 8 * config.embed_dim * heads
+        flops["state attention"] = per_token * 4 * heads * (config.num_states + 2 * config.window_length)
+        flops["state cell"] = per_token * _cell_flops(config)
+    return {part: float(count) for part, count in flops.items()}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Operations per second of one device, in bfloat16; None for a kind that is not known."""
+    return _PEAKS.get(device_kind)
+
+
+def _cell_flops(config: ModelConfig) -> float:
+    """Of one state vector: every gated update has a candidate and, with the lstm gate, two gates as large."""
+    gated = 3 if config.gate == "lstm" else 1
+    attended = 2 * config.num_heads * config.head_dim
+    attention = gated * 2 * attended * config.embed_dim
+    feed_forward = gated * 2 * config.mlp_dim * config.embed_dim
+    return {
+        "skip": attention,
+        "single": 2 * attended * config.mlp_dim + feed_forward,
+        "dual": attention + 2 * config.embed_dim * config.mlp_dim + feed_forward,
+    }[config.cell]

@@ -1,0 +1,41 @@
+"""Being asked to end: SIGTERM from a scheduler, Ctrl-C from a person."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Preemption:
+    """Notices SIGTERM and SIGINT while its context is open, so that the loop can save and end in good order.
+
+    A second signal of the same kind acts as if nobody listened. With several processes jax's coordination service
+    listens for SIGTERM, and all processes agree on the moment.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+        self._sync_points = 0
+
+    def requested(self) -> bool:
+        """Whether to end now. With several processes all have to ask equally often."""
+        if jax.process_count() == 1:
+            return self._asked
+        self._sync_points += 1
+        return multihost_utils.reached_preemption_sync_point(self._sync_points)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(number, self._previous[number])
+
+    def __enter__(self) -> "Preemption":
+        if jax.process_count() == 1:
+            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
