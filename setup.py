@@ -15,6 +15,7 @@ CORE = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "rich>=15.0",
+    "safetensors>=0.8",
     "sentencepiece>=0.2.3",
     "tensorboardX>=2.6.5",
     "tensorstore>=0.1.86",

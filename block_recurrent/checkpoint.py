@@ -14,7 +14,7 @@ from block_recurrent.distributed import all_true, barrier, is_primary
 from block_recurrent.errors import InputError
 from block_recurrent.train_step import TrainState
 
-_FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"  # the folder in a workdir
 _DAMAGED = "damaged_checkpoints"
 
 
@@ -45,7 +45,7 @@ class Checkpoints:
     def __init__(
         self, workdir: epath.Path, *, keep: int | None = None, report: Callable[[str], None] = lambda message: None
     ):
-        self._folder = workdir / _FOLDER
+        self._folder = workdir / CHECKPOINTS
         self._damaged = workdir / _DAMAGED
         self._keep = keep
         self._report = report

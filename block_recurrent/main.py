@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from block_recurrent.commands import data, evaluate, generate, parity, train
+from block_recurrent.commands import data, describe, evaluate, export, generate, parity, train
 from block_recurrent.errors import EXIT_CODES
 
 app = typer.Typer(
@@ -22,9 +22,11 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(data.inspect)
 app.command()(data.verify)
 app.command("train-vocab")(data.train_vocab)
+app.command()(describe.describe)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(generate.generate)
+app.command()(export.export)
 app.command("check-parity")(parity.check_parity)
 
 

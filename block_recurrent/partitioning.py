@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from block_recurrent.config import MeshConfig
 from block_recurrent.errors import InputError
@@ -47,23 +47,31 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         InputError: the sizes do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices))
+    used = devices[: math.prod(shape.values())]
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3, devices=used)
+
+
+def mesh_shape(config: MeshConfig, num_devices: int) -> dict[str, int]:
+    """Sizes of the axes for so many devices.
+
+    Raises:
+        InputError: they do not fit.
+    """
     inner = config.fsdp * config.tensor
-    data = len(devices) // inner if config.data is None else config.data
+    data = num_devices // inner if config.data is None else config.data
     count = data * inner
     # All processes have to take part; a single one may leave devices idle when it says so.
-    fits = count == len(devices) or (config.data is not None and count < len(devices) and jax.process_count() == 1)
-    if not count or not fits:
+    idle = config.data is not None and count < num_devices and jax.process_count() == 1
+    if not count or (count != num_devices and not idle):
         raise InputError(
             f"MeshConfig: data = {config.data}, fsdp = {config.fsdp}, tensor = {config.tensor}: must multiply to the "
-            f"{len(devices)} device(s) that are there (data = None takes what the others leave)"
+            f"{num_devices} device(s) that are there (data = None takes what the others leave)"
         )
-    shape = (data, config.fsdp, config.tensor)
-    if jax.process_count() == 1 and devices[0].platform == "cpu":
-        return Mesh(np.asarray(devices[:count]).reshape(shape), _AXES, axis_types=(AxisType.Auto,) * 3)
-    return jax.make_mesh(shape, _AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
+    return dict(zip(_AXES, (data, config.fsdp, config.tensor), strict=True))
 
 
-def check_rows(mesh: Mesh, batch_size: int, accumulate_steps: int = 1) -> None:
+def check_rows(mesh: Mesh | AbstractMesh, batch_size: int, accumulate_steps: int = 1) -> None:
     """Refuses a batch that cannot be divided.
 
     Raises:
@@ -78,12 +86,12 @@ def check_rows(mesh: Mesh, batch_size: int, accumulate_steps: int = 1) -> None:
         )
 
 
-def row_shards(mesh: Mesh) -> int:
+def row_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts the rows of a batch are divided."""
     return math.prod(mesh.shape[axis] for axis in _ROWS)
 
 
-def shardings(mesh: Mesh, tree: Any) -> Any:
+def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """A `NamedSharding` for each leaf, by the rules; a dimension that an axis does not divide stays whole.
 
     Args:
@@ -132,13 +140,13 @@ def place_rows(mesh: Mesh, batch: Any, batch_size: int) -> Any:
     return jax.tree_util.tree_map_with_path(place, batch)
 
 
-def _spec(mesh: Mesh, path: str, shape: tuple[int, ...]) -> PartitionSpec:
+def _spec(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...]) -> PartitionSpec:
     for expression, axes in _RULES:
         if re.search(expression, path) and len(axes) in (len(shape), 0):
             return PartitionSpec(*(_if_divides(mesh, axis, size) for axis, size in zip(axes, shape, strict=False)))
     raise AssertionError("the last rule fits every leaf")
 
 
-def _if_divides(mesh: Mesh, axes: Any, size: int) -> Any:
+def _if_divides(mesh: Mesh | AbstractMesh, axes: Any, size: int) -> Any:
     parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
     return axes if parts > 1 and size % parts == 0 else None

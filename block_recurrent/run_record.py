@@ -23,12 +23,13 @@ _PARTS = {
 }
 # A run may be continued with other values of these; everything else decides what its steps compute.
 _FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"seed"}
-_FREE = {f"config.train.{name}" for name in _FREE_TRAIN_FIELDS} | {
+_FREE = {
+    *(f"config.train.{name}" for name in _FREE_TRAIN_FIELDS),
+    *(f"config.mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
     "config.data.store",
     "config.data.eval_split",
     "config.model.remat",
     "config.model.scan_layers",
-    *(f"config.mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
 }
 
 

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 from etils import epath
 
-from block_recurrent.checkpoint import Checkpoints
+from block_recurrent.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.config import RunConfig
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
 from block_recurrent.generate import Sampling, generate
@@ -33,14 +34,24 @@ class SavedRun:
 
     @classmethod
     def load(cls, workdir: epath.Path) -> "SavedRun":
-        """Reads a workdir.
+        """Reads a workdir, on one device.
+
+        Args:
+            workdir: the run's folder, or `checkpoints/STEP` in it for one that is not the newest.
 
         Raises:
-            InputError: there is no run, or it has no checkpoint.
+            InputError: there is no run, or it has no such checkpoint.
         """
+        step = None
+        if workdir.parent.name == CHECKPOINTS and workdir.name.isdigit():
+            workdir, step = workdir.parent.parent, int(workdir.name)
         config, data = read_run(workdir)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_train_state(config)
+        )
         with Checkpoints(workdir) as checkpoints:
-            restored = checkpoints.restore(abstract_train_state(config))
+            restored = checkpoints.restore(like, step)
         return cls(config, data, restored.step, restored.state.params)
 
     @property

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
-from block_recurrent.checkpoint import Checkpoints, Restored
+from block_recurrent.checkpoint import CHECKPOINTS, Checkpoints, Restored
 from block_recurrent.config import RunConfig
 from block_recurrent.data.prefetch import Prefetcher
 from block_recurrent.data.split import open_split
@@ -21,6 +20,7 @@ from block_recurrent.data.training_data import TrainingData, open_training
 from block_recurrent.distributed import agree, barrier, is_primary
 from block_recurrent.errors import PreemptedError
 from block_recurrent.evaluate import evaluate, to_device
+from block_recurrent.initial_params import load_initial_params
 from block_recurrent.metrics import MetricsWriter, read_metrics
 from block_recurrent.model import count_params
 from block_recurrent.optimizer import make_optimizer
@@ -54,7 +54,7 @@ def train(
     console: Console,
     *,
     config_gin: str = "",
-    initial_params: Callable[[], Params] | None = None,
+    init_from: epath.Path | None = None,
     profile: range = range(0),
 ) -> TrainResult:
     """Trains from wherever the workdir stands to the end of the run.
@@ -67,7 +67,7 @@ def train(
         workdir: the run's folder, the same for all processes; made if it is not there.
         console: where progress is shown, by the primary process alone.
         config_gin: the experiment as gin sees it, written beside the checkpoints as `config.gin`.
-        initial_params: gives the parameters that a new run begins with; None draws them.
+        init_from: where a new run's parameters come from (see `initial_params`); None draws them.
         profile: steps of which a trace is taken, into `profile/`.
 
     Raises:
@@ -82,17 +82,20 @@ def train(
     training = open_training(run.data, vocab_size=run.model.vocab_size)
     vocabulary = training.stores[0].vocabulary.fingerprint
     held_out = open_split(run.data, run.data.eval_split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
-    record = make_record(run, training.facts)
+    record = make_record(run, training.facts) | {"init_from": None if init_from is None else str(init_from)}
     check_record(workdir, record)
+    params = None
+    if init_from is not None and not (workdir / CHECKPOINTS).exists():
+        params = load_initial_params(init_from, run.model, vocabulary=vocabulary)
     barrier(f"every process to have checked {workdir}")
     if not is_primary():
         loop = _Loop(run, workdir, Console(quiet=True), mesh, training, held_out, profile)
-        return loop.run(initial_params)
+        return loop.run(params)
     workdir.mkdir(parents=True, exist_ok=True)
     with hold_workdir(workdir):
         write_record(workdir, record)
         (workdir / "config.gin").write_text(config_gin)
-        return _Loop(run, workdir, console, mesh, training, held_out, profile).run(initial_params)
+        return _Loop(run, workdir, console, mesh, training, held_out, profile).run(params)
 
 
 class _EndEvaluationError(Exception):
@@ -119,13 +122,13 @@ class _Loop:
         self._shardings = shardings(mesh, self._abstract)
         self._preemption = Preemption()
 
-    def run(self, initial_params: Callable[[], Params] | None) -> TrainResult:
+    def run(self, params: Params | None) -> TrainResult:
         """Restores or begins, trains, and waits until everything is written."""
         settings = self._config.train
         keep = settings.keep_checkpoints
         with Checkpoints(self._workdir, keep=keep, report=self._say) as checkpoints, self._preemption:
             self._checkpoints = checkpoints
-            state, first, pending = self._begin(checkpoints.restore_newest(self._like()), initial_params)
+            state, first, pending = self._begin(checkpoints.restore_newest(self._like()), params)
             self._announce(first)
             with (
                 Progress("train", settings.num_steps, done=first, console=self._console) as self._progress,
@@ -157,16 +160,13 @@ class _Loop:
             self._shardings,
         )
 
-    def _begin(
-        self, restored: Restored | None, initial_params: Callable[[], Params] | None
-    ) -> tuple[TrainState, int, Any]:
+    def _begin(self, restored: Restored | None, params: Params | None) -> tuple[TrainState, int, Any]:
         if restored is not None:
             return restored.state, restored.step, restored.log
         run = self._config
         initialise = functools.partial(
             init_train_state, run.model, self._optimizer, seed=run.train.seed, batch_size=run.data.batch_size
         )
-        params = None if initial_params is None else initial_params()
         return jax.jit(initialise, out_shardings=self._shardings)(params=params), 0, None
 
     def _train(self, state: TrainState, first: int) -> None:

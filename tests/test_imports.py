@@ -36,12 +36,15 @@ LAYERS = {
     "evaluate": {"data", "model", "partitioning", "train_step", "config", "typing"},
     "generate": {"model", "state", "config", "typing", "errors"},
     "saved_run": {"checkpoint", "config", "data", "generate", "run_record", "train_step", "typing"},
+    "describe": {"config", "flops", "model", "partitioning", "train_step"},
+    "export": {"config", "errors", "model", "saved_run", "typing"},
+    "initial_params": {"config", "errors", "export", "interop", "saved_run", "typing"},
     "console": {"data", "generate", "saved_run", "train"},
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
-        "checkpoint", "config", "data", "distributed", "errors", "evaluate", "metrics", "model", "optimizer",
-        "partitioning", "preemption", "progress", "run_record", "train_log", "train_step", "typing", "watchdog",
-        "workdir_lock",
+        "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",
+        "optimizer", "partitioning", "preemption", "progress", "run_record", "train_log", "train_step", "typing",
+        "watchdog", "workdir_lock",
     },
 }  # fmt: skip
 _TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")

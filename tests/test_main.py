@@ -62,6 +62,7 @@ def experiment(tmp_path, store_folder):
         HEADER + f"config.DataConfig.store = '{store_folder}'\n"
         "config.DataConfig.segment_length = 16\n"
         "config.DataConfig.batch_size = 2\n"
+        "config.MeshConfig.data = 1\n"
         "config.TrainConfig.num_steps = 4\n"
         "config.TrainConfig.log_every = 1\n"
         "config.TrainConfig.sample_tokens = 5\n"
@@ -71,7 +72,19 @@ def experiment(tmp_path, store_folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["prepare", "inspect", "verify", "train-vocab", "train", "evaluate", "generate", "check-parity"]
+    "name",
+    [
+        "prepare",
+        "inspect",
+        "verify",
+        "train-vocab",
+        "describe",
+        "train",
+        "evaluate",
+        "generate",
+        "export",
+        "check-parity",
+    ],
 )
 def test_every_command_explains_itself(command, name):
     code, out, _ = command(name, "--help")

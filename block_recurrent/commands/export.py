@@ -1,0 +1,26 @@
+"""`export`."""
+
+from typing import Annotated
+
+import typer
+
+from block_recurrent.commands.options import CONSOLE, Workdir, absolute
+
+
+def export(
+    workdir: Workdir,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder to write, local or gs://.")],
+) -> None:
+    """Write a run's parameters as safetensors, with the configuration and the vocabulary's fingerprint as JSON.
+
+    Name WORKDIR/checkpoints/STEP to export another checkpoint than the newest.
+
+    Example: python -m block_recurrent export --workdir runs/quickstart --out exported
+    """
+    from block_recurrent import console
+    from block_recurrent.export import CONFIG_FILE, PARAMS_FILE, export_params
+    from block_recurrent.saved_run import SavedRun
+
+    saved = SavedRun.load(absolute(workdir))
+    export_params(saved, absolute(out))
+    console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE} and {CONFIG_FILE} written to {out}")
