@@ -81,7 +81,7 @@ def evaluate(
 
     Args:
         config: the model.
-        params: its parameters, on the mesh's devices.
+        params: its parameters.
         store: the split.
         mesh: the devices to use; all processes have to call together.
         batch_size: documents read side by side, at least; it grows to what the mesh divides.
@@ -94,6 +94,7 @@ def evaluate(
     num_steps = schedule.num_steps if max_steps is None else min(max_steps, schedule.num_steps)
     reader = BatchReader(store, schedule, segment_length=segment_length, rows=local_rows(mesh, batch_size))
     nats, tokens = np.zeros(len(store.lengths)), np.zeros(len(store.lengths), np.int64)
+    params = jax.device_put(params, shardings(mesh, params))  # free where they lie so already
     initialise, step_on = _compiled(config, mesh, batch_size)
     state = initialise(params)
     previous: tuple[np.ndarray, Any] | None = None
