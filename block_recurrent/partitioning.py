@@ -105,6 +105,11 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Arrays whose first axis are the rows of a batch."""
+    return NamedSharding(mesh, PartitionSpec(_ROWS))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

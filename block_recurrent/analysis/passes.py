@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from block_recurrent.analysis.scoring import Method, Placement, Scored, score, to_host
 from block_recurrent.analysis.token_nats import TokenNats, scored_starts
 from block_recurrent.data.batches import BatchReader
 from block_recurrent.data.schedule import EvaluationSchedule
 from block_recurrent.data.store import TokenStore
 from block_recurrent.errors import InputError
-from block_recurrent.evaluate import Method, Placement, Scored, score, to_host
 from block_recurrent.typing import Params
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -157,7 +157,7 @@ class _SavedPass:
     def save(self, values: np.memmap, step: int, memory: Any) -> None:
         """Losses first, then, in one move, the step that says that they are there."""
         values.flush()
-        leaves = {
+        leaves: dict[str, Any] = {
             f"leaf_{i}": np.frombuffer(to_host(leaf).tobytes(), np.uint8)
             for i, leaf in enumerate(jax.tree.leaves(memory))
         }

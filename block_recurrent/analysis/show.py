@@ -1,0 +1,85 @@
+"""What `evaluate` and `compare` print."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from block_recurrent.analysis.records import DataSet, Estimate, Subject
+from block_recurrent.analysis.results import Ablations, Bin, Curve, OfficialScores, Scores
+from block_recurrent.console import line, table
+
+
+def show_scores(console: Console, scores: Scores) -> None:
+    """The numbers of a split with their intervals."""
+    level = f"{scores.bootstrap.level:.0%} interval"
+    rows = [
+        ("bits per token", *_cells(scores.bits_per_token)),
+        ("bits per byte", *_cells(scores.bits_per_byte)),
+        ("bits per character", *_cells(scores.bits_per_character)),
+        ("perplexity per token", *_cells(scores.token_perplexity)),
+        (f"perplexity per word ({scores.words_source} count)", *_cells(scores.word_perplexity)),
+    ]
+    table(console, ("metric", "value", level), rows, f"{_title(scores.subject, scores.data)}, whole split")
+    line(
+        console,
+        f"{scores.nats:,.1f} nats; {scores.documents:,} documents; scored {scores.tokens:,} tokens, "
+        f"{scores.bytes:,} bytes, {scores.characters:,.0f} characters; {scores.words:,} words",
+    )
+
+
+def show_official(console: Console, scores: OfficialScores) -> None:
+    """The official code's numbers, labelled."""
+    line(
+        console,
+        f"as the official code evaluates, not exact ({scores.rows} rows x {scores.segments} segments of "
+        f"{scores.segment_length}, last target of a segment and id 0 left out; {scores.passes:.2f} passes): "
+        f"{scores.bits_per_token:.4f} bits per token, perplexity {scores.token_perplexity:.3f} per token, "
+        f"{scores.tokens:,} tokens",
+    )
+
+
+def show_ablations(console: Console, study: Ablations) -> None:
+    """What each way to tamper with the states costs, and the summary."""
+    rows = [
+        (item.name, f"{item.bits_per_byte.value:.4f}", *_cells(item.cost, sign="+"), item.meaning)
+        for item in study.ablations
+    ]
+    table(console, ("states", "bits per byte", "cost", f"{study.bootstrap.level:.0%} interval", ""), rows)
+    for name, reason in study.skipped.items():
+        line(console, f"{name}: left out, {reason}")
+    warning = "warning: " if study.contribution.verdict == "nothing" else ""
+    line(console, warning + study.contribution.text)
+
+
+def show_curve(console: Console, curve: Curve) -> None:
+    """A line for each checkpoint."""
+    rows = [
+        (
+            f"{point.step:,}",
+            *_cells(point.bits_per_byte),
+            f"{point.bits_per_token.value:.4f}",
+            f"{point.token_perplexity.value:.3f}",
+            f"{point.word_perplexity.value:,.3f}",
+        )
+        for point in curve.points
+    ]
+    columns = ("step", "bits per byte", "interval", "bits per token", "perplexity per token", "perplexity per word")
+    table(console, columns, rows, f"{curve.subject.name} on {curve.data.label}, whole split {curve.data.split}")
+
+
+def show_bins(console: Console, title: str, unit: str, bins: Sequence[Bin]) -> None:
+    """Loss by position or distance."""
+    rows = [
+        (f"{b.low:,} to {b.high - 1:,}", *_cells(b.bits_per_token), f"{b.tokens:,}", f"{b.documents:,}") for b in bins
+    ]
+    table(console, (unit, "bits per token", "interval", "tokens", "documents"), rows, title)
+
+
+def _title(subject: Subject, data: DataSet) -> str:
+    step = "" if subject.step is None else f", step {subject.step:,}"
+    return f"{subject.name}{step} on {data.label}, {data.split}"
+
+
+def _cells(estimate: Estimate, sign: str = "") -> tuple[str, str]:
+    interval = "-" if estimate.low is None else f"{estimate.low:{sign},.4f} to {estimate.high:{sign},.4f}"
+    return f"{estimate.value:{sign},.4f}", interval
