@@ -40,6 +40,10 @@ LAYERS = {
     "export": {"config", "errors", "model", "saved_run", "typing"},
     "initial_params": {"config", "errors", "export", "interop", "saved_run", "typing"},
     "console": {"data", "generate", "saved_run", "train"},
+    "analysis": {
+        "checkpoint", "config", "console", "data", "errors", "layers", "loss", "model", "ops", "partitioning",
+        "run_record", "saved_run", "state", "train_step", "typing",
+    },
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
         "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",
@@ -48,7 +52,9 @@ LAYERS = {
     },
 }  # fmt: skip
 _TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")
-HOMES = {"gin": "gin_files.py"} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
+HOMES = {"gin": "gin_files.py", "pyarrow": "analysis/tables.py", "msgspec": "analysis/records.py"} | dict.fromkeys(
+    _TENSORFLOW, "data/tasks.py"
+)
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -114,9 +114,9 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     code, out, _ = command("evaluate", "--workdir", workdir, "--split", "test")
     assert code == 0
     assert "bits per byte" in out
-    scores = json.loads((workdir / "evaluation_test.json").read_text())
-    assert scores["complete"]
-    assert scores["step"] == 4
+    scores = json.loads((workdir / "evaluation" / "store" / "test" / "step_4" / "scores.json").read_text())
+    assert scores["subject"]["step"] == 4
+    assert scores["data"]["split"] == "test"
 
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("3 times 4 is")

@@ -153,8 +153,8 @@ class Contribution:
     """What carrying recurrent states is worth: the cheapest of the ablations that take the memory away, less `carried`.
 
     Attributes:
-        verdict: `contributes`; `nothing` where it is 0.00 with two decimals, or its interval holds 0; `no recurrence` for a model with
-            caches alone; `unknown` where a single document allows no interval.
+        verdict: `contributes`; `nothing` where it is 0.00 with two decimals or its interval holds 0; `no recurrence`
+            for a model with caches alone; `unknown` where a single document allows no interval.
         against: that ablation: `initial`, `shuffled` or `window_only`; None without recurrence.
         bits_per_byte: the difference; None without recurrence.
         bits_per_token: likewise.
