@@ -52,9 +52,11 @@ LAYERS = {
     },
 }  # fmt: skip
 _TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")
-HOMES = {"gin": "gin_files.py", "pyarrow": "analysis/tables.py", "msgspec": "analysis/records.py"} | dict.fromkeys(
-    _TENSORFLOW, "data/tasks.py"
-)
+HOMES = {
+    "gin": "gin_files.py",
+    "pyarrow": "analysis/tables.py",
+    "msgspec": "analysis/records.py",
+} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
