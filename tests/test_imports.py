@@ -41,7 +41,7 @@ LAYERS = {
     "initial_params": {"config", "errors", "export", "interop", "saved_run", "typing"},
     "console": {"data", "generate", "saved_run", "train"},
     "analysis": {
-        "checkpoint", "config", "console", "data", "errors", "layers", "loss", "model", "ops", "partitioning",
+        "checkpoint", "config", "console", "data", "errors", "export", "layers", "loss", "model", "ops", "partitioning",
         "run_record", "saved_run", "state", "train_step", "typing",
     },
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},

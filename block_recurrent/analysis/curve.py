@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from block_recurrent.analysis.candidate import checkpoint_steps, load_candidate
+from block_recurrent.analysis.candidate import checkpoint_paths, load_candidate
 from block_recurrent.analysis.evaluation import Evaluation, Report, split_folder
 from block_recurrent.analysis.records import read, write
 from block_recurrent.analysis.results import Curve, CurvePoint, Scores
@@ -34,10 +34,11 @@ def evaluate_checkpoints(
     points: list[CurvePoint] = []
     header: dict[str, Any] = {}
     folder = workdir
-    for step in checkpoint_steps(workdir):
-        candidate = load_candidate(workdir, step)
+    for path in checkpoint_paths(workdir):
+        candidate = load_candidate(path)
+        assert candidate.data is not None  # a run tells
         replaced = dataclasses.replace(candidate.data, **data)
-        folder = split_folder(candidate, replaced, split)
+        folder, step = split_folder(candidate, replaced, split), int(path.name)
 
         def named(name: str, done: int, total: int, step: int = step) -> None:
             report(f"step {step}: {name}", done, total)

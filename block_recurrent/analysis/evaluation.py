@@ -57,12 +57,13 @@ class Evaluation:
         if not (self.store.lengths > 1).any():
             raise InputError(f"{self.store.path}: no document has the two tokens that one prediction needs")
         self.shape = Shape(batch_size=data.batch_size, segment_length=data.segment_length)
-        for length in (data.segment_length, candidate.data.segment_length):
-            if model.window_length and length % model.window_length:
-                raise InputError(
-                    f"DataConfig.segment_length = {length}: must be a multiple of the model's window, "
-                    f"ModelConfig.window_length = {model.window_length}"
-                )
+        # Of the segments that the model was trained on, whatever the shape of these batches.
+        self._segment = (candidate.data or data).segment_length
+        if model.window_length and data.segment_length % model.window_length:
+            raise InputError(
+                f"DataConfig.segment_length = {data.segment_length}: must be a multiple of the model's window, "
+                f"ModelConfig.window_length = {model.window_length}"
+            )
         self.folder = folder or split_folder(candidate, data, split) / f"step_{candidate.subject.step}"
         self.bootstrap = describe.describe_bootstrap(config)
         self._placement, self._report = Placement(), report
@@ -139,7 +140,7 @@ class Evaluation:
 
     def write_ablations(self, nats: TokenNats) -> Ablations:
         """Runs the ablations, and writes `ablations.json` and `ablations.parquet`."""
-        model, segment = self.candidate.config, self.candidate.data.segment_length
+        model, segment = self.candidate.config, self._segment
         planned, skipped = ablations.plan(
             model,
             self.store,

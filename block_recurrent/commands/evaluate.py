@@ -1,7 +1,7 @@
 """`evaluate` and `compare`."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from block_recurrent import gin_files
 from block_recurrent.commands.options import CONSOLE, GinFiles, GinParams, absolute
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
+
+if TYPE_CHECKING:
+    from block_recurrent.analysis.candidate import Candidate
 
 Split = Annotated[str, typer.Option("--split", help="Which split of the prepared store.")]
 
@@ -19,7 +22,9 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", metavar="DIR", help="One checkpoint instead: RUN/checkpoints/STEP."),
+        typer.Option(
+            "--checkpoint", metavar="DIR", help="Another checkpoint, RUN/checkpoints/STEP, or what `export` wrote."
+        ),
     ] = None,
     split: Split = "validation",
     gin_file: GinFiles = None,
@@ -69,7 +74,7 @@ def evaluate(
     with Stages(f"evaluate {split}", CONSOLE) as stages:
         evaluation = Evaluation(
             candidate,
-            dataclasses.replace(candidate.data, **bindings),
+            _data(candidate, bindings),
             split,
             settings,
             folder=None if out is None else absolute(out),
@@ -90,6 +95,13 @@ def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[
     """The studies' settings, and what the files bind of the data."""
     gin_files.parse(gin_file, gin_param)
     return gin_files.configured(EvaluationConfig), gin_files.bindings(DataConfig)
+
+
+def _data(candidate: "Candidate", bindings: dict[str, Any]) -> DataConfig:
+    """What to read: the run's own data, with what the files bind replaced; of an export, what the files bind."""
+    if candidate.data is None:
+        return gin_files.configured(DataConfig)
+    return dataclasses.replace(candidate.data, **bindings)
 
 
 def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any]) -> None:
