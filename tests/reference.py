@@ -10,7 +10,7 @@ import numpy as np
 
 from block_recurrent.config import ModelConfig
 
-# Told a block's number and the layers' recurrent states (None in ordinary layers); returns what the block finds instead.
+# Told a block's number and the layers' recurrent states (None in ordinary layers); returns what the block finds.
 Tamper = Callable[[int, list[Any]], list[Any]]
 
 
