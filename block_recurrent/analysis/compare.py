@@ -10,7 +10,15 @@ from etils import epath
 from block_recurrent.analysis import tables
 from block_recurrent.analysis.bootstrap import ratio_estimate, sign_flip_p_value
 from block_recurrent.analysis.records import Bootstrap, Subject, write
-from block_recurrent.analysis.results import Comparison, Difference, ImprovedWord, PassageToken, WordGroup, WordStudy
+from block_recurrent.analysis.results import (
+    Comparison,
+    Difference,
+    ImprovedWord,
+    PassageToken,
+    Reach,
+    WordGroup,
+    WordStudy,
+)
 from block_recurrent.analysis.scores import LN2, ScoredText, bits, bits_per, by_position, scored_text
 from block_recurrent.analysis.token_nats import TokenNats
 from block_recurrent.analysis.words import NameRule, Word, find_words, rule_for, word_sums
@@ -18,7 +26,8 @@ from block_recurrent.config import EvaluationConfig
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
 
-_KINDS = [(reach, name) for reach in ("never", "inside", "beyond") for name in (True, False)]
+_REACHES: tuple[Reach, ...] = ("never", "inside", "beyond")
+_KINDS = [(reach, name) for reach in _REACHES for name in (True, False)]
 
 
 class Pair:

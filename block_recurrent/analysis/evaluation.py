@@ -123,6 +123,17 @@ class Evaluation:
         if tables.read_tokens(self.folder, self.store, self.identity) is None:
             tables.write_tokens(self.folder, self.store, nats, self.identity)
 
+    def read_tokens(self) -> TokenNats:
+        """What `write_tokens` has written.
+
+        Raises:
+            InputError: it is gone.
+        """
+        nats = tables.read_tokens(self.folder, self.store, self.identity)
+        if nats is None:
+            raise InputError(f"{self.folder}: tokens.parquet has been removed or changed meanwhile; run this again")
+        return nats
+
     def write_official(self) -> OfficialScores:
         """Evaluates as the official code does, and writes `official.json`."""
         numbers = score_as_official_code(

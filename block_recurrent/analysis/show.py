@@ -1,11 +1,16 @@
 """What `evaluate` and `compare` print."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from block_recurrent.analysis.records import DataSet, Estimate, Subject
-from block_recurrent.analysis.results import Ablations, Bin, Curve, OfficialScores, Scores
+from block_recurrent.analysis.results import (
+    Ablations,
+    Comparison,
+    Curve,
+    Difference,
+    OfficialScores,
+    Scores,
+)
 from block_recurrent.console import line, table
 
 
@@ -67,12 +72,53 @@ def show_curve(console: Console, curve: Curve) -> None:
     table(console, columns, rows, f"{curve.subject.name} on {curve.data.label}, whole split {curve.data.split}")
 
 
-def show_bins(console: Console, title: str, unit: str, bins: Sequence[Bin]) -> None:
-    """Loss by position or distance."""
-    rows = [
-        (f"{b.low:,} to {b.high - 1:,}", *_cells(b.bits_per_token), f"{b.tokens:,}", f"{b.documents:,}") for b in bins
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """Paired differences from the baseline, and the words that improve most."""
+    title = f"on {comparison.data.label}, whole split {comparison.data.split}: {comparison.tokens:,} scored tokens"
+    rows = [(comparison.baseline.name, f"{comparison.bits_per_byte.value:.4f}", "baseline", "", "", "")]
+    for item in comparison.differences:
+        better = f"{item.documents_better:,} of {comparison.documents:,}"
+        p_value = "-" if item.p_value is None else f"{item.p_value:.4f}"
+        own = f"{item.bits_per_byte.value:.4f}"
+        rows.append((item.subject.name, own, *_cells(item.improvement_per_byte, sign="+"), p_value, better))
+    columns = ("model", "bits per byte", "saved", f"{comparison.bootstrap.level:.0%} interval", "p", "documents better")
+    table(console, columns, rows, title)
+    for item in comparison.differences:
+        _show_words(console, item)
+
+
+def _show_words(console: Console, difference: Difference) -> None:
+    study = difference.words
+    groups = [
+        (
+            {"never": "first time", "inside": "within the window", "beyond": "beyond the window"}[group.reach],
+            "names" if group.name else "other words",
+            f"{group.words:,}",
+            *_cells(group.improvement, sign="+"),
+        )
+        for group in study.groups
     ]
-    table(console, (unit, "bits per token", "interval", "tokens", "documents"), rows, title)
+    line(console, "")
+    columns = ("last occurred", "", "words", "bits saved a word", "interval")
+    table(console, columns, groups, f"{difference.subject.name}: what improves ({study.rule})")
+    shown = study.sampled
+    names, outside = sum(word.name for word in shown), sum(word.reach != "inside" for word in shown)
+    rows = [
+        (
+            word.text,
+            f"{word.baseline_bits:.1f} -> {word.bits:.1f}",
+            "-" if word.tokens_since is None else f"{word.tokens_since:,}",
+            word.reach,
+            "yes" if word.name else "no",
+            f"{word.document_name} @ {word.position:,}",
+        )
+        for word in shown
+    ]
+    title = (
+        f"most improved words of {len(study.sampled_documents)} documents drawn at random: {names} of {len(shown)} are "
+        f"names, {outside} of {len(shown)} did not occur within the window"
+    )
+    table(console, ("word", "bits", "tokens since", "reach", "name", "where"), rows, title)
 
 
 def _title(subject: Subject, data: DataSet) -> str:

@@ -15,7 +15,7 @@ from block_recurrent.analysis.results import Reach
 _WORD = re.compile(r"\w+")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What stands between a sentence and the word before it; a paragraph ends a sentence too.
-_SENTENCE_END = re.compile(r"[.!?:;\"'“”‘’(\[*_—-]\s*$|\n\s*\n\s*$|^\s*$")
+_SENTENCE_END = re.compile(r"[.!?:;\"'\u201c\u201d\u2018\u2019(\[*_—-]\s*$|\n\s*\n\s*$|^\s*$")
 _CODE_SOURCES = ("python_stdlib", "github")
 
 

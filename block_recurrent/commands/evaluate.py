@@ -1,6 +1,7 @@
 """`evaluate` and `compare`."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from block_recurrent.errors import InputError
 
 if TYPE_CHECKING:
     from block_recurrent.analysis.candidate import Candidate
+    from block_recurrent.analysis.evaluation import Report
 
 Split = Annotated[str, typer.Option("--split", help="Which split of the prepared store.")]
 
@@ -89,6 +91,62 @@ def evaluate(
             if ablations:
                 show.show_ablations(CONSOLE, evaluation.write_ablations(nats))
     line(CONSOLE, f"written to {evaluation.folder}")
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BASELINE MODEL...",
+            help="Runs' folders, RUN/checkpoints/STEP, or what `export` wrote; the first is compared with.",
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where the comparison goes.")],
+    split: Split = "validation",
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+) -> None:
+    """Compare models on the same tokens: paired differences, and the words that improve most, in context.
+
+    Every model is evaluated first, with its tokens' losses kept beside its scores, and not again the next time. The data
+    is the baseline's unless --gin_file or --gin_param bind DataConfig.
+
+    Example: python -m block_recurrent compare runs/xl runs/recurrent --split test --out comparisons/recurrent
+    """
+    from block_recurrent.analysis import show
+    from block_recurrent.analysis.candidate import load_candidate
+    from block_recurrent.analysis.compare import write_comparison
+    from block_recurrent.analysis.evaluation import Evaluation
+    from block_recurrent.console import line
+    from block_recurrent.progress import Stages
+
+    if len(models) < 2:
+        raise InputError("compare: needs a baseline and at least one other model")
+    settings, bindings = _settings(gin_file, gin_param)
+    candidates = [load_candidate(absolute(path)) for path in models]
+    data = _data(candidates[0], bindings)
+    evaluations = []
+    with Stages(f"evaluate {split}", CONSOLE) as stages:
+        for candidate in candidates:
+            own = candidate.data or data
+            shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
+            report = functools.partial(_named, stages.report, candidate.subject.name)
+            evaluations.append(Evaluation(candidate, shape, split, settings, report=report))
+        scored = []
+        for evaluation in evaluations:  # all are known to fit the data before the first begins
+            with evaluation.scored() as nats:
+                evaluation.write_scores(nats)
+                evaluation.write_tokens(nats)
+            scored.append((evaluation.candidate.subject, evaluation.read_tokens()))
+    first = evaluations[0]
+    header = {name: value for name, value in first.header.items() if name != "subject"}
+    comparison = write_comparison(header, first.store, scored, settings, absolute(out))
+    show.show_comparison(CONSOLE, comparison)
+    line(CONSOLE, f"written to {absolute(out)}")
+
+
+def _named(report: "Report", name: str, stage: str, done: int, total: int) -> None:
+    report(f"{name} {stage}", done, total)
 
 
 def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[EvaluationConfig, dict[str, Any]]:
