@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from etils import epath
@@ -26,8 +26,7 @@ from block_recurrent.config import EvaluationConfig
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
 
-_REACHES: tuple[Reach, ...] = ("never", "inside", "beyond")
-_KINDS = [(reach, name) for reach in _REACHES for name in (True, False)]
+_KINDS: list[tuple[Reach, bool]] = [(reach, name) for reach in get_args(Reach) for name in (True, False)]
 
 
 class Pair:

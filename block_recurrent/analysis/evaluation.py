@@ -11,10 +11,18 @@ from etils import epath
 
 from block_recurrent.analysis import ablations, describe, tables
 from block_recurrent.analysis.candidate import Candidate
+from block_recurrent.analysis.diagnostics import watch
 from block_recurrent.analysis.official import score_as_official_code
 from block_recurrent.analysis.passes import Shape, Workplace
 from block_recurrent.analysis.records import write
-from block_recurrent.analysis.results import Ablations, Context, OfficialScores, Scores
+from block_recurrent.analysis.results import (
+    Ablations,
+    Context,
+    Diagnostics,
+    LayerDiagnostics,
+    OfficialScores,
+    Scores,
+)
 from block_recurrent.analysis.scores import by_position, scored_text, summarise
 from block_recurrent.analysis.scoring import Method, Placement, carried
 from block_recurrent.analysis.token_nats import TokenNats
@@ -174,6 +182,25 @@ class Evaluation:
         )
         write(study, self.folder)
         return study
+
+    def write_diagnostics(self) -> Diagnostics:
+        """Watches gates and states through the longest document, and writes `diagnostics.json`."""
+        config = self.candidate.config
+        longest = int(np.argmax(self.store.lengths))
+        tokens = self.store.read(longest, 0, self.config.diagnostic_tokens)
+        layers: tuple[LayerDiagnostics, ...] = ()
+        if config.recurrent_layers and len(tokens) >= (config.window_length or 0):
+            report = functools.partial(self._report, "diagnostics")
+            layers = watch(config, self.candidate.params, tokens, report)
+        result = Diagnostics(
+            **self.header,
+            document=self.store.names[longest],
+            tokens=len(tokens),
+            window_length=config.window_length,
+            layers=layers,
+        )
+        write(result, self.folder)
+        return result
 
     def _run(self, method: Method) -> TokenNats:
         return self._workplace.run(

@@ -1,5 +1,6 @@
 """What `evaluate` and `compare` print."""
 
+import numpy as np
 from rich.console import Console
 
 from block_recurrent.analysis.records import DataSet, Estimate, Subject
@@ -7,6 +8,7 @@ from block_recurrent.analysis.results import (
     Ablations,
     Comparison,
     Curve,
+    Diagnostics,
     Difference,
     OfficialScores,
     Scores,
@@ -70,6 +72,38 @@ def show_curve(console: Console, curve: Curve) -> None:
     ]
     columns = ("step", "bits per byte", "interval", "bits per token", "perplexity per token", "perplexity per word")
     table(console, columns, rows, f"{curve.subject.name} on {curve.data.label}, whole split {curve.data.split}")
+
+
+def show_diagnostics(console: Console, study: Diagnostics) -> None:
+    """Half-lives of the gates, and the states at the beginning and the end of the document."""
+    line(console, f"gates and states, {study.tokens:,} tokens of {study.document}")
+    if not study.layers:
+        line(console, "no recurrent layers, or no whole block: nothing to watch")
+    for layer in study.layers:
+        for gate in (*layer.fixed_gates, *layer.lstm_gates):
+            low, middle, high = np.percentile(gate.half_life_tokens, [5, 50, 95])
+            line(
+                console,
+                f"layer {layer.layer}, {gate.place} gate: half-life {middle:,.0f} tokens (median channel; "
+                f"5 % below {low:,.0f}, 5 % above {high:,.0f})",
+            )
+        marks = [p for n, p in enumerate(layer.states) if n & (n + 1) == 0 or n == len(layer.states) - 1]
+        rows = [
+            (
+                f"{p.position:,}",
+                f"{p.norm:.3f}",
+                f"{p.change:.3f}",
+                f"{p.similarity_to_initial:.3f}",
+                "-" if p.similarity_to_previous is None else f"{p.similarity_to_previous:.3f}",
+                f"{p.states_share:.3f}",
+                f"{p.states_read:.1f}",
+                f"{p.mass_on_previous_block:.3f}",
+            )
+            for p in marks
+        ]
+        columns = ("position", "norm", "change a block", "like the initial", "like 1,000 tokens ago")
+        more = ("share from states", "states read", "mass on previous block")
+        table(console, (*columns, *more), rows, f"states of layer {layer.layer}")
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:

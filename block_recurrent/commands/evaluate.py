@@ -90,6 +90,8 @@ def evaluate(
                 show.show_official(CONSOLE, evaluation.write_official())
             if ablations:
                 show.show_ablations(CONSOLE, evaluation.write_ablations(nats))
+            if diagnostics:
+                show.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
     line(CONSOLE, f"written to {evaluation.folder}")
 
 
@@ -108,8 +110,8 @@ def compare(
 ) -> None:
     """Compare models on the same tokens: paired differences, and the words that improve most, in context.
 
-    Every model is evaluated first, with its tokens' losses kept beside its scores, and not again the next time. The data
-    is the baseline's unless --gin_file or --gin_param bind DataConfig.
+    Every model is evaluated first, with its tokens' losses kept beside its scores, and not again the next time. The
+    data is the baseline's unless --gin_file or --gin_param bind DataConfig.
 
     Example: python -m block_recurrent compare runs/xl runs/recurrent --split test --out comparisons/recurrent
     """
