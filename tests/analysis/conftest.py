@@ -14,7 +14,7 @@ from block_recurrent.analysis.token_nats import TokenNats
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.store import TokenStore
 from tests.architectures import RECURRENT, perturbed_params
-from tests.data.conftest import write_store
+from tests.data.conftest import model_path, pieces, write_store  # noqa: F401
 
 TEXTS = [
     "The bridge over the river was old.",
