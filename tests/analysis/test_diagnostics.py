@@ -1,5 +1,6 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def test_probing_leaves_the_model_s_own_memory(name):
     config = byte_model(name)
     params = perturbed_params(config)
     tokens = random_tokens(config, 1, 3 * WINDOW)
-    expected = apply(config, params, tokens, init_state(config, params, 1)).state
+    expected = jax.jit(apply, static_argnums=0)(config, params, tokens, init_state(config, params, 1)).state
     state = init_state(config, params, 1)
     for start in range(0, 3 * WINDOW, WINDOW):
         state, probes = probe_block(config, params, state, tokens[:, start : start + WINDOW])

@@ -13,14 +13,11 @@ def pieces_of(text):
 
 def test_pieces_join_to_the_text(pieces):
     text = "the river of Bern, naïve café \u2603 walked."
-    for vocabulary in (BYTES, pieces):
-        joined = b"".join(vocabulary.pieces(vocabulary.encode(text)))
-        assert joined.decode().strip() == vocabulary.decode(vocabulary.encode(text)).replace("\u2047", "").strip() or (
-            vocabulary is pieces  # what the tiny model does not know stands for nothing
-        )
+    assert b"".join(pieces_of(text)).decode() == text
     known = "the river of the silent night"
-    assert b"".join(pieces.pieces(pieces.encode(known))).decode() == f" {known}"
+    assert b"".join(pieces.pieces(pieces.encode(known))).decode() == f" {known}"  # the model puts a blank before all
     assert BYTES.pieces(np.array([0, 1, 2, 100])) == [b"", b"", b"", b"a"]
+    assert pieces.pieces(np.array([pieces.unknown_id, pieces.size])) == [b"", b""]
 
 
 def test_words_lie_where_they_are_and_know_when_they_last_occurred():
@@ -82,5 +79,6 @@ def test_a_word_s_loss_is_the_sum_of_its_tokens(pieces):
 
 def test_bytes_that_are_no_utf8_keep_their_places():
     pieces_with_damage = [b"a", b"b", b" ", b"\xff", b"\xfe", b" ", b"c", b"d"]
-    assert [(w.text, w.start, w.stop) for w in find_words(pieces_with_damage, 8, PROPER_NAMES)][0] == ("ab", 0, 2)
-    assert ("cd", 6, 8) in [(w.text, w.start, w.stop) for w in find_words(pieces_with_damage, 8, PROPER_NAMES)]
+    words = [(w.text, w.start, w.stop) for w in find_words(pieces_with_damage, 8, PROPER_NAMES)]
+    assert words[0] == ("ab", 0, 2)
+    assert words[-1] == ("cd", 6, 8)
