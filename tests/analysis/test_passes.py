@@ -14,7 +14,7 @@ from tests.data.conftest import write_store
 SHAPE = Shape(batch_size=2, segment_length=8)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -27,7 +27,7 @@ def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, pa
             def report(done, total):
                 told.append(done)
                 if done == at:
-                    raise Killed
+                    raise KilledError
 
             with Workplace(folder, {"of": identity}, save_seconds=0).opened() as workplace:
                 placement = Placement([__import__("jax").devices()[0]])
@@ -35,12 +35,12 @@ def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, pa
                 return np.array(nats.values)
 
         for at in (4, 9):
-            with pytest.raises(Killed):
+            with pytest.raises(KilledError):
                 run(at)
         begun = len(told)
         np.testing.assert_array_equal(run(None), expected.values)
         assert told[begun] == 9  # it went on
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run(4)
         begun = len(told)
         np.testing.assert_array_equal(run(None, identity="another"), expected.values)
@@ -75,7 +75,7 @@ def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
         def report(done, total):
             told.append(done)
             if done == at:
-                raise Killed
+                raise KilledError
 
         with Workplace(folder, {}, save_seconds=0).opened() as workplace:
             return np.array(
@@ -83,7 +83,7 @@ def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
             )
 
     told = []
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(SHAPE, 3)
     told.clear()
     values = run(dataclasses.replace(SHAPE, segment_length=16), None)
