@@ -105,6 +105,19 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def gather(mesh: Mesh, params: Any) -> Any:
+    """Inside `jax.jit`: parameters as the forward pass uses them, whole along `fsdp`; gradients are divided again.
+
+    Left to itself, XLA's propagation would rather divide activations by features, and reshard them at every layer.
+    """
+
+    def constrain(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+        spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(constrain, params, shardings(mesh, params))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -24,7 +24,7 @@ from block_recurrent.initial_params import load_initial_params
 from block_recurrent.metrics import MetricsWriter, read_metrics
 from block_recurrent.model import count_params
 from block_recurrent.optimizer import make_optimizer
-from block_recurrent.partitioning import check_rows, local_rows, make_mesh, replicated, shardings
+from block_recurrent.partitioning import check_rows, gather, local_rows, make_mesh, replicated, shardings
 from block_recurrent.preemption import Preemption
 from block_recurrent.progress import Progress
 from block_recurrent.run_record import check_record, make_record, write_record
@@ -173,7 +173,11 @@ class _Loop:
         settings = self._config.train
         take_step = jax.jit(
             functools.partial(
-                train_step, self._config.model, self._optimizer, accumulate_steps=settings.accumulate_steps
+                train_step,
+                self._config.model,
+                self._optimizer,
+                accumulate_steps=settings.accumulate_steps,
+                gather=functools.partial(gather, self._mesh),
             ),
             donate_argnums=0,
             out_shardings=(self._shardings, replicated(self._mesh)),

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from block_recurrent.config import MeshConfig, OptimizerConfig
 from block_recurrent.errors import InputError
 from block_recurrent.optimizer import make_optimizer
-from block_recurrent.partitioning import check_rows, local_rows, make_mesh, mesh_shape, place_rows, shardings
+from block_recurrent.partitioning import check_rows, gather, local_rows, make_mesh, mesh_shape, place_rows, shardings
 from block_recurrent.train_step import SegmentBatch, init_train_state, train_step
 from tests.architectures import ALL, CACHED, WINDOW, perturbed_params, random_tokens, with_dropout
 
@@ -39,7 +39,10 @@ def run_steps(config, mesh_config, optimizer=SGD, **step):
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
-    take_step = jax.jit(functools.partial(train_step, config, optimizer, **step), out_shardings=(placed, None))
+    take_step = jax.jit(
+        functools.partial(train_step, config, optimizer, gather=functools.partial(gather, mesh), **step),
+        out_shardings=(placed, None),
+    )
     state, metrics = jax.jit(initialise, out_shardings=placed)(), None
     for batch in batches(config):
         state, metrics = take_step(state, place_rows(mesh, batch, ROWS))
