@@ -16,11 +16,11 @@ def checksums(tree: Any) -> dict[str, int]:
     Args:
         tree: arrays of numbers, booleans or random keys.
     """
-    sums = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _leaf_checksum(leaf)
+    # One at a time: with several processes, programs that are under way together may wait for one another's collectives.
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): int(_leaf_checksum(leaf))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
-    return {path: int(value) for path, value in sums.items()}  # all are under way before the first is read
 
 
 @jax.jit
