@@ -36,9 +36,11 @@ class ByHead(NamedTuple):
 
     @classmethod
     def of(cls, read: KeysValues) -> "ByHead":
+        """From slots before heads."""
         return cls(jnp.swapaxes(read.keys, 1, 2), jnp.swapaxes(read.values, 1, 2))
 
     def by_slot(self) -> KeysValues:
+        """The same with slots before heads, as attention takes them."""
         return KeysValues(jnp.swapaxes(self.keys, 1, 2), jnp.swapaxes(self.values, 1, 2))
 
 
@@ -47,8 +49,8 @@ class ByHead(NamedTuple):
 class LayerCache:
     """What the next token reads in one layer.
 
-    Heads come before slots here: a step's products of one query with many keys then read memory as it lies (on CPU a
-    step of 16 rows takes 2.3 ms otherwise, ...).
+    Heads come before slots here, so that the products of one query with many keys read memory as it lies; otherwise each
+    step transposes every ring (on CPU 2.4 instead of 1.1 ms for 16 rows of the laptop model, writes left out).
 
     Attributes:
         ring: keys and values of the last W tokens; slots that no token has reached are zero.
@@ -179,8 +181,8 @@ def read_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array, "
     for index, (layer, cache) in enumerate(zip(_token_layers(model), state.layers, strict=True)):
         states = _readable_states(model.config, state.layers, index)
         x, own = layer.step(x, state.filled, cache.ring.by_slot(), None if states is None else states.by_slot())
-        x, own = jax.lax.optimization_barrier((x, own))
-        ring = ByHead(_write(cache.ring.keys, slot, own.keys), _write(cache.ring.values, slot, own.values))
+        late = _once_known(slot, x)
+        ring = ByHead(_write(cache.ring.keys, late, own.keys), _write(cache.ring.values, late, own.values))
         layers.append(dataclasses.replace(cache, ring=ring))
     rows = jnp.arange(len(tokens))
     return dataclasses.replace(
@@ -218,7 +220,7 @@ def end_full_blocks(model: BlockRecurrentLM, state: DecodeState) -> DecodeState:
 
 
 def _read_segment(model: BlockRecurrentLM, state: DecodeState, tokens: Tokens) -> DecodeState:
-    x, memory = model.run(tokens, state.memory)
+    x, memory, _ = model.run(tokens, state.memory)
     return dataclasses.replace(
         state,
         memory=memory,
@@ -278,7 +280,7 @@ def _run_block(
 ) -> tuple[Activations, ModelState, Sequence[KeysValues]]:
     """Activations behind a block, the memory behind it, and the keys and values of its tokens in each layer."""
     if model.config.window_length is not None:
-        x, memory = model.run(block, memory)
+        x, memory, _ = model.run(block, memory)
         return x, memory, [_ring(model.config, layer, block.shape) for layer in memory.layers]
     x, own = model.embed(block), []
     for layer, state in zip(_token_layers(model), memory.layers, strict=True):
@@ -335,7 +337,21 @@ def _ring(config: ModelConfig, state: LayerState, shape: tuple[int, ...]) -> Key
 def _write(
     ring: Float[Array, "B N W H"], slot: Int[Array, "B"], own: Float[Array, "B 1 N H"]
 ) -> Float[Array, "B N W H"]:
-    return ring.at[jnp.arange(len(ring)), :, slot].set(own[:, 0], mode="drop")
+    """Puts each row's token into its slot; a slot behind the last is dropped."""
+    batch, heads, slots, dim = ring.shape
+    first = (jnp.arange(batch)[:, None] * heads + jnp.arange(heads)[None]) * slots
+    index = jnp.where(slot[:, None] < slots, first + slot[:, None], batch * heads * slots).reshape(-1)
+    flat = ring.reshape(-1, dim).at[index].set(own.reshape(-1, dim), mode="drop")
+    return flat.reshape(ring.shape)
+
+
+def _once_known(slot: Int[Array, "B"], x: Float[Array, "B 1 D"]) -> Int[Array, "B"]:
+    """The slot, as something computed from `x`.
+
+    It makes the compiler put the write into a ring behind the attention that reads it, and so write in place. Without
+    it the decoding loop copied every ring for every token: 2.4 instead of 0.8 ms for 16 rows of the laptop model.
+    """
+    return slot + (0 * x[:, 0, 0]).astype(slot.dtype)
 
 
 def _overlay(written: Bool[Array, "B W"], new: KeysValues, old: KeysValues) -> KeysValues:

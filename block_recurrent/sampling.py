@@ -83,9 +83,7 @@ def draw(
     return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
 
-def _penalise(
-    logits: Float[Array, "B V"], recent: Int[Array, "B W"], penalty: float
-) -> Float[Array, "B V"]:
+def _penalise(logits: Float[Array, "B V"], recent: Int[Array, "B W"], penalty: float) -> Float[Array, "B V"]:
     rows = jnp.arange(len(logits))[:, None]
     index = jnp.where(recent < 0, logits.shape[1], recent)  # behind the last: dropped
     seen = jnp.zeros(logits.shape, bool).at[rows, index].set(True, mode="drop")

@@ -51,7 +51,6 @@ def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | N
 
 def reset_rows(state: ModelState, initial: ModelState, start_of_document: Rows) -> ModelState:
     """Replaces the memory of the rows that start a document by the initial one; other rows keep theirs."""
-
     return select_rows(start_of_document, initial, state)
 
 
