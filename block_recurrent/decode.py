@@ -49,8 +49,8 @@ class ByHead(NamedTuple):
 class LayerCache:
     """What the next token reads in one layer.
 
-    Heads come before slots here, so that the products of one query with many keys read memory as it lies; otherwise each
-    step transposes every ring (on CPU 2.4 instead of 1.1 ms for 16 rows of the laptop model, writes left out).
+    Heads come before slots here, so that the products of one query with many keys read memory as it lies; otherwise
+    each step transposes every ring (on CPU 2.4 instead of 1.1 ms for 16 rows of the laptop model, writes left out).
 
     Attributes:
         ring: keys and values of the last W tokens; slots that no token has reached are zero.

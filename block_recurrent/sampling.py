@@ -17,8 +17,8 @@ class Sampling:
     """The filters, in the order in which they are applied; each sees what the ones before have left.
 
     Attributes:
-        repetition_penalty: divides the positive logits and multiplies the negative ones of the tokens that are among the
-            last W (Keskar et al. 2019); 1 changes nothing.
+        repetition_penalty: divides the positive logits and multiplies the negative ones of the tokens that are among
+            the last W (Keskar et al. 2019); 1 changes nothing.
         temperature: divides the logits; 0 takes the most probable token and skips the other filters.
         top_k: only the k most probable tokens stay; 0 keeps all.
         top_p: only the most probable tokens with this much probability together stay (Holtzman et al. 2020); 1 keeps
