@@ -127,7 +127,7 @@ def from_model_state(
         memory=memory,
         layers=_begin_block(bind(config, params), memory, tokens.shape),
         tokens=tokens,
-        filled=jnp.zeros(len(tokens), jnp.int32),
+        filled=jnp.zeros(tokens.shape[0], jnp.int32),
         position=position,
         logits=logits,
     )
@@ -184,7 +184,7 @@ def read_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array, "
         late = _once_known(slot, x)
         ring = ByHead(_write(cache.ring.keys, late, own.keys), _write(cache.ring.values, late, own.values))
         layers.append(dataclasses.replace(cache, ring=ring))
-    rows = jnp.arange(len(tokens))
+    rows = jnp.arange(tokens.shape[0])
     return dataclasses.replace(
         state,
         layers=tuple(layers),

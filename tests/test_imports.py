@@ -49,6 +49,9 @@ LAYERS = {
     "console": {"data", "scoring", "train"},
     "describe": {"config", "flops", "model", "partitioning", "train_step"},
     "export": {"config", "errors", "model", "saved_run", "typing"},
+    "serving": {
+        "decode", "export", "model", "saved_run", "state", "state_file", "config", "errors", "typing",
+    },
     "initial_params": {"config", "errors", "export", "interop", "saved_run", "typing"},
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
