@@ -1,7 +1,6 @@
 """Decoding against the teacher-forced forward pass: every architecture, every position, rows at different places."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -55,12 +54,67 @@ def test_every_row_predicts_what_the_forward_pass_predicts_at_every_position(nam
     expected = teacher_forced(config, params, tokens)
     rows, lengths = np.arange(len(LENGTHS)), np.array(LENGTHS)
     state = read_prompts(config, params, tokens, lengths)
-    for step in range(TOTAL - min(LENGTHS)):
+    for step in range(TOTAL - max(LENGTHS)):
         position = lengths + step
-        scored = (position > 0) & (position <= TOTAL)
-        np.testing.assert_allclose(
-            np.asarray(state.logits)[scored], expected[rows, position - 1][scored], rtol=0, atol=2e-5
-        ) if scored.any() and position.max() <= TOTAL else None
-        if position.max() >= TOTAL:
-            break
-        state = decode_step(config, params, state, tokens[rows, position])
+        if step:
+            state = decode_step(config, params, state, tokens[rows, position - 1])
+        np.testing.assert_array_equal(state.position, position)
+        begun = position > 0
+        wanted = np.where(begun[:, None], expected[rows, position - 1], 0)
+        np.testing.assert_allclose(state.logits, wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm_dual", "feedback_two_recurrent"])
+def test_a_row_is_what_it_is_alone_and_the_memory_is_the_forward_passes(name):
+    config, params = CACHED[name], perturbed_params(CACHED[name])
+    tokens = np.asarray(random_tokens(config, 3, TOTAL))
+    states = read_prompts(config, params, tokens, [5, SEGMENT, WINDOW + 2])
+    others = np.asarray(random_tokens(config, 3, TOTAL, seed=9))
+    others[1] = tokens[1]
+    beside_others = read_prompts(config, params, others, [SEGMENT + 1, SEGMENT, 0])
+    alone = read_prompts(config, params, tokens[1:2], [SEGMENT])
+    for step in range(WINDOW + 3):
+        row = jax.tree.map(lambda leaf: leaf[1], states)
+        jax.tree.map(np.testing.assert_array_equal, row, jax.tree.map(lambda leaf: leaf[1], beside_others))
+        np.testing.assert_allclose(row.logits, alone.logits[0], rtol=0, atol=2e-5)
+        read_next = tokens[:, SEGMENT + step]
+        states, beside_others = (decode_step(config, params, state, read_next) for state in (states, beside_others))
+        alone = decode_step(config, params, alone, read_next[1:2])
+        if int(alone.filled[0]) == 0:  # at a block's end
+            read_so_far = tokens[1:2, : int(alone.position[0])]
+            memory = apply(config, params, read_so_far, init_state(config, params, 1)).state
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=2e-5), alone.memory, memory)
+            converted = decode.from_model_state(
+                config, params, memory, tokens=read_so_far[:, -WINDOW:], position=alone.position, logits=alone.logits
+            )
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=2e-5), alone, converted)
+
+
+def test_reading_may_stop_and_go_on_anywhere_with_one_compilation():
+    config, params = CACHED["fixed_skip"], perturbed_params(CACHED["fixed_skip"])
+    tokens = np.asarray(random_tokens(config, 2, TOTAL))
+    expected = teacher_forced(config, params, tokens)
+    one_shape = jax.jit(decode.read, static_argnums=0)
+    state, done = decode.init(config, params, 2, segment_length=SEGMENT), np.zeros(2, int)
+    for counts in ([3, SEGMENT], [WINDOW, 0], [5, 1], [0, 2], [SEGMENT, WINDOW]):
+        piece = np.zeros((2, SEGMENT), np.int32)
+        for row, count in enumerate(counts):
+            piece[row, :count] = tokens[row, done[row] : done[row] + count]
+        state = one_shape(config, params, state, piece, np.array(counts, np.int32))
+        done += counts
+        np.testing.assert_allclose(state.logits, expected[[0, 1], done - 1], rtol=0, atol=2e-5)
+    assert one_shape._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ["lstm_single", "vanilla"])
+def test_bfloat16_decodes_near_its_forward_pass(name):
+    config = dataclasses.replace(ALL[name], dtype="bfloat16")
+    params = init_params(config, jax.random.key(0))
+    tokens = np.asarray(random_tokens(config, 2, TOTAL))
+    state = read_prompts(config, params, tokens, [SEGMENT - 2, 3])
+    assert state.layers[0].ring.keys.dtype == jnp.bfloat16
+    expected = teacher_forced(config, params, tokens)
+    for step in range(5):
+        position = np.array([SEGMENT - 2, 3]) + step
+        np.testing.assert_allclose(state.logits, expected[[0, 1], position - 1], rtol=0, atol=0.1)
+        state = decode_step(config, params, state, tokens[[0, 1], position])
