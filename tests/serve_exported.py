@@ -1,4 +1,4 @@
-"""A server without this package: reads an export, takes prompts (lists of ids), prints the greedy continuations' ids."""
+"""A server without this package: reads an export and prompts (lists of ids), prints greedy continuations' ids."""
 
 import json
 import sys

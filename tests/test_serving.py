@@ -38,5 +38,5 @@ def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folde
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout) == ours
     assert json.loads((tmp_path / "functions.json").read_text())["platforms"] == ["cpu", "tpu"]
-    with pytest.raises(InputError, match="functions.json is there already"):
+    with pytest.raises(InputError, match=r"functions.json is there already"):
         export_functions(saved, tmp_path)
