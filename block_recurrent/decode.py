@@ -98,7 +98,7 @@ def init(config: ModelConfig, params: Params, batch_size: int, *, segment_length
         config,
         params,
         bind(config, params).init_state(batch_size),
-        tokens=jnp.full((batch_size, block_length), NO_TOKEN),
+        tokens=jnp.full((batch_size, block_length), NO_TOKEN, jnp.int32),
         position=jnp.zeros(batch_size, jnp.uint32),
         logits=jnp.zeros((batch_size, config.vocab_size)),
     )

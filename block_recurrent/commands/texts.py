@@ -60,16 +60,25 @@ def _text_of(line: str, where: str, field: str) -> str:
 def json_lines(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that writes one line, whole, to a file or (`-`) standard output.
 
+    The file is opened at once, but what it holds already is replaced only when the first line comes.
+
     Raises:
         InputError: the file cannot be written.
     """
     try:
-        with contextlib.nullcontext(sys.stdout) if path == STANDARD else path.open("w", encoding="utf-8") as file:
-            yield lambda record: _write_line(file, record)
+        with contextlib.nullcontext(sys.stdout) if path == STANDARD else path.open("a", encoding="utf-8") as file:
+            yield _LineWriter(file, replace=path.is_file()).write
     except OSError as error:
         raise InputError(f"--jsonl {path}: cannot be written: {error.strerror}") from None
 
 
-def _write_line(file: TextIO, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
+class _LineWriter:
+    def __init__(self, file: TextIO, *, replace: bool):
+        self._file, self._replace = file, replace
+
+    def write(self, record: dict[str, Any]) -> None:
+        if self._replace:
+            self._file.truncate(0)
+        self._replace = False
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
