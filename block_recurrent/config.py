@@ -157,6 +157,11 @@ class ModelConfig:
         """The recurrent layers' indices, all non-negative."""
         return frozenset(index % self.num_layers for index in self.recurrent_layers)
 
+    @property
+    def feedback_index(self) -> int:
+        """With feedback, the layer whose state is broadcast: of several recurrent layers the last one."""
+        return max(self.recurrent_indices)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareConfig:

@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
+from block_recurrent.data.detokenizer import ByteDetokenizer, Detokenizer, PieceDetokenizer
 from block_recurrent.errors import InputError
 
 _BLANK = "\u2581"  # how SentencePiece writes a blank
@@ -60,6 +61,10 @@ class Vocabulary(Protocol):
         """The text of ids; what is not valid UTF-8 becomes U+FFFD, special ids of the byte vocabulary vanish."""
         ...
 
+    def detokenizer(self, context: Sequence[int]) -> Detokenizer:
+        """Text of ids that come one at a time, behind the ids of the context."""
+        ...
+
     def first_token_bytes(self, text: str) -> int:
         """How many UTF-8 bytes of the text the first token covers; 0 for a text without tokens."""
         ...
@@ -83,6 +88,10 @@ class ByteVocabulary:
         ids = _as_array(ids)
         ids = ids[(ids >= _FIRST_BYTE) & (ids < self.size)]
         return (ids - _FIRST_BYTE).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def detokenizer(self, context: Sequence[int]) -> Detokenizer:
+        """See `Vocabulary.detokenizer`."""
+        return ByteDetokenizer(_FIRST_BYTE, context)
 
     def first_token_bytes(self, text: str) -> int:
         """See `Vocabulary.first_token_bytes`."""
@@ -189,6 +198,10 @@ class SentencePieceVocabulary:
         ids = _as_array(ids)
         known = np.where((ids >= 0) & (ids < self._pieces), ids, self.unknown_id)
         return self._processor.decode(known.tolist())
+
+    def detokenizer(self, context: Sequence[int]) -> Detokenizer:
+        """See `Vocabulary.detokenizer`."""
+        return PieceDetokenizer(self, context)
 
     def first_token_bytes(self, text: str) -> int:
         """See `Vocabulary.first_token_bytes`; blanks before the token that the model drops count as covered."""
