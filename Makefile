@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart test test-slow test-beam bench-data bench-generate lint lock clean
+.PHONY: help quickstart test test-slow test-faults test-beam bench-data bench-generate lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +41,9 @@ test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 c
 
 test-slow: .venv/all  ## the tests that train until a model has learned something
 	$(BIN)/python -m pytest -m slow
+
+test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints what was tried and what came of it
+	$(BIN)/python -m pytest -s -m slow tests/test_faults.py
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py

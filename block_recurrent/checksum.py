@@ -16,7 +16,7 @@ def checksums(tree: Any) -> dict[str, int]:
     Args:
         tree: arrays of numbers, booleans or random keys.
     """
-    # One at a time: with several processes, programs that are under way together may wait for one another's collectives.
+    # One at a time: with several processes, programs under way together may wait for one another's collectives.
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): int(_leaf_checksum(leaf))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -47,7 +47,11 @@ def teacher_forced(config: ModelConfig, params: Any, tokens: np.ndarray) -> np.n
     return np.asarray(run(config, params, padded, init_state(config, params, len(tokens))).logits)[:, : tokens.shape[1]]
 
 
-@pytest.mark.parametrize("name", ALL)
+QUICK = ("lstm_dual", "two_recurrent", "feedback_fixed_skip", "slide", "vanilla")
+CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_every_row_predicts_what_the_forward_pass_predicts_at_every_position(name):
     config, params = ALL[name], perturbed_params(ALL[name])
     tokens = np.asarray(random_tokens(config, len(LENGTHS), TOTAL))

@@ -1,6 +1,7 @@
 """Sharded equals single-device, for every architecture; and the rules themselves."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from block_recurrent.train_step import SegmentBatch, init_train_state, train_ste
 from tests.architectures import ALL, CACHED, WINDOW, perturbed_params, random_tokens, with_dropout
 
 ROWS = 8
-SGD = optax.sgd(0.1, momentum=0.9)  # linear in the gradients, where Adafactor would magnify rounding
+SGD: Any = optax.sgd(0.1, momentum=0.9)  # linear in the gradients, where Adafactor would magnify rounding
 DATA8, MIXED = MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)
 # Every kind of row in the paper's Table 1: windows and caches, all cells and gates, feedback; and no window at all.
 TABLE_ROWS = [
@@ -28,13 +29,14 @@ TABLE_ROWS = [
 
 def batches(config, count=2):
     for seed in range(count):
-        tokens = np.asarray(random_tokens(config, ROWS, 2 * WINDOW + 1, seed=seed))
-        weights = np.ones((ROWS, 2 * WINDOW), np.float32)
+        tokens: Any = np.asarray(random_tokens(config, ROWS, 2 * WINDOW + 1, seed=seed))
+        weights: Any = np.ones((ROWS, 2 * WINDOW), np.float32)
         weights[1, 5:] = 0
-        yield SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, np.arange(ROWS) % 3 == seed)
+        starts: Any = np.arange(ROWS) % 3 == seed
+        yield SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, starts)
 
 
-def run_steps(config, mesh_config, optimizer=SGD, **step):
+def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
     """Two steps; the state behind them and the metrics of the last."""
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
