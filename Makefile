@@ -43,7 +43,7 @@ test-slow: .venv/all  ## the tests that train until a model has learned somethin
 	$(BIN)/python -m pytest -m slow
 
 test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints what was tried and what came of it
-	$(BIN)/python -m pytest -s -m slow tests/test_faults.py
+	$(BIN)/python -m pytest -s -m faults tests/test_faults.py
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py

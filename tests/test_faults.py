@@ -20,7 +20,7 @@ from block_recurrent.metrics import read_metrics
 from tests.run_training import write_run
 from tests.workdirs import run_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 KILLS = {1: 12, 2: 8}  # random kills, by the number of processes
 DEVICES = 8
