@@ -42,8 +42,8 @@ test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 c
 test-slow: .venv/all  ## the tests that train until a model has learned something
 	$(BIN)/python -m pytest -m slow
 
-test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints what was tried and what came of it
-	$(BIN)/python -m pytest -s -m faults tests/test_faults.py
+test-faults: .venv/all  ## sharding in full; kill, damage, fill and resume training runs; prints what was tried
+	$(BIN)/python -m pytest -s -m faults
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py

@@ -66,7 +66,7 @@ def on_one_device(name):
 
 QUICK = {("fixed_skip", DATA8), ("fixed_skip", MIXED), ("feedback_lstm_single", MIXED)}
 CASES = [
-    pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.slow)
+    pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.faults)
     for name in TABLE_ROWS
     for mesh in (DATA8, MIXED)
 ]
