@@ -1,5 +1,6 @@
 """Several processes as one: starting, naming who is missing, and who writes."""
 
+import os
 import re
 
 import jax
@@ -91,8 +92,6 @@ def all_true(value: bool) -> bool:
 
 def _on_tpu_pod() -> bool:
     """A pod's hosts are told one another's names; a single host's list has one entry."""
-    import os
-
     return len([host for host in os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host]) > 1
 
 

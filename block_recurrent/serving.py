@@ -19,9 +19,9 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.decode import DecodeState
 from block_recurrent.errors import InputError
 from block_recurrent.model import abstract_params
+from block_recurrent.named_leaves import from_named_leaves, named_leaves
 from block_recurrent.saved_run import SavedRun
 from block_recurrent.state import select_rows
-from block_recurrent.state_file import named_leaves
 from block_recurrent.typing import Rows, Tokens
 
 MANIFEST_FILE = "functions.json"
@@ -73,15 +73,14 @@ def abstract_state(config: ModelConfig, segment_length: int, batch_size: Any = 1
 def _export(config: ModelConfig, segment_length: int) -> dict[str, jax_export.Exported]:
     (rows,) = jax_export.symbolic_shape("B")
     abstract = abstract_params(config)
-    params = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in _flat_shapes(abstract).items()}
+    params = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in named_leaves(abstract).items()}
     like = abstract_state(config, segment_length, rows)
-    structure = jax.tree.structure(like)
 
     def nest(flat: dict[str, Array]) -> Any:
-        return jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in _flat_shapes(abstract)])
+        return from_named_leaves(flat, abstract)
 
     def state_of(flat: dict[str, Array]) -> DecodeState:
-        return jax.tree.unflatten(structure, [flat[name] for name in named_leaves(like)])
+        return from_named_leaves(flat, like)
 
     def prefill(
         params: dict[str, Array], state: dict[str, Array], tokens: Tokens, lengths: Int[Array, "B"], start: Rows
@@ -104,12 +103,4 @@ def _export(config: ModelConfig, segment_length: int) -> dict[str, jax_export.Ex
             params, flat_state, integers(rows, segment_length), integers(rows), start
         ),
         "decode": jax_export.export(jax.jit(decode_one), platforms=PLATFORMS)(params, flat_state, integers(rows)),
-    }
-
-
-def _flat_shapes(tree: Any) -> dict[str, Any]:
-    """Parameters by the names that `export.flatten` gives them, in the order of the tree's leaves."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }

@@ -22,6 +22,7 @@ from block_recurrent.checksum import checksums
 from block_recurrent.config import ModelConfig
 from block_recurrent.decode import DecodeState
 from block_recurrent.errors import InputError
+from block_recurrent.named_leaves import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
 _FORMAT = "block_recurrent decoding state, version 1"
@@ -54,14 +55,6 @@ class ModelIdentity:
             parameters=hashlib.sha256(sums.encode()).hexdigest(),
             vocabulary=vocabulary_fingerprint,
         )
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree of dataclasses, tuples and dictionaries by name, such as `layers.0.ring.keys`."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
 
 
 def check_room(path: Path, state: Any) -> None:
@@ -128,7 +121,7 @@ def load_state(path: Path, like: DecodeState, identity: ModelIdentity) -> Decode
         known = name in arrays and name in expected and arrays[name].shape[1:] == expected[name].shape[1:]
         if not known or len(rows) != 1 or arrays[name].dtype != expected[name].dtype:
             raise InputError(f"{path}: not a state of this model: array {name} differs")
-    return jax.tree.unflatten(jax.tree.structure(like), [jax.numpy.asarray(arrays[name]) for name in expected])
+    return jax.tree.map(jax.numpy.asarray, from_named_leaves(arrays, like))
 
 
 def _check_identity(path: Path, header: Mapping[str, str], identity: ModelIdentity) -> None:

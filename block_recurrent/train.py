@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -88,14 +89,14 @@ def train(
     if init_from is not None and not (workdir / CHECKPOINTS).exists():
         params = load_initial_params(init_from, run.model, vocabulary=vocabulary)
     barrier(f"every process to have checked {workdir}")
-    if not is_primary():
-        loop = _Loop(run, workdir, Console(quiet=True), mesh, training, held_out, profile)
-        return loop.run(params)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with hold_workdir(workdir):
-        write_record(workdir, record)
-        (workdir / "config.gin").write_text(config_gin)
-        return _Loop(run, workdir, console, mesh, training, held_out, profile).run(params)
+    with contextlib.ExitStack() as held:
+        if is_primary():
+            workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold_workdir(workdir))
+            write_record(workdir, record)
+            (workdir / "config.gin").write_text(config_gin)
+        shown = console if is_primary() else Console(quiet=True)
+        return _Loop(run, workdir, shown, mesh, training, held_out, profile).run(params)
 
 
 class _EndEvaluationError(Exception):
@@ -131,24 +132,23 @@ class _Loop:
             state, first, pending = self._begin(checkpoints.restore_newest(self._like()), params)
             self._announce(first)
             with (
+                MetricsWriter(self._workdir, step=first, report=self._say)
+                if is_primary()
+                else contextlib.nullcontext() as self._metrics,
                 Progress("train", settings.num_steps, done=first, console=self._console) as self._progress,
                 Watchdog(self._say) as self._watchdog,
             ):
-                metrics = MetricsWriter(self._workdir, step=first, report=self._say) if is_primary() else None
-                try:
-                    self._metrics = metrics
-                    self._log = TrainLog(
-                        self._config,
-                        metrics,
-                        bytes_per_token=self._training.bytes_per_token,
-                        describe_rows=self._describe_rows,
-                        report=self._say,
-                        pending=pending,
-                    )
-                    self._train(state, first)
-                finally:
-                    if metrics is not None:
-                        metrics.__exit__()
+                kept = [] if self._metrics is None else self._metrics.kept
+                self._evaluated = {line["step"] for line in kept if line["group"] == self._config.data.eval_split}
+                self._log = TrainLog(
+                    self._config,
+                    self._metrics,
+                    bytes_per_token=self._training.bytes_per_token,
+                    describe_rows=self._describe_rows,
+                    report=self._say,
+                    pending=pending,
+                )
+                self._train(state, first)
             barrier(f"every process to end the run in {self._workdir}")
         lines = [line for line in read_metrics(self._workdir) if line["group"] == self._config.data.eval_split]
         return TrainResult(lines[0], lines[-1])
@@ -219,9 +219,7 @@ class _Loop:
         """Evaluates at the start, at the end and in between, once each; True if asked to end meanwhile."""
         settings, split = self._config.train, self._config.data.eval_split
         due = step % settings.eval_every == 0 or step == settings.num_steps
-        lines = [] if self._metrics is None else self._metrics.lines
-        done = any(line["step"] == step and line["group"] == split for line in lines)
-        if not due or agree(int(done)):
+        if not due or agree(int(step in self._evaluated)):
             return False
         self._log.catch_up()
 
@@ -245,6 +243,7 @@ class _Loop:
             except _EndEvaluationError:
                 return True
         self._say(f"step {step}: {split} {scores}")
+        self._evaluated.add(step)
         if self._metrics is not None:
             self._metrics.write(step, split, scores.as_dict())
         self._log.start_clock()

@@ -5,12 +5,9 @@ Writes what it measured to a JSON file and exits with 1 if a bound is missed. Ab
 """
 
 import argparse
-import dataclasses
 import functools
-import json
+import itertools
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from benchmark import Result, judge
 
 from block_recurrent import decode, gin_files
 from block_recurrent.config import ModelConfig
@@ -33,25 +31,6 @@ SEGMENT = 512  # of the quickstart run
 CONTEXTS = (1_000, 16_000, 256_000)
 ROUNDS = 9
 VOCABULARY = ByteVocabulary()
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One measurement against its bound."""
-
-    what: str
-    value: float
-    unit: str
-    bound: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-    def __str__(self) -> str:
-        sign = ">=" if self.at_least else "<="
-        return f"{'ok  ' if self.met else 'MISS'} {self.what}: {self.value:,.4g} {self.unit} ({sign} {self.bound:g})"
 
 
 def laptop_generator() -> Generator:
@@ -176,19 +155,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measures generation on the laptop model.")
     parser.add_argument("--output", default="experiments/results/bench_generate.json")
     arguments = parser.parse_args()
-    generator, results = laptop_generator(), []
-    for bench in (bench_contexts, bench_step, bench_prefill, bench_batch):
-        for result in bench(generator):
-            print(result, flush=True)
-            results.append(result)
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    record = {**machine, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
-    record["results"] = [dataclasses.asdict(result) | {"met": result.met} for result in results]
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {output}")
-    sys.exit(not all(result.met for result in results))
+    generator = laptop_generator()
+    benches = (bench_contexts, bench_step, bench_prefill, bench_batch)
+    results = itertools.chain.from_iterable(bench(generator) for bench in benches)
+    judge(results, Path(arguments.output), jax=jax.__version__, device=jax.devices()[0].device_kind)
 
 
 if __name__ == "__main__":
