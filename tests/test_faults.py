@@ -93,37 +93,36 @@ def runs(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(runs, tmp_path_factory):
-    """Seconds of a whole run and its workdir, by the number of processes."""
-    whole = {}
-    for count in KILLS:
-        workdir = tmp_path_factory.mktemp(f"whole{count}")
-        began = time.monotonic()
+    """The workdir of a whole run, by the number of processes."""
+    whole = {count: tmp_path_factory.mktemp(f"whole{count}") for count in KILLS}
+    for count, workdir in whole.items():
         runs.finish(workdir, count)
-        whole[count] = time.monotonic() - began, workdir
     return whole
 
 
 @pytest.mark.parametrize("count", KILLS)
 def test_random_kills_change_nothing(runs, uninterrupted, tmp_path, count):
-    """At random moments, so also while a checkpoint is being written; then to the end."""
-    seconds, whole = uninterrupted[count]
+    """Soon after a start, or some steps on: so also while a checkpoint is being written. Then to the end."""
+    whole = uninterrupted[count]
     moments = random.Random(count)
-    killed = 0
-    while killed < KILLS[count]:
+    for number in range(KILLS[count]):
         processes = runs.start(tmp_path, count)
-        time.sleep(moments.uniform(0.4, 0.9) * seconds)
-        if processes[0].poll() is None:
-            killed += 1
+        if number % 4 == 3:
+            time.sleep(moments.uniform(0, 6))
+        else:
+            wanted = len(results(tmp_path)) + moments.randint(1, 3)
+            while len(results(tmp_path)) < wanted and processes[0].poll() is None:
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0, 0.5))
+        assert processes[0].poll() is None, processes[0].communicate()
         kill(processes)
-        if len(results(tmp_path)) == len(results(whole)):  # finished before its turn: begin again
-            shutil.rmtree(tmp_path)
     runs.finish(tmp_path, count)
     assert results(tmp_path) == results(whole)
-    OUTCOMES.append((f"{killed} kills at random moments, {count} process(es)", "equal metrics, all lines"))
+    OUTCOMES.append((f"{KILLS[count]} kills at random moments, {count} process(es)", "equal metrics, all lines"))
 
 
 def test_two_processes_equal_one(uninterrupted):
-    (_, one), (_, two) = uninterrupted[1], uninterrupted[2]
+    one, two = uninterrupted[1], uninterrupted[2]
     for ours, expected in zip(results(two), results(one), strict=True):
         assert ours["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=1e-4)
     OUTCOMES.append(("2 processes instead of 1", "equal losses up to the order of sums"))
@@ -141,13 +140,13 @@ def test_sigterm_saves_and_says_so(runs, uninterrupted, tmp_path):
     assert "saved at step" in output
     assert time.monotonic() - began < 20
     runs.finish(tmp_path)
-    assert results(tmp_path) == results(uninterrupted[1][1])
+    assert results(tmp_path) == results(uninterrupted[1])
     OUTCOMES.append(("SIGTERM", "saved, exit code 75, continued to equal metrics"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "bit flipped"])
 def test_a_damaged_newest_checkpoint(runs, uninterrupted, tmp_path, damage):
-    whole = uninterrupted[1][1]
+    whole = uninterrupted[1]
     workdir = tmp_path / "work"
     shutil.copytree(whole, workdir)
     newest = workdir / "checkpoints" / "40"
@@ -169,7 +168,7 @@ def test_a_damaged_newest_checkpoint(runs, uninterrupted, tmp_path, damage):
 
 def test_no_good_checkpoint_is_never_a_fresh_start(runs, uninterrupted, tmp_path):
     workdir = tmp_path / "work"
-    shutil.copytree(uninterrupted[1][1], workdir)
+    shutil.copytree(uninterrupted[1], workdir)
     for checkpoint in (workdir / "checkpoints").iterdir():
         shutil.rmtree(checkpoint)
         checkpoint.mkdir()
@@ -224,7 +223,7 @@ def test_a_full_disk(run, uninterrupted, tmp_path):
         process.communicate(timeout=120)
         assert process.returncode == 0, lines
         assert any("saving failed" in line for line in lines), lines
-        assert results(disk / "work") == results(uninterrupted[1][1])
+        assert results(disk / "work") == results(uninterrupted[1])
         assert (disk / "work" / "checkpoints" / "40").exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -234,10 +233,10 @@ def test_a_full_disk(run, uninterrupted, tmp_path):
 @pytest.mark.parametrize("mesh", [MeshConfig(data=4), MeshConfig(data=2), MeshConfig(data=1)], ids=str)
 def test_another_mesh_continues(run, uninterrupted, tmp_path, mesh):
     workdir = tmp_path / "work"
-    shutil.copytree(uninterrupted[1][1], workdir)
+    shutil.copytree(uninterrupted[1], workdir)
     for step in ("39", "40"):
         shutil.rmtree(workdir / "checkpoints" / step)
     Runs(tmp_path, dataclasses.replace(run, mesh=mesh)).finish(workdir)
-    for ours, expected in zip(results(workdir), results(uninterrupted[1][1]), strict=True):
+    for ours, expected in zip(results(workdir), results(uninterrupted[1]), strict=True):
         assert ours["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=1e-4)
     OUTCOMES.append((f"continued on data {mesh.data} instead of data 2, fsdp 2, tensor 2", "equal losses"))
