@@ -26,11 +26,12 @@ def export(
     from block_recurrent import console
     from block_recurrent.export import CONFIG_FILE, PARAMS_FILE, export_params
     from block_recurrent.saved_run import SavedRun
-    from block_recurrent.serving import export_functions
 
     saved = SavedRun.load(absolute(workdir))
     export_params(saved, absolute(out))
     console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE} and {CONFIG_FILE} written to {out}")
     if functions:
+        from block_recurrent.serving import export_functions
+
         export_functions(saved, absolute(out))
         console.line(CONSOLE, f"prefill.stablehlo, decode.stablehlo and functions.json written to {out}")
