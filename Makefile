@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart test test-slow test-beam bench-data lint lock clean
+.PHONY: help quickstart test test-slow test-faults test-beam bench-data bench-train bench-generate lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -42,11 +42,21 @@ test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 c
 test-slow: .venv/all  ## the tests that train until a model has learned something
 	$(BIN)/python -m pytest -m slow
 
+test-faults: .venv/all  ## sharding in full; kill, damage, fill and resume training runs; prints what was tried
+	$(BIN)/python -m pytest -s -m faults
+
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
 
 bench-data: .venv/all  ## the data pipeline at PG19's scale against its bounds: 3 to 10 minutes, 10 GB of disk
 	$(BIN)/python experiments/bench_data.py
+
+bench-train: .venv/all  ## training against its bounds: dispatch, loop, data wait, compiling; 4 minutes
+	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
+	$(BIN)/python experiments/bench_train.py
+
+bench-generate: .venv/all  ## generation against its bounds: speed, memory, prefill, batches; 3 minutes
+	$(BIN)/python experiments/bench_generate.py
 
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff check .

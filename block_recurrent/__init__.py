@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from block_recurrent.config import ModelConfig
     from block_recurrent.errors import InputError
+    from block_recurrent.generator import Generator
     from block_recurrent.model import BlockRecurrentLM, Output, apply, init_params, init_state
+    from block_recurrent.sampling import Sampling
     from block_recurrent.state import LayerState, ModelState
 
 _HOMES = {
     "BlockRecurrentLM": "model",
+    "Generator": "generator",
     "InputError": "errors",
     "LayerState": "state",
     "ModelConfig": "config",
     "ModelState": "state",
     "Output": "model",
+    "Sampling": "sampling",
     "apply": "model",
     "init_params": "model",
     "init_state": "model",
@@ -26,11 +30,13 @@ _HOMES = {
 
 __all__ = [
     "BlockRecurrentLM",
+    "Generator",
     "InputError",
     "LayerState",
     "ModelConfig",
     "ModelState",
     "Output",
+    "Sampling",
     "apply",
     "init_params",
     "init_state",

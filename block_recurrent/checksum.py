@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from block_recurrent.named_leaves import named_leaves
+
 
 def checksums(tree: Any) -> dict[str, int]:
     """A 32-bit number for each leaf, by path; every flipped bit changes it.
@@ -16,11 +18,8 @@ def checksums(tree: Any) -> dict[str, int]:
     Args:
         tree: arrays of numbers, booleans or random keys.
     """
-    sums = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _leaf_checksum(leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    return {path: int(value) for path, value in sums.items()}  # all are under way before the first is read
+    # One at a time: with several processes, programs under way together may wait for one another's collectives.
+    return {name: int(_leaf_checksum(leaf)) for name, leaf in named_leaves(tree).items()}
 
 
 @jax.jit

@@ -5,10 +5,19 @@ dataclasses: gin binds them from outside (see `main.py`) and they know nothing o
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Literal
 
 from block_recurrent.errors import InputError
+from block_recurrent.validation import (
+    check_booleans,
+    check_choices,
+    check_integers,
+    check_numbers,
+    check_text_tuples,
+    check_texts,
+    refuse,
+)
 
 Cell = Literal["dual", "single", "skip"]
 Gate = Literal["fixed", "lstm"]
@@ -17,54 +26,6 @@ ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
-
-
-def _refuse(config: object, field: str, allowed: str) -> InputError:
-    value = getattr(config, field)
-    return InputError(f"{type(config).__name__}.{field} = {value!r}: must be {allowed}")
-
-
-def _check_integers(config: object, fields: Iterable[str], minimum: int) -> None:
-    for field in fields:
-        value = getattr(config, field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise _refuse(config, field, f"an integer of at least {minimum}")
-
-
-def _check_numbers(config: object, fields: Iterable[str], low: float, high: float = float("inf")) -> None:
-    for field in fields:
-        value = getattr(config, field)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
-            bound = f"a number of at least {low:g}" + (f" and below {high:g}" if high < float("inf") else "")
-            raise _refuse(config, field, bound)
-
-
-def _check_booleans(config: object, fields: Iterable[str]) -> None:
-    for field in fields:
-        if not isinstance(getattr(config, field), bool):
-            raise _refuse(config, field, "True or False")
-
-
-def _check_texts(config: object, fields: Iterable[str]) -> None:
-    for field in fields:
-        value = getattr(config, field)
-        if not isinstance(value, str) or not value:
-            raise _refuse(config, field, "a non-empty text")
-
-
-def _check_text_tuples(config: object, fields: Iterable[str]) -> None:
-    for field in fields:
-        value = getattr(config, field)
-        if value is not None:
-            if isinstance(value, str) or not value or not all(isinstance(item, str) and item for item in value):
-                raise _refuse(config, field, "None or a tuple of texts")
-            object.__setattr__(config, field, tuple(value))  # gin also writes lists
-
-
-def _check_choices(config: object, choices: Mapping[str, Any]) -> None:
-    for field, literal in choices.items():
-        if getattr(config, field) not in get_args(literal):
-            raise _refuse(config, field, "one of " + ", ".join(repr(choice) for choice in get_args(literal)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,41 +82,46 @@ class ModelConfig:
     scan_layers: bool = False
 
     def __post_init__(self):
-        _check_integers(self, ("vocab_size", "embed_dim", "num_layers", "num_heads", "head_dim", "mlp_dim"), 1)
-        _check_integers(self, ("num_states",), 0)
-        _check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
-        _check_booleans(self, ("feedback", "scan_layers"))
+        check_integers(self, ("vocab_size", "embed_dim", "num_layers", "num_heads", "head_dim", "mlp_dim"), 1)
+        check_integers(self, ("num_states",), 0)
+        check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
+        check_booleans(self, ("feedback", "scan_layers"))
         choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
         choices["remat"] = Remat
-        _check_choices(self, choices)
+        check_choices(self, choices)
         if self.window_length is not None:
-            _check_integers(self, ("window_length",), 1)
+            check_integers(self, ("window_length",), 1)
         self._check_recurrence()
 
     def _check_recurrence(self) -> None:
         try:
             object.__setattr__(self, "recurrent_layers", tuple(self.recurrent_layers))  # gin also writes lists
         except TypeError:
-            raise _refuse(self, "recurrent_layers", "a tuple of layer indices") from None
+            raise refuse(self, "recurrent_layers", "a tuple of layer indices") from None
         for index in self.recurrent_layers:
             if not isinstance(index, int) or not -self.num_layers <= index < self.num_layers:
                 allowed = (
                     f"from {-self.num_layers} to {self.num_layers - 1} (ModelConfig.num_layers = {self.num_layers})"
                 )
-                raise _refuse(self, "recurrent_layers", f"layer indices {allowed}; {index!r} is not")
+                raise refuse(self, "recurrent_layers", f"layer indices {allowed}; {index!r} is not")
         if len(self.recurrent_indices) != len(self.recurrent_layers):
-            raise _refuse(self, "recurrent_layers", "distinct layers; two entries name the same one")
+            raise refuse(self, "recurrent_layers", "distinct layers; two entries name the same one")
         if self.recurrent_layers:
-            _check_integers(self, ("num_states",), 1)
+            check_integers(self, ("num_states",), 1)
             if self.window_length is None:
-                raise _refuse(self, "window_length", "an integer when there are recurrent layers: they run over blocks")
+                raise refuse(self, "window_length", "an integer when there are recurrent layers: they run over blocks")
         elif self.feedback:
-            raise _refuse(self, "feedback", "False without recurrent layers: there is no state to attend to")
+            raise refuse(self, "feedback", "False without recurrent layers: there is no state to attend to")
 
     @property
     def recurrent_indices(self) -> frozenset[int]:
         """The recurrent layers' indices, all non-negative."""
         return frozenset(index % self.num_layers for index in self.recurrent_layers)
+
+    @property
+    def feedback_index(self) -> int:
+        """With feedback, the layer whose state is broadcast: of several recurrent layers the last one."""
+        return max(self.recurrent_indices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,15 +160,15 @@ class PrepareConfig:
     workers: int | None = None
 
     def __post_init__(self):
-        _check_texts(self, ("source", "store", "vocabulary", "text_field"))
-        _check_texts(self, (field for field in ("input", "name_field") if getattr(self, field) is not None))
-        _check_text_tuples(self, ("splits", "extensions"))
-        _check_numbers(self, ("validation_percent", "test_percent"), 0, 100)
+        check_texts(self, ("source", "store", "vocabulary", "text_field"))
+        check_texts(self, (field for field in ("input", "name_field") if getattr(self, field) is not None))
+        check_text_tuples(self, ("splits", "extensions"))
+        check_numbers(self, ("validation_percent", "test_percent"), 0, 100)
         if self.validation_percent + self.test_percent >= 100:
-            raise _refuse(self, "test_percent", "such that training documents are left")
-        _check_integers(self, ("repository_depth",), 1)
+            raise refuse(self, "test_percent", "such that training documents are left")
+        check_integers(self, ("repository_depth",), 1)
         if self.workers is not None:
-            _check_integers(self, ("workers",), 1)
+            check_integers(self, ("workers",), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,23 +202,23 @@ class DataConfig:
     max_document_tokens: int | None = None
 
     def __post_init__(self):
-        _check_texts(self, ("store", "train_split", "eval_split"))
-        _check_integers(self, ("segment_length", "batch_size"), 1)
-        _check_integers(self, ("seed",), 0)
-        _check_integers(self, ("min_document_tokens",), 2)
+        check_texts(self, ("store", "train_split", "eval_split"))
+        check_integers(self, ("segment_length", "batch_size"), 1)
+        check_integers(self, ("seed",), 0)
+        check_integers(self, ("min_document_tokens",), 2)
         if self.max_document_tokens is not None:
-            _check_integers(self, ("max_document_tokens",), self.min_document_tokens)
+            check_integers(self, ("max_document_tokens",), self.min_document_tokens)
         if self.mixture is not None:
             self._check_mixture()
 
     def _check_mixture(self) -> None:
         allowed = "None or a dict of folders and positive weights"
         if not isinstance(self.mixture, Mapping) or not self.mixture:
-            raise _refuse(self, "mixture", allowed)
+            raise refuse(self, "mixture", allowed)
         for folder, weight in self.mixture.items():
             number = isinstance(weight, int | float) and not isinstance(weight, bool)
             if not isinstance(folder, str) or not folder or not number or not 0 < weight < float("inf"):
-                raise _refuse(self, "mixture", allowed)
+                raise refuse(self, "mixture", allowed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -288,14 +254,14 @@ class OptimizerConfig:
     momentum: float = 0.9
 
     def __post_init__(self):
-        _check_choices(self, {"schedule": Schedule})
-        _check_numbers(self, ("learning_rate", "min_rate", "spike_rate"), 0)
-        _check_numbers(self, ("decay_rate", "momentum"), 0, 1)
-        _check_integers(self, ("warmup_steps", "spike_steps"), 0)
+        check_choices(self, {"schedule": Schedule})
+        check_numbers(self, ("learning_rate", "min_rate", "spike_rate"), 0)
+        check_numbers(self, ("decay_rate", "momentum"), 0, 1)
+        check_integers(self, ("warmup_steps", "spike_steps"), 0)
         if self.max_rate is not None:
-            _check_numbers(self, ("max_rate",), self.min_rate)
+            check_numbers(self, ("max_rate",), self.min_rate)
         if self.decay_steps is not None:
-            _check_integers(self, ("decay_steps",), 1)
+            check_integers(self, ("decay_steps",), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -317,8 +283,8 @@ class MeshConfig:
 
     def __post_init__(self):
         if self.data is not None:
-            _check_integers(self, ("data",), 1)
-        _check_integers(self, ("fsdp", "tensor"), 1)
+            check_integers(self, ("data",), 1)
+        check_integers(self, ("fsdp", "tensor"), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -361,15 +327,15 @@ class TrainConfig:
 
     def __post_init__(self):
         positive = ("num_steps", "accumulate_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-        _check_integers(self, positive, 1)
-        _check_integers(self, ("seed", "sample_tokens"), 0)
-        _check_choices(self, {"nonfinite": NonFinite})
+        check_integers(self, positive, 1)
+        check_integers(self, ("seed", "sample_tokens"), 0)
+        check_choices(self, {"nonfinite": NonFinite})
         if self.eval_steps is not None:
-            _check_integers(self, ("eval_steps",), 1)
+            check_integers(self, ("eval_steps",), 1)
         if self.peak_flops is not None:
-            _check_numbers(self, ("peak_flops",), 1)
+            check_numbers(self, ("peak_flops",), 1)
         if self.sample_tokens:
-            _check_texts(self, ("sample_prompt",))
+            check_texts(self, ("sample_prompt",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -407,10 +373,10 @@ class EvaluationConfig:
 
     def __post_init__(self):
         positive = ("bootstrap_replicates", "official_segments", "reset_segments", "frozen_segments")
-        _check_integers(self, (*positive, "sampled_documents", "sampled_words", "top_words", "passage_words"), 1)
-        _check_integers(self, ("diagnostic_tokens",), 2)
-        _check_integers(self, ("seed",), 0)
-        _check_numbers(self, ("bootstrap_level",), 0.5, 1)
+        check_integers(self, (*positive, "sampled_documents", "sampled_words", "top_words", "passage_words"), 1)
+        check_integers(self, ("diagnostic_tokens",), 2)
+        check_integers(self, ("seed",), 0)
+        check_numbers(self, ("bootstrap_level",), 0.5, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What the commands print: tables, streamed text, and the closing words of a run."""
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +11,7 @@ from block_recurrent.data import inspection
 from block_recurrent.data.prepare import SplitSummary
 from block_recurrent.data.sources.catalog import SOURCES
 from block_recurrent.data.store import TokenStore
-from block_recurrent.generate import Sampling
-from block_recurrent.saved_run import SavedRun
+from block_recurrent.scoring import Score
 from block_recurrent.train import TrainResult
 
 _BAR = 40
@@ -72,20 +72,30 @@ def show_store(console: Console, store: TokenStore) -> None:
     table(console, ("tokens of a document", "documents", "tokens", ""), rows)
 
 
-def stream_continuation(run: SavedRun, prompt: str, num_tokens: int, sampling: Sampling, seed: int) -> None:
-    """Writes a prompt and its continuation to standard output while the tokens come."""
-    vocabulary = run.vocabulary()
-    tokens = run.continue_text(vocabulary, prompt, num_tokens=num_tokens, sampling=sampling, seed=seed)
+def stream_text(stream: Iterable[str], *, prompt: str = "") -> None:
+    """Writes a prompt and its continuation to standard output while the text comes."""
     sys.stdout.write(prompt)
-    read, written = [], ""
-    for token in tokens:
-        read.append(token)
-        text = vocabulary.decode(read)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character may take several tokens
-            sys.stdout.write(text[len(written) :])
-            sys.stdout.flush()
-            written = text
-    sys.stdout.write(vocabulary.decode(read)[len(written) :] + "\n")
+    for text in stream:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def show_text_scores(console: Console, scores: Sequence[Score]) -> None:
+    """What each text costs, and all of them together."""
+    rows = [_score_row(str(score.text), [score]) for score in scores]
+    if len(scores) > 1:
+        rows.append(_score_row("all", scores))
+    names = ("text", "scored tokens", "their bytes", "log-probability (nats)", "bits per token", "bits per byte")
+    table(console, names, rows)
+
+
+def _score_row(name: str, scores: Sequence[Score]) -> list[str]:
+    tokens, size = sum(len(score.tokens) for score in scores), sum(score.bytes for score in scores)
+    nats = -sum(score.log_probability for score in scores)
+    bits = nats / math.log(2)
+    per_byte = f"{bits / size:.4f}" if size else "-"
+    return [name, f"{tokens:,}", f"{size:,}", f"{-nats:,.4f}", f"{bits / tokens:.4f}", per_byte]
 
 
 def show_result(console: Console, split: str, result: TrainResult) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.numpy import save as save_tensors
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model import abstract_params
+from block_recurrent.named_leaves import from_named_leaves, named_leaves
 from block_recurrent.saved_run import SavedRun
 from block_recurrent.typing import Params
 
@@ -60,7 +60,7 @@ def export_params(saved: SavedRun, folder: epath.Path) -> None:
         "versions": {name: metadata.version(name) for name in ("block-recurrent", "jax")},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(array) for name, array in flatten(saved.params).items()}
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(saved.params).items()}
     _write(folder / PARAMS_FILE, save_tensors(tensors, metadata={"format": _FORMAT}))
     _write(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())  # last: without it there is no export
 
@@ -75,36 +75,19 @@ def load_export(folder: epath.Path) -> Exported:
         config = json.loads((folder / CONFIG_FILE).read_text())
         model = ModelConfig(**config["model"])
         flat = load_tensors((folder / PARAMS_FILE).read_bytes())
-        params = _unflatten(flat, abstract_params(model))
-        return Exported(model, params, config["step"], config["vocabulary"])
+        like = abstract_params(model)
+        _check_shapes(flat, like)
+        return Exported(model, from_named_leaves(flat, like), config["step"], config["vocabulary"])
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no export is there ({error.filename or error} is missing)") from None
     except Exception as error:  # safetensors has an error class of its own, JSON and the configuration theirs
         raise InputError(f"{folder}: not an export that can be read: {error}") from None
 
 
-def flatten(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
-    """Nested parameters as arrays by path, joined with `/`."""
-    flat: dict[str, np.ndarray] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = np.asarray(value)
-    return flat
-
-
-def _unflatten(flat: dict[str, np.ndarray], like: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for name, value in like.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            params[name] = _unflatten(flat, value, f"{path}/")
-        elif path not in flat or flat[path].shape != value.shape:
-            raise ValueError(f"{path}: {'missing' if path not in flat else flat[path].shape}, expected {value.shape}")
-        else:
-            params[name] = flat[path]
-    return params
+def _check_shapes(flat: dict[str, np.ndarray], like: Params) -> None:
+    for name, leaf in named_leaves(like).items():
+        if name not in flat or flat[name].shape != leaf.shape:
+            raise ValueError(f"{name}: {'missing' if name not in flat else flat[name].shape}, expected {leaf.shape}")
 
 
 def _write(path: epath.Path, content: bytes) -> None:

@@ -11,8 +11,9 @@ from etils import epath
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
-from block_recurrent.export import CONFIG_FILE, flatten, load_export
+from block_recurrent.export import CONFIG_FILE, load_export
 from block_recurrent.interop.meliad import convert_params, model_config
+from block_recurrent.named_leaves import named_leaves
 from block_recurrent.saved_run import SavedRun
 from block_recurrent.typing import Params
 
@@ -95,7 +96,7 @@ def _from_official_checkpoint(source: epath.Path, config: ModelConfig) -> Params
             target: Any = checkpointer.restore(folder)["target"]
     except Exception as error:  # whatever orbax says of a folder that is something else
         raise InputError(f"--init_from {source}: not a checkpoint of the official code: {error}") from None
-    return _convert(source, flatten(target), config)
+    return _convert(source, named_leaves(target), config)
 
 
 def _convert(source: epath.Path, flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:

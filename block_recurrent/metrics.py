@@ -21,6 +21,9 @@ class MetricsWriter:
 
     A full disk stops nothing: lines wait in memory until they can be written; TensorBoard misses them.
 
+    Attributes:
+        kept: the lines that were there and stay.
+
     Args:
         workdir: the run's folder.
         step: the step the run continues from. What a killed run wrote for later steps is dropped, so that the record
@@ -29,13 +32,16 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: epath.Path, *, step: int, report: Callable[[str], None] = lambda message: None):
-        self.lines = [line for line in read_metrics(workdir) if _precedes(line, step)]
+        self.kept = [line for line in read_metrics(workdir) if _precedes(line, step)]
         self._path = workdir / _FILE
         self._remote = "://" in str(workdir)
+        content = "".join(map(_as_text, self.kept))
         partial = workdir / f"{_FILE}.partial"
-        partial.write_text("".join(map(_as_text, self.lines)))
+        partial.write_text(content)
         partial.replace(self._path)
-        self._waiting: list[dict[str, Any]] = []
+        self._uploads = [content] if self._remote else []  # object stores know no appending
+        self._waiting: list[str] = []
+        self._failing = False
         self._uploaded = time.monotonic()
         self._events = _Events(workdir / "tensorboard", first_step=step)
         self._report = report
@@ -48,27 +54,27 @@ class MetricsWriter:
             group: `train`, `speed` (what depends on the machine), or the name of an evaluated split.
             values: numbers and texts by name; names carry the unit.
         """
-        line = {"step": step, "group": group, **values}
-        self.lines.append(line)
         self._events.write(step, group, values)
-        waited = bool(self._waiting)
-        self._waiting.append(line)
+        self._waiting.append(_as_text({"step": step, "group": group, **values}))
         try:
             self._flush()
         except OSError as error:
-            if not waited:
+            if not self._failing:
                 self._report(f"{self._path}: cannot be written ({error.strerror or error}); lines wait in memory")
+            self._failing = True
         else:
-            if waited and not self._waiting:
+            if self._failing:
                 self._report(f"{self._path}: written again, nothing is missing")
+            self._failing = False
 
     def _flush(self, *, at_end: bool = False) -> None:
-        if self._remote:  # object stores know no appending
+        if self._remote:
             if at_end or time.monotonic() - self._uploaded > _SECONDS_BETWEEN_UPLOADS:
-                self._path.write_text("".join(map(_as_text, self.lines)))
-                self._waiting, self._uploaded = [], time.monotonic()
+                self._path.write_text("".join(self._uploads + self._waiting))
+                self._uploads, self._uploaded = self._uploads + self._waiting, time.monotonic()
+                self._waiting = []
             return
-        content = "".join(map(_as_text, self._waiting)).encode()
+        content = "".join(self._waiting).encode()
         with open(self._path, "ab", buffering=0) as file:
             length = file.tell()
             try:

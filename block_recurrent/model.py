@@ -72,15 +72,33 @@ class BlockRecurrentLM(nnx.Module):
         Raises:
             InputError: T is not a multiple of W.
         """
-        self._check_length(tokens.shape[1])
         if start_of_document is not None:
             state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
         stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        x = self.embedding[...][tokens].astype(self.config.dtype)
-        run = self._run_block_by_block if self.config.feedback else self._run_stack
-        x, state, gates = run(x, state, stack_key)
+        x, state, gates = self.run(tokens, state, stack_key)
         x = tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key)
         return Output(logits=self._logits(x), state=state, gates=gates)
+
+    def run(
+        self, tokens: Tokens, state: ModelState, dropout_key: Key | None = None
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        """Runs a segment through the layers alone; see `__call__`.
+
+        Returns:
+            The last layer's activations (B, T, D), for `predict`; the memory after the segment; `Output.gates`.
+        """
+        self._check_length(tokens.shape[1])
+        x = self.embed(tokens)
+        run = self._run_block_by_block if self.config.feedback else self._run_stack
+        return run(x, state, dropout_key)
+
+    def embed(self, tokens: Tokens) -> Activations:
+        """What the first layer reads."""
+        return self.embedding[...][tokens].astype(self.config.dtype)
+
+    def predict(self, x: Activations) -> Logits:
+        """Logits from the last layer's activations."""
+        return self._logits(self.final_norm(x))
 
     def init_state(self, batch_size: int) -> ModelState:
         """The memory at the start of a document, for `batch_size` rows."""
@@ -155,7 +173,7 @@ class BlockRecurrentLM(nnx.Module):
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         """Block feedback: every layer reads the state that the block before has left, so blocks are sequential."""
         blocks = jnp.swapaxes(split_blocks(x, self.config.window_length or x.shape[1]), 0, 1)
-        last = max(self.config.recurrent_indices)  # with several recurrent layers, the last one is broadcast
+        last = self.config.feedback_index
         source = self.layers[layer_name(last)]
         assert isinstance(source, RecurrentLayer)
 

@@ -18,6 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from block_recurrent.config import MeshConfig
 from block_recurrent.errors import InputError
+from block_recurrent.named_leaves import leaf_name
 
 _AXES = ("data", "fsdp", "tensor")
 _ROWS = ("data", "fsdp")
@@ -100,7 +101,7 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, _spec(mesh, jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape))
+        return NamedSharding(mesh, _spec(mesh, leaf_name(path), leaf.shape))
 
     return jax.tree_util.tree_map_with_path(place, tree)
 
@@ -108,6 +109,19 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
 def row_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays whose first axis are the rows of a batch."""
     return NamedSharding(mesh, PartitionSpec(_ROWS))
+
+
+def gather(mesh: Mesh, params: Any) -> Any:
+    """Inside `jax.jit`: parameters as the forward pass uses them, whole along `fsdp`; gradients are divided again.
+
+    Left to itself, XLA's propagation would rather divide activations by features, and reshard them at every layer.
+    """
+
+    def constrain(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+        spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(constrain, params, shardings(mesh, params))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -134,7 +148,7 @@ def place_rows(mesh: Mesh, batch: Any, batch_size: int) -> Any:
 
     def place(path: Any, local: np.ndarray) -> jax.Array:
         shape = (batch_size, *local.shape[1:])
-        spec = _spec(mesh, jax.tree_util.keystr(path, simple=True, separator="/"), shape)
+        spec = _spec(mesh, leaf_name(path), shape)
 
         def read(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(batch_size)

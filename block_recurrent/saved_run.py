@@ -1,7 +1,6 @@
 """A run read back from its workdir: configuration, data facts, parameters, vocabulary."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ from etils import epath
 from block_recurrent.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.config import RunConfig
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
-from block_recurrent.generate import Sampling, generate
 from block_recurrent.run_record import read_run
 from block_recurrent.train_step import abstract_train_state
 from block_recurrent.typing import Params
@@ -66,18 +64,3 @@ class SavedRun:
             InputError: it cannot be read any more, or has changed since.
         """
         return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)
-
-    def continue_text(
-        self, vocabulary: Vocabulary, prompt: str, *, num_tokens: int, sampling: Sampling, seed: int
-    ) -> Iterator[int]:
-        """Token ids that continue a text; see `generate.generate`."""
-        return generate(
-            self.config.model,
-            self.params,
-            vocabulary.encode(prompt),
-            num_tokens=num_tokens,
-            vocab_size=vocabulary.size,
-            sampling=sampling,
-            seed=seed,
-            segment_length=self.config.data.segment_length,
-        )

@@ -5,12 +5,15 @@ own one. Crossing a segment boundary it is an input, so no gradient flows throug
 """
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.typing import CacheHeads, Rows, States
+
+_Tree = TypeVar("_Tree")
 
 
 @jax.tree_util.register_dataclass
@@ -48,9 +51,13 @@ def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | N
 
 def reset_rows(state: ModelState, initial: ModelState, start_of_document: Rows) -> ModelState:
     """Replaces the memory of the rows that start a document by the initial one; other rows keep theirs."""
+    return select_rows(start_of_document, initial, state)
+
+
+def select_rows(rows: Rows, new: _Tree, old: _Tree) -> _Tree:
+    """Takes the rows that are True from one tree of arrays (B, ...) and the others from another."""
 
     def select(new: jax.Array, old: jax.Array) -> jax.Array:
-        rows = start_of_document.reshape(-1, *[1] * (old.ndim - 1))
-        return jnp.where(rows, new, old)
+        return jnp.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-    return jax.tree.map(select, initial, state)
+    return jax.tree.map(select, new, old)

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -24,7 +25,7 @@ from block_recurrent.initial_params import load_initial_params
 from block_recurrent.metrics import MetricsWriter, read_metrics
 from block_recurrent.model import count_params
 from block_recurrent.optimizer import make_optimizer
-from block_recurrent.partitioning import check_rows, local_rows, make_mesh, replicated, shardings
+from block_recurrent.partitioning import check_rows, gather, local_rows, make_mesh, replicated, shardings
 from block_recurrent.preemption import Preemption
 from block_recurrent.progress import Progress
 from block_recurrent.run_record import check_record, make_record, write_record
@@ -88,14 +89,14 @@ def train(
     if init_from is not None and not (workdir / CHECKPOINTS).exists():
         params = load_initial_params(init_from, run.model, vocabulary=vocabulary)
     barrier(f"every process to have checked {workdir}")
-    if not is_primary():
-        loop = _Loop(run, workdir, Console(quiet=True), mesh, training, held_out, profile)
-        return loop.run(params)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with hold_workdir(workdir):
-        write_record(workdir, record)
-        (workdir / "config.gin").write_text(config_gin)
-        return _Loop(run, workdir, console, mesh, training, held_out, profile).run(params)
+    with contextlib.ExitStack() as held:
+        if is_primary():
+            workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold_workdir(workdir))
+            write_record(workdir, record)
+            (workdir / "config.gin").write_text(config_gin)
+        shown = console if is_primary() else Console(quiet=True)
+        return _Loop(run, workdir, shown, mesh, training, held_out, profile).run(params)
 
 
 class _EndEvaluationError(Exception):
@@ -121,6 +122,7 @@ class _Loop:
         self._abstract = abstract_train_state(run)
         self._shardings = shardings(mesh, self._abstract)
         self._preemption = Preemption()
+        self._traced_from: int | None = None
 
     def run(self, params: Params | None) -> TrainResult:
         """Restores or begins, trains, and waits until everything is written."""
@@ -131,24 +133,23 @@ class _Loop:
             state, first, pending = self._begin(checkpoints.restore_newest(self._like()), params)
             self._announce(first)
             with (
+                MetricsWriter(self._workdir, step=first, report=self._say)
+                if is_primary()
+                else contextlib.nullcontext() as self._metrics,
                 Progress("train", settings.num_steps, done=first, console=self._console) as self._progress,
                 Watchdog(self._say) as self._watchdog,
             ):
-                metrics = MetricsWriter(self._workdir, step=first, report=self._say) if is_primary() else None
-                try:
-                    self._metrics = metrics
-                    self._log = TrainLog(
-                        self._config,
-                        metrics,
-                        bytes_per_token=self._training.bytes_per_token,
-                        describe_rows=self._describe_rows,
-                        report=self._say,
-                        pending=pending,
-                    )
-                    self._train(state, first)
-                finally:
-                    if metrics is not None:
-                        metrics.__exit__()
+                kept = [] if self._metrics is None else self._metrics.kept
+                self._evaluated = {line["step"] for line in kept if line["group"] == self._config.data.eval_split}
+                self._log = TrainLog(
+                    self._config,
+                    self._metrics,
+                    bytes_per_token=self._training.bytes_per_token,
+                    describe_rows=self._describe_rows,
+                    report=self._say,
+                    pending=pending,
+                )
+                self._train(state, first)
             barrier(f"every process to end the run in {self._workdir}")
         lines = [line for line in read_metrics(self._workdir) if line["group"] == self._config.data.eval_split]
         return TrainResult(lines[0], lines[-1])
@@ -173,7 +174,11 @@ class _Loop:
         settings = self._config.train
         take_step = jax.jit(
             functools.partial(
-                train_step, self._config.model, self._optimizer, accumulate_steps=settings.accumulate_steps
+                train_step,
+                self._config.model,
+                self._optimizer,
+                accumulate_steps=settings.accumulate_steps,
+                gather=functools.partial(gather, self._mesh),
             ),
             donate_argnums=0,
             out_shardings=(self._shardings, replicated(self._mesh)),
@@ -215,9 +220,7 @@ class _Loop:
         """Evaluates at the start, at the end and in between, once each; True if asked to end meanwhile."""
         settings, split = self._config.train, self._config.data.eval_split
         due = step % settings.eval_every == 0 or step == settings.num_steps
-        lines = [] if self._metrics is None else self._metrics.lines
-        done = any(line["step"] == step and line["group"] == split for line in lines)
-        if not due or agree(int(done)):
+        if not due or agree(int(step in self._evaluated)):
             return False
         self._log.catch_up()
 
@@ -241,6 +244,7 @@ class _Loop:
             except _EndEvaluationError:
                 return True
         self._say(f"step {step}: {split} {scores}")
+        self._evaluated.add(step)
         if self._metrics is not None:
             self._metrics.write(step, split, scores.as_dict())
         self._log.start_clock()
@@ -259,14 +263,16 @@ class _Loop:
         raise PreemptedError(f"asked to end at step {step}: {state}{failed}. The same command continues")
 
     def _trace(self, step: int) -> None:
-        if not self._profile or not is_primary():
-            return
-        if step == self._profile.start:
+        """Begins and ends the trace; a run that begins within the steps asked for traces those that are left."""
+        wanted = is_primary() and step in self._profile
+        if wanted and self._traced_from is None:
             jax.profiler.start_trace(str(self._workdir / "profile"))
-        elif step == self._profile.stop:
+            self._traced_from = step
+        elif self._traced_from is not None and not wanted:
             self._log.catch_up()
             jax.profiler.stop_trace()
-            self._say(f"trace of steps {self._profile.start} to {step - 1} in {self._workdir / 'profile'}")
+            self._say(f"trace of steps {self._traced_from} to {step - 1} in {self._workdir / 'profile'}")
+            self._traced_from = None
 
     def _describe_rows(self, step: int, rows: np.ndarray) -> str:
         located = self._training.schedule.locate(step)

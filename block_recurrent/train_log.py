@@ -5,7 +5,8 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -55,6 +56,9 @@ class TrainLog:
         self._report = report
         self._unread: tuple[int, StepMetrics] | None = None
         self._window: list[dict[str, float]] = list(pending or [])
+        kept = [] if metrics is None else metrics.kept
+        losses = [line["bits_per_byte"] for line in kept if line["group"] == "train"]
+        self._losses: deque[float | None] = deque(losses, maxlen=_SPIKE_HISTORY)
         flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
         peak = run.train.peak_flops or peak_flops(jax.devices()[0].device_kind)
         self._utilisation_per_token = flops / (peak * jax.device_count()) if peak else None
@@ -109,8 +113,8 @@ class TrainLog:
     def _write(self, step: int) -> None:
         window, self._window = self._window, []
         values = self._means(step, window)
-        history = [] if self._metrics is None else self._metrics.lines
-        spike = spike_above(values["bits_per_byte"], [x["bits_per_byte"] for x in history if x["group"] == "train"])
+        spike = spike_above(values["bits_per_byte"], self._losses)
+        self._losses.append(values["bits_per_byte"])
         if spike is not None:
             self._report(
                 f"step {step}: loss spike: {values['bits_per_byte']:.3f} bits per byte; the median of the lines before "
@@ -154,18 +158,18 @@ class TrainLog:
         return speed
 
 
-def spike_above(value: float | None, before: list[float | None]) -> float | None:
+def spike_above(value: float | None, before: Iterable[float | None]) -> float | None:
     """Whether a loss stands out of the lines before it.
 
     Args:
         value: the loss of a line.
-        before: those of earlier lines, the newest last.
+        before: those of up to 50 lines before it.
 
     Returns:
-        The median of the last 50, if the value lies more than 8 robust standard deviations (and 8 times 2 % of the
+        Their median, if the value lies more than 8 robust standard deviations (and 8 times 2 % of the
         median) above it and there are at least 20; else None.
     """
-    known = [loss for loss in before if loss is not None][-_SPIKE_HISTORY:]
+    known = [loss for loss in before if loss is not None]
     if value is None or len(known) < _FEWEST_LINES:
         return None
     median = statistics.median(known)

@@ -1,6 +1,7 @@
 """One training step and one evaluation step, as pure functions."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -118,6 +119,7 @@ def train_step(
     batch: SegmentBatch,
     *,
     accumulate_steps: int = 1,
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes a step on the mean loss of the batch's scored tokens.
 
@@ -130,12 +132,13 @@ def train_step(
         state: before the step.
         batch: its rows are a multiple of `accumulate_steps`.
         accumulate_steps: micro-batches computed one after another; the sum of their gradients is the batch's.
+        gather: places divided parameters for the forward pass; see `partitioning.gather`.
 
     Returns:
         The next state, and what the step tells.
     """
     key = jax.random.fold_in(state.dropout_key, state.step)
-    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps)
+    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     gradient_norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(jnp.sum(forward.row_nats)) & jnp.isfinite(gradient_norm)
@@ -183,14 +186,19 @@ class _Forward(NamedTuple):
 
 
 def _accumulate(
-    config: ModelConfig, state: TrainState, batch: SegmentBatch, dropout_key: Key | None, parts: int
+    config: ModelConfig,
+    state: TrainState,
+    batch: SegmentBatch,
+    dropout_key: Key | None,
+    parts: int,
+    gather: Callable[[Params], Params],
 ) -> tuple[Any, _Forward]:
     """Gradients of the mean loss, and what the forward pass left, with the rows computed in `parts`."""
     total = jnp.maximum(jnp.sum(batch.weights), 1)
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # Masks are shared by all rows, so every micro-batch uses the same key.
-        row_nats, output = _score(config, params, model_state, batch, dropout_key)
+        row_nats, output = _score(config, gather(params), model_state, batch, dropout_key)
         return jnp.sum(row_nats) / total, _Forward(row_nats, output.state, output.gates)
 
     gradient = jax.grad(loss, has_aux=True)

@@ -5,18 +5,17 @@ file and exits with 1 if a bound is missed. Needs about 10 GB of disk and 10 min
 """
 
 import argparse
-import dataclasses
-import json
-import platform
+import itertools
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from benchmark import Result, judge
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.batches import BatchReader
@@ -33,25 +32,6 @@ from block_recurrent.data.writer import StoreWriter
 DOCUMENTS = 28_602  # PG19's training split
 ROWS, SEGMENT = 32, 4096
 MB = 1_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One measurement against its bound."""
-
-    what: str
-    value: float
-    unit: str
-    bound: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-    def __str__(self) -> str:
-        sign = ">=" if self.at_least else "<="
-        return f"{'ok  ' if self.met else 'MISS'} {self.what}: {self.value:,.4g} {self.unit} ({sign} {self.bound:g})"
 
 
 def text_of_this_machine() -> str:
@@ -218,26 +198,15 @@ def main() -> None:
     parser.add_argument("--output", default="experiments/results/bench_data.json")
     arguments = parser.parse_args()
     scale = 10 if arguments.quick else 1
-    results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        benches: list[Callable[[], Iterator[Result]]] = [
-            bench_schedule,
-            lambda: bench_reading(folder, 3_000_000_000 // scale, 300),
-            lambda: bench_tokenising(folder, 100 * MB // scale),
-            lambda: bench_memory(folder, 20 * MB, 2000 * MB // scale),
-        ]
-        for bench in benches:
-            for result in bench():
-                print(result, flush=True)
-                results.append(result)
-    machine = {"cores": available_cores(), "machine": platform.machine(), "python": platform.python_version()}
-    record = {"quick": arguments.quick, **machine, "results": [dataclasses.asdict(r) | {"met": r.met} for r in results]}
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {output}")
-    sys.exit(not all(result.met for result in results))
+        results = itertools.chain(
+            bench_schedule(),
+            bench_reading(folder, 3_000_000_000 // scale, 300),
+            bench_tokenising(folder, 100 * MB // scale),
+            bench_memory(folder, 20 * MB, 2000 * MB // scale),
+        )
+        judge(results, Path(arguments.output), quick=arguments.quick)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from block_recurrent.analysis.batch_scoring import Placement, carried, score, segment_batch
 from block_recurrent.analysis.passes import Shape, Workplace
-from block_recurrent.analysis.scoring import Placement, carried, score, segment_batch
 from block_recurrent.config import ModelConfig, OptimizerConfig, PrepareConfig
 from block_recurrent.data.batches import BatchReader
 from block_recurrent.data.prepare import available_cores, prepare

@@ -82,6 +82,7 @@ def experiment(tmp_path, store_folder):
         "train",
         "evaluate",
         "generate",
+        "score",
         "export",
         "check-parity",
     ],
@@ -126,6 +127,25 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     assert first[1].startswith("3 times 4 is")
     assert first[1] == again[1]
 
+    state, lines = tmp_path / "state", tmp_path / "out.jsonl"
+    generate = ("generate", "--workdir", workdir, "--greedy", "--num-tokens")
+    assert command(*generate, 0, "--prompt", "3 times", "--save-state", state)[0] == 0
+    assert command(*generate, 9, "--load-state", state, "--prompt", " 4 is", "--jsonl", lines)[0] == 0
+    record = json.loads(lines.read_text())
+    whole = command(*generate, 9, "--prompt", "3 times 4 is")[1]
+    assert "3 times 4 is" + record["text"] == whole.removesuffix("\n")
+    lines.write_text('"3 times"\n{"prompt": "4"}\n')
+    _, out, _ = command(*generate, 3, "--prompts", lines, "--num-samples", 2, "--jsonl", "-")
+    assert [(r["prompt"], r["sample"]) for r in map(json.loads, out.splitlines())] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert "bits per byte" in command("score", "--workdir", workdir, "--text", "3 times", "--load-state", state)[1]
+    assert "keeps one text" in command.error(*generate, 3, "--prompts", lines, "--save-state", state)
+    assert "needs --save-state" in command.error(*generate, 0, "--prompt", "x")
+    lines.write_text("{")
+    assert "line 1: not JSON" in command.error(*generate, 3, "--prompts", lines)
+    exported = tmp_path / "exported"
+    assert command("export", "--workdir", workdir, "--out", exported, "--functions")[0] == 0
+    assert (exported / "decode.stablehlo").exists()
+
 
 def test_the_order_of_files_does_not_matter_and_parameters_override(command, experiment, tmp_path):
     workdir = tmp_path / "work"
@@ -163,7 +183,10 @@ def test_files_that_contradict_each_other_are_refused_in_either_order(command, e
         (["--gin_param", "ModelConfig.num_states='many'"], "ModelConfig.num_states = 'many'"),
         (["--gin_param", "DataConfig.store='nowhere'"], "DataConfig.store = 'nowhere': not there; `python -m"),
         (["--gin_param", "DataConfig.eval_split='dev'"], "dev"),
-        (["--gin_file", "nosuch.gin"], "--gin_file nosuch.gin: no such file; ready to use: gin/runs/quickstart.gin"),
+        (
+            ["--gin_file", "nosuch.gin"],
+            "--gin_file nosuch.gin: no such file; ready to use: gin/runs/evaluate_arxiv.gin",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_error_before_anything_is_written(command, experiment, tmp_path, arguments, message):

@@ -268,3 +268,28 @@ def test_public_names_resolve_lazily():
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in block_recurrent.__all__:
         assert getattr(block_recurrent, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("slide", {"remat": "dots"}),
+        ("lstm_dual", {"scan_layers": True}),
+        ("feedback_fixed_skip", {"remat": "full", "scan_layers": True}),
+    ],
+)
+def test_loops_over_layers_and_rematerialisation_change_no_number(name, how):
+    config = with_dropout(dataclasses.replace(CACHED[name], num_layers=4))
+    params = perturbed_params(config)
+    tokens, state = random_tokens(config, 2, 2 * WINDOW), init_state(config, params, 2)
+
+    def loss(config, params):
+        output = apply(config, params, tokens, state, dropout_key=jax.random.key(3))
+        return jnp.sum(jnp.sin(output.logits)), output
+
+    results = [
+        jax.jit(jax.value_and_grad(functools.partial(loss, c), has_aux=True))(params)
+        for c in (config, dataclasses.replace(config, **how))
+    ]
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+    jax.tree.map(close, *results)

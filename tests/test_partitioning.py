@@ -1,6 +1,7 @@
 """Sharded equals single-device, for every architecture; and the rules themselves."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,12 @@ from jax.sharding import PartitionSpec as P
 from block_recurrent.config import MeshConfig, OptimizerConfig
 from block_recurrent.errors import InputError
 from block_recurrent.optimizer import make_optimizer
-from block_recurrent.partitioning import check_rows, local_rows, make_mesh, mesh_shape, place_rows, shardings
+from block_recurrent.partitioning import check_rows, gather, local_rows, make_mesh, mesh_shape, place_rows, shardings
 from block_recurrent.train_step import SegmentBatch, init_train_state, train_step
 from tests.architectures import ALL, CACHED, WINDOW, perturbed_params, random_tokens, with_dropout
 
 ROWS = 8
-SGD = optax.sgd(0.1, momentum=0.9)  # linear in the gradients, where Adafactor would magnify rounding
+SGD: Any = optax.sgd(0.1, momentum=0.9)  # linear in the gradients, where Adafactor would magnify rounding
 DATA8, MIXED = MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)
 # Every kind of row in the paper's Table 1: windows and caches, all cells and gates, feedback; and no window at all.
 TABLE_ROWS = [
@@ -28,18 +29,22 @@ TABLE_ROWS = [
 
 def batches(config, count=2):
     for seed in range(count):
-        tokens = np.asarray(random_tokens(config, ROWS, 2 * WINDOW + 1, seed=seed))
-        weights = np.ones((ROWS, 2 * WINDOW), np.float32)
+        tokens: Any = np.asarray(random_tokens(config, ROWS, 2 * WINDOW + 1, seed=seed))
+        weights: Any = np.ones((ROWS, 2 * WINDOW), np.float32)
         weights[1, 5:] = 0
-        yield SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, np.arange(ROWS) % 3 == seed)
+        starts: Any = np.arange(ROWS) % 3 == seed
+        yield SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, starts)
 
 
-def run_steps(config, mesh_config, optimizer=SGD, **step):
+def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
     """Two steps; the state behind them and the metrics of the last."""
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
-    take_step = jax.jit(functools.partial(train_step, config, optimizer, **step), out_shardings=(placed, None))
+    take_step = jax.jit(
+        functools.partial(train_step, config, optimizer, gather=functools.partial(gather, mesh), **step),
+        out_shardings=(placed, None),
+    )
     state, metrics = jax.jit(initialise, out_shardings=placed)(), None
     for batch in batches(config):
         state, metrics = take_step(state, place_rows(mesh, batch, ROWS))
@@ -61,7 +66,7 @@ def on_one_device(name):
 
 QUICK = {("fixed_skip", DATA8), ("fixed_skip", MIXED), ("feedback_lstm_single", MIXED)}
 CASES = [
-    pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.slow)
+    pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.faults)
     for name in TABLE_ROWS
     for mesh in (DATA8, MIXED)
 ]

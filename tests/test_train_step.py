@@ -93,3 +93,11 @@ def test_a_donated_step_computes_the_same(name):
         jax.jit(functools.partial(init_train_state, config, optimizer, seed=0, batch_size=2))(), batch
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), donated.params, kept.params)
+
+
+def one_step(name):
+    """A state, a batch in which row 0 starts a document, and the jitted step."""
+    config = CACHED[name]
+    optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
+    state = init_train_state(config, optimizer, seed=0, batch_size=2)
+    return state, a_batch(config), jax.jit(functools.partial(train_step, config, optimizer))

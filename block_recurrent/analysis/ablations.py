@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from block_recurrent.analysis import interventions
+from block_recurrent.analysis.batch_scoring import Method
 from block_recurrent.analysis.records import Bootstrap, Estimate
 from block_recurrent.analysis.results import Ablation, AblationName, Contribution
 from block_recurrent.analysis.scores import bits_per, by_distance, by_position, scored_text
-from block_recurrent.analysis.scoring import Method
 from block_recurrent.analysis.token_nats import TokenNats
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.store import TokenStore

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from block_recurrent.analysis import ablations, describe, tables
+from block_recurrent.analysis.batch_scoring import Method, Placement, carried
 from block_recurrent.analysis.candidate import Candidate
 from block_recurrent.analysis.diagnostics import watch
 from block_recurrent.analysis.official import score_as_official_code
@@ -24,7 +25,6 @@ from block_recurrent.analysis.results import (
     Scores,
 )
 from block_recurrent.analysis.scores import by_position, scored_text, summarise
-from block_recurrent.analysis.scoring import Method, Placement, carried
 from block_recurrent.analysis.token_nats import TokenNats
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.data.split import open_split

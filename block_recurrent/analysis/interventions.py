@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from block_recurrent.analysis.scoring import Method, carried, segment_batch
+from block_recurrent.analysis.batch_scoring import Method, carried, segment_batch
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batches import Batch
 from block_recurrent.data.store import TokenStore

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from block_recurrent.analysis.batch_scoring import Placement, carried, score
 from block_recurrent.analysis.passes import Shape
-from block_recurrent.analysis.scoring import Placement, carried, score
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batches import Batch, BatchReader
 from block_recurrent.data.official_schedule import OfficialSchedule

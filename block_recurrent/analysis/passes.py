@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from block_recurrent.analysis.scoring import Method, Placement, Scored, score, to_host
+from block_recurrent.analysis.batch_scoring import Method, Placement, Scored, score, to_host
 from block_recurrent.analysis.token_nats import TokenNats, scored_starts
 from block_recurrent.data.batches import BatchReader
 from block_recurrent.data.schedule import EvaluationSchedule

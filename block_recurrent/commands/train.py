@@ -48,7 +48,8 @@ def train(
     run = gin_files.configured_run()
     steps = _profiled_steps(profile)
     from block_recurrent import console, distributed
-    from block_recurrent.generate import Sampling
+    from block_recurrent.generator import Generator
+    from block_recurrent.sampling import Sampling
     from block_recurrent.saved_run import SavedRun
     from block_recurrent.train import train as train_run
 
@@ -68,8 +69,9 @@ def train(
     if run.train.sample_tokens:
         CONSOLE.rule("sample: the prompt and its continuation")
         sampling = Sampling(temperature=0.8, top_p=0.95)
-        saved = SavedRun.load(folder)
-        console.stream_continuation(saved, run.train.sample_prompt, run.train.sample_tokens, sampling, seed=0)
+        generator, prompt = Generator.of_run(SavedRun.load(folder)), run.train.sample_prompt
+        stream = generator.stream(prompt, num_tokens=run.train.sample_tokens, sampling=sampling)
+        console.stream_text(stream, prompt=prompt)
         CONSOLE.rule()
     console.show_next_steps(CONSOLE, workdir)
 

@@ -4,6 +4,7 @@ A document of n tokens has n - 1 predictions; it is read in ceil((n - 1) / N) se
 document at a time, segment after segment, and then goes on to its next one.
 """
 
+import abc
 import collections
 import dataclasses
 import hashlib
@@ -76,7 +77,7 @@ class _Table:
         return self._documents.reshape(-1)[flat], segment
 
 
-class RowSchedule:
+class RowSchedule(abc.ABC):
     """Rows that read an endless succession of documents. Subclasses say which document comes k-th.
 
     Tables of consecutive documents are made as steps are asked for. How many steps each row spends in each table is
@@ -98,9 +99,10 @@ class RowSchedule:
         self._starts = [np.zeros(batch_size, np.int64)]
         self._lock = threading.Lock()
 
+    @abc.abstractmethod
     def deal(self, start: int, stop: int) -> np.ndarray:
         """The start-th, ..., (stop - 1)-th documents of every row: (B, stop - start) int64, none without segments."""
-        raise NotImplementedError
+        ...
 
     def locate(self, step: int) -> Located:
         """What every row reads at `step`.

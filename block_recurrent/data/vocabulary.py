@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
+from block_recurrent.data.detokenizer import ByteDetokenizer, Detokenizer, PieceDetokenizer
 from block_recurrent.errors import InputError
 
 _BLANK = "\u2581"  # how SentencePiece writes a blank
@@ -64,6 +65,10 @@ class Vocabulary(Protocol):
         """The UTF-8 bytes that each id stands for, blanks included; special ids stand for nothing."""
         ...
 
+    def detokenizer(self, context: Sequence[int]) -> Detokenizer:
+        """Text of ids that come one at a time, behind the ids of the context."""
+        ...
+
     def first_token_bytes(self, text: str) -> int:
         """How many UTF-8 bytes of the text the first token covers; 0 for a text without tokens."""
         ...
@@ -92,6 +97,10 @@ class ByteVocabulary:
         """See `Vocabulary.pieces`."""
         known = ((ids >= _FIRST_BYTE) & (ids < self.size)).tolist()
         return [bytes([i - _FIRST_BYTE]) if k else b"" for i, k in zip(ids.tolist(), known, strict=True)]
+
+    def detokenizer(self, context: Sequence[int]) -> Detokenizer:
+        """See `Vocabulary.detokenizer`."""
+        return ByteDetokenizer(_FIRST_BYTE, context)
 
     def first_token_bytes(self, text: str) -> int:
         """See `Vocabulary.first_token_bytes`."""
@@ -215,6 +224,10 @@ class SentencePieceVocabulary:
                 special = model.is_control(piece) or model.is_unknown(piece) or model.is_unused(piece)
                 table.append(b"" if special else name.replace(_BLANK, " ").encode())
         return table
+
+    def detokenizer(self, context: Sequence[int]) -> Detokenizer:
+        """See `Vocabulary.detokenizer`."""
+        return PieceDetokenizer(self, context)
 
     def first_token_bytes(self, text: str) -> int:
         """See `Vocabulary.first_token_bytes`; blanks before the token that the model drops count as covered."""

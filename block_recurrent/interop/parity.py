@@ -21,6 +21,7 @@ from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config, official_path
 from block_recurrent.loss import cross_entropy
 from block_recurrent.model import abstract_params, apply, init_state
+from block_recurrent.named_leaves import named_leaves
 from block_recurrent.state import ModelState
 from block_recurrent.typing import Rows, Tokens
 
@@ -122,8 +123,7 @@ def _loss_and_gradients(
 
 
 def _official_leaves(tree: Any) -> list[tuple[str, Any]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(official_path(jax.tree_util.keystr(path, simple=True, separator="/")), leaf) for path, leaf in leaves]
+    return [(official_path(name), leaf) for name, leaf in named_leaves(tree).items()]
 
 
 def _compare_state(comparison: _Comparison, prefix: str, state: ModelState) -> None:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.layers.linear import linear
@@ -12,7 +12,7 @@ from block_recurrent.layers.projections import Projected, Projections
 from block_recurrent.ops.attention import KeysValues, attend
 from block_recurrent.ops.blocks import merge_blocks, split_blocks, with_previous_block
 from block_recurrent.ops.dropout import dropout_mask
-from block_recurrent.ops.positions import NUM_BUCKETS, causal_mask, relative_bias
+from block_recurrent.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
 from block_recurrent.state import LayerState
 from block_recurrent.typing import Activations, Key
 
@@ -45,10 +45,44 @@ class TransformerLayer(nnx.Module):
         Returns:
             The activations and the layer's memory after the segment.
         """
+        x, projected = self.forward(x, state, feedback, dropout_key)
+        return x, self.next_cache(projected)
+
+    def forward(
+        self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
+    ) -> tuple[Activations, Projected]:
+        """Like a call, but returns what the tokens project to, all of the segment, instead of the next memory."""
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected = self.projections(x, dropout_key=project_key)
-        x = self.attend(x, projected, self.visible(projected, state), feedback, attend_key)
-        return x, self.next_cache(projected)
+        return self.attend(x, projected, self.visible(projected, state), feedback, attend_key), projected
+
+    def step(
+        self, x: Float[Array, "B 1 D"], slot: Int[Array, "B"], ring: KeysValues, states: KeysValues | None
+    ) -> tuple[Float[Array, "B 1 D"], KeysValues]:
+        """Runs one token of each row.
+
+        Args:
+            x: activations.
+            slot: where in the ring each row's token belongs; see `ring_bias`.
+            ring: keys and values (B, K, N, H) of the K = W tokens before. Without a window K is the longest segment,
+                and only the slots before a row's own hold tokens.
+            states: keys and values (B, S, N, H) of the recurrent state as the block found it; None without any.
+
+        Returns:
+            The activations, and the token's own keys and values (B, 1, N, H), which the caller puts into the ring.
+        """
+        projected = self.projections(x)
+        num_slots = ring.keys.shape[1]
+        before = None if self.config.window_length else (jnp.arange(num_slots)[None] < slot[:, None])[:, None, None]
+        attended = attend(
+            projected.queries,
+            ring,
+            self.projections.attention_scale[...],
+            bias=ring_bias(self.relative_bias[...], slot, num_slots),
+            mask=before,
+        )
+        blocks = None if states is None else KeysValues(states.keys[:, None], states.values[:, None])
+        return self._finish(x, _concatenate_heads(attended[:, None]), projected, blocks, None), projected.read
 
     def visible(self, projected: Projected, state: LayerState) -> KeysValues:
         """Keys and values (B, C, K, N, H) that lie before each block's queries or among them."""
@@ -72,10 +106,7 @@ class TransformerLayer(nnx.Module):
     ) -> Activations:
         """Lets the tokens read one another and the states (B, C, S, N, H), then runs the feed-forward network."""
         mask_key, mlp_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        attended = self._self_attention(projected, visible, mask_key)
-        if states is not None:
-            attended = jnp.concatenate([attended, self._cross_attention(projected, states)], axis=-1)
-        return self.mlp(x + self.output(attended), mlp_key)
+        return self._finish(x, self._self_attention(projected, visible, mask_key), projected, states, mlp_key)
 
     def next_cache(self, projected: Projected) -> LayerState:
         """The last block's keys and values."""
@@ -84,6 +115,19 @@ class TransformerLayer(nnx.Module):
         keys, values = projected.read
         window = self.config.window_length
         return LayerState(keys=keys[:, -window:], values=values[:, -window:], recurrent=None)
+
+    def _finish(
+        self,
+        x: Activations,
+        attended: Float[Array, "B T NH"],
+        projected: Projected,
+        states: KeysValues | None,
+        mlp_key: Key | None,
+    ) -> Activations:
+        """Everything behind self-attention."""
+        if states is not None:
+            attended = jnp.concatenate([attended, self._cross_attention(projected, states)], axis=-1)
+        return self.mlp(x + self.output(attended), mlp_key)
 
     def _self_attention(
         self, projected: Projected, visible: KeysValues, dropout_key: Key | None

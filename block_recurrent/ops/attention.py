@@ -30,8 +30,8 @@ def attend(
     read: KeysValues,
     scale: Float[Array, "N"],
     *,
-    bias: Float[Array, "N Q K"] | None = None,
-    mask: Bool[np.ndarray, "Q K"] | None = None,
+    bias: Float[Array, "*rows N Q K"] | None = None,
+    mask: Bool[np.ndarray, "Q K"] | Bool[Array, "*rows 1 Q K"] | None = None,
     dropout: Float[Array, "N Q K"] | None = None,
 ) -> Float[Array, "*batch Q N H"]:
     """What each query reads: softmax(|scale| * (queries . keys + bias)) values.
@@ -44,17 +44,17 @@ def attend(
         queries: of unit length, like the keys; there is no 1 / sqrt(H).
         read: the keys and values, with the queries' leading axes.
         scale: per head; its absolute value multiplies the logits, the bias included (official code).
-        bias: added to the logits.
-        mask: True where a query may see a key; everywhere if None.
+        bias: added to the logits; with leading axes, a row's own (decoding, where each row stands elsewhere).
+        mask: of a bias, True where a query may see a key; everywhere if None.
         dropout: multiplies the attention weights.
     """
     scale = jnp.abs(scale)
     scaled = (queries * jnp.broadcast_to(scale[:, None], queries.shape)).astype(queries.dtype)
     logits = jnp.einsum("...qnh,...knh->...nqk", scaled, read.keys, preferred_element_type=jnp.float32)
     if bias is not None:
-        offset = bias * scale[:, None, None]
+        offset = bias * jnp.broadcast_to(scale[:, None, None], bias.shape)
         if mask is not None:
-            offset = jnp.where(mask[None], offset, _MASKED_LOGIT)
+            offset = jnp.where(jnp.broadcast_to(mask, offset.shape), offset, _MASKED_LOGIT)
         logits = logits + jnp.broadcast_to(offset, logits.shape)
     weights, total = _softmax_parts(logits)
     if dropout is not None:

@@ -6,7 +6,7 @@ the query's index minus the key's.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -40,6 +40,18 @@ def relative_bias(table: Float[Array, "N buckets"], num_queries: int, num_keys: 
     # Rows one shorter than the copies begin one diagonal further left each.
     skewed = repeated[:, num_queries - 1 : num_queries - 1 + num_queries * (length - 1)]
     return skewed.reshape(-1, num_queries, length - 1)[:, :, :num_keys]
+
+
+def ring_bias(table: Float[Array, "N buckets"], position: Int[Array, "B"], num_slots: int) -> Float[Array, "B N 1 K"]:
+    """Bias of one query per row against a ring of the K tokens before it.
+
+    The token at position p of a document lies in slot p modulo K; `position` is the query's slot. Slots before it hold
+    the tokens at distances 1, 2, ...; its own slot, which is written after the query has read, still holds the token
+    at distance K.
+    """
+    by_distance = table[:, t5_bucket(np.arange(1, num_slots + 1))]
+    distances = (position[:, None] - 1 - jnp.arange(num_slots)[None]) % num_slots
+    return jnp.moveaxis(by_distance[:, distances], 0, 1)[:, :, None]
 
 
 def causal_mask(num_queries: int, num_keys: int, window: int | None) -> Bool[np.ndarray, "Q K"]:

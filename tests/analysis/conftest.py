@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
+from block_recurrent.analysis.batch_scoring import Method, Placement
 from block_recurrent.analysis.passes import Shape, Workplace
-from block_recurrent.analysis.scoring import Method, Placement
 from block_recurrent.analysis.token_nats import TokenNats
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.store import TokenStore

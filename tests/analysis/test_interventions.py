@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from block_recurrent.analysis import interventions
-from block_recurrent.analysis.scoring import carried
+from block_recurrent.analysis.batch_scoring import carried
 from tests import reference
 from tests.analysis.conftest import byte_model, one_pass
 from tests.architectures import WINDOW, perturbed_params

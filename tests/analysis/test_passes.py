@@ -5,8 +5,8 @@ import pytest
 from etils import epath
 
 from block_recurrent.analysis import interventions
+from block_recurrent.analysis.batch_scoring import Placement, carried
 from block_recurrent.analysis.passes import Shape, Workplace
-from block_recurrent.analysis.scoring import Placement, carried
 from block_recurrent.errors import InputError
 from tests.analysis.conftest import TEXTS, one_pass
 from tests.data.conftest import write_store

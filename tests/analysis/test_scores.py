@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from block_recurrent.analysis import describe
+from block_recurrent.analysis.batch_scoring import Placement
 from block_recurrent.analysis.official import masked, score_as_official_code
 from block_recurrent.analysis.passes import Shape
 from block_recurrent.analysis.records import Bootstrap
 from block_recurrent.analysis.scores import by_distance, by_position, scored_text, summarise
-from block_recurrent.analysis.scoring import Placement
 from block_recurrent.analysis.token_nats import TokenNats, doubling_edges, scored_starts
 from block_recurrent.data.batches import Batch
 from block_recurrent.data.official_schedule import OfficialSchedule

@@ -1,5 +1,6 @@
 """What sources that read a folder of files have in common: listing, own splits or hashed ones."""
 
+import abc
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -25,9 +26,10 @@ class FolderSource(Source):
         self.splitter = splitter
         self.has_own_splits = splits.has_own_splits(path or self.root.split("/")[-1] for path, _ in self._all_files)
 
+    @abc.abstractmethod
     def wanted(self, path: str) -> bool:
         """Whether the source reads the file at a relative path."""
-        raise NotImplementedError
+        ...
 
     @functools.cached_property
     def _all_files(self) -> list[tuple[str, int]]:

@@ -1,0 +1,114 @@
+"""How the next token is drawn from the model's predictions."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt
+
+from block_recurrent.errors import InputError
+from block_recurrent.typing import Key
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The filters, in the order in which they are applied; each sees what the ones before have left.
+
+    Attributes:
+        repetition_penalty: divides the positive logits and multiplies the negative ones of the tokens that are among
+            the last W (Keskar et al. 2019); 1 changes nothing.
+        temperature: divides the logits; 0 takes the most probable token and skips the other filters.
+        top_k: only the k most probable tokens stay; 0 keeps all.
+        top_p: only the most probable tokens with this much probability together stay (Holtzman et al. 2020); 1 keeps
+            all.
+        min_p: only tokens at least this many times as probable as the most probable one stay; 0 keeps all.
+
+    Raises:
+        InputError: a field has a value that is not allowed.
+    """
+
+    repetition_penalty: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        self._check("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 (1 changes nothing)")
+        self._check("temperature", 0 <= self.temperature < math.inf, "at least 0")
+        self._check("top_k", self.top_k >= 0, "at least 0 (0 keeps all tokens)")
+        self._check("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
+        self._check("min_p", 0 <= self.min_p <= 1, "at least 0 (0 keeps all tokens) and at most 1")
+
+    def _check(self, field: str, allowed: bool, rule: str) -> None:
+        if not allowed:
+            raise InputError(f"{field} = {getattr(self, field)!r}: must be {rule}")
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def row_keys(seed: int, samples: list[int]) -> Key:
+    """A key for each row (B,) from the seed and the number of the row's sample, whatever rows stand beside it."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(samples))
+
+
+def draw(
+    keys: Key,
+    logits: Float[Array, "B V"],
+    sampling: Sampling,
+    *,
+    position: UInt[Array, "B"],
+    recent: Int[Array, "B W"],
+) -> Int[Array, "B"]:
+    """Draws a token for each row.
+
+    Args:
+        keys: (B,) one for each row; they never change, every draw folds the position in.
+        logits: the model's predictions; -inf where a token may not be drawn.
+        sampling: the filters.
+        position: tokens that the row has read.
+        recent: the last tokens of the row, for the repetition penalty; -1 where there was none.
+    """
+    if sampling.repetition_penalty != 1:
+        logits = _penalise(logits, recent, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = logits / sampling.temperature
+    for keep in _filters(sampling, logits.shape[-1]):
+        logits = jnp.where(keep(logits), logits, -jnp.inf)
+    keys = jax.vmap(jax.random.fold_in)(keys, position)
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+def _penalise(logits: Float[Array, "B V"], recent: Int[Array, "B W"], penalty: float) -> Float[Array, "B V"]:
+    rows = jnp.arange(len(logits))[:, None]
+    index = jnp.where(recent < 0, logits.shape[1], recent)  # behind the last: dropped
+    seen = jnp.zeros(logits.shape, bool).at[rows, index].set(True, mode="drop")
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _filters(sampling: Sampling, vocab_size: int) -> list[Callable[[Float[Array, "B V"]], Array]]:
+    """Functions from logits to which of them stay."""
+
+    def top_k(logits: Float[Array, "B V"]) -> Array:
+        return logits >= jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]
+
+    def top_p(logits: Float[Array, "B V"]) -> Array:
+        descending = jnp.sort(logits, axis=-1, descending=True)
+        probabilities = jax.nn.softmax(descending, axis=-1)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        least = jnp.min(jnp.where(before < sampling.top_p, descending, jnp.inf), axis=-1, keepdims=True)
+        return logits >= least
+
+    def min_p(logits: Float[Array, "B V"]) -> Array:
+        return logits >= jnp.max(logits, axis=-1, keepdims=True) + math.log(sampling.min_p)
+
+    used = [
+        (0 < sampling.top_k < vocab_size, top_k),
+        (sampling.top_p < 1, top_p),
+        (sampling.min_p > 0, min_p),
+    ]
+    return [keep for wanted, keep in used if wanted]

@@ -1,0 +1,61 @@
+"""Checks that the classes of `config.py` make of themselves; errors name class, field, value and what is allowed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from block_recurrent.errors import InputError
+
+
+def refuse(config: object, field: str, allowed: str) -> InputError:
+    """The error of a field whose value is not allowed."""
+    value = getattr(config, field)
+    return InputError(f"{type(config).__name__}.{field} = {value!r}: must be {allowed}")
+
+
+def check_integers(config: object, fields: Iterable[str], minimum: int) -> None:
+    """Integers of at least `minimum`."""
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise refuse(config, field, f"an integer of at least {minimum}")
+
+
+def check_numbers(config: object, fields: Iterable[str], low: float, high: float = float("inf")) -> None:
+    """Numbers from `low` to below `high`."""
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
+            bound = f"a number of at least {low:g}" + (f" and below {high:g}" if high < float("inf") else "")
+            raise refuse(config, field, bound)
+
+
+def check_booleans(config: object, fields: Iterable[str]) -> None:
+    """True or False."""
+    for field in fields:
+        if not isinstance(getattr(config, field), bool):
+            raise refuse(config, field, "True or False")
+
+
+def check_texts(config: object, fields: Iterable[str]) -> None:
+    """Texts that are not empty."""
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, str) or not value:
+            raise refuse(config, field, "a non-empty text")
+
+
+def check_text_tuples(config: object, fields: Iterable[str]) -> None:
+    """None, or texts; lists become tuples."""
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None:
+            if isinstance(value, str) or not value or not all(isinstance(item, str) and item for item in value):
+                raise refuse(config, field, "None or a tuple of texts")
+            object.__setattr__(config, field, tuple(value))  # gin also writes lists
+
+
+def check_choices(config: object, choices: Mapping[str, Any]) -> None:
+    """One of the choices of a `Literal`, by field."""
+    for field, literal in choices.items():
+        if getattr(config, field) not in get_args(literal):
+            raise refuse(config, field, "one of " + ", ".join(repr(choice) for choice in get_args(literal)))
