@@ -57,6 +57,7 @@ LAYERS = {
         "checkpoint", "config", "console", "data", "errors", "export", "layers", "loss", "model", "ops", "partitioning",
         "run_record", "saved_run", "state", "train_step", "typing",
     },
+    "report": {"analysis", "errors", "metrics", "run_record"},
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
         "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",
@@ -69,6 +70,9 @@ HOMES = {
     "gin": "gin_files.py",
     "pyarrow": "analysis/tables.py",
     "msgspec": "analysis/records.py",
+    "altair": "report/figures.py",
+    "vl_convert": "report/pictures.py",
+    "jinja2": "report/page.py",
 } | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

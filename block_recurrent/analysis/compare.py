@@ -1,5 +1,6 @@
 """Two or more models on the same tokens: paired differences, and which words they are about."""
 
+import codecs
 import heapq
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -122,9 +123,9 @@ class Pair:
     def _improved(self, document: int, pieces: list[bytes], word: Word, old: float, new: float) -> ImprovedWord:
         start, stop = self._passage(pieces, word)
         saved = (self._baseline.of(document) - self._other.of(document)).astype(np.float64) / LN2
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         tokens = [
-            PassageToken(text=pieces[p].decode("utf-8", "replace"), bits=float(saved[p - 1]) if p else 0.0)
-            for p in range(start, stop)
+            PassageToken(text=decode(pieces[p]), bits=float(saved[p - 1]) if p else 0.0) for p in range(start, stop)
         ]
         return ImprovedWord(
             document=document,

@@ -327,7 +327,7 @@ class PassageToken:
     """A piece of text with what the model made of it.
 
     Attributes:
-        text: what the token stands for; U+FFFD where it is a part of a character.
+        text: what the token stands for; a character made of several tokens belongs to the last of them.
         bits: improvement over the baseline, positive where the model is better; 0 for a document's first token.
     """
 
