@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "block_recurrent"
 LAYERS = {
     "errors": set(),
     "typing": set(),
+    "paper_tables": set(),
     "named_leaves": set(),
     "validation": {"errors"},
     "config": {"errors", "validation"},
@@ -57,7 +58,7 @@ LAYERS = {
         "checkpoint", "config", "console", "data", "errors", "export", "layers", "loss", "model", "ops", "partitioning",
         "run_record", "saved_run", "state", "train_step", "typing",
     },
-    "report": {"analysis", "errors", "metrics", "run_record"},
+    "report": {"analysis", "errors", "metrics", "paper_tables", "run_record"},
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
         "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",

@@ -18,13 +18,15 @@ from block_recurrent.report import figures, formats
 from block_recurrent.report.configs import settings
 from block_recurrent.report.figures import Figure
 from block_recurrent.report.gather import Evaluated, Gathered
+from block_recurrent.report.paper import beside_the_paper
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures
 from block_recurrent.report.theme import DARK, LIGHT, PALETTE
 
 _VERDICTS = {
     "contributes": "state contributes",
-    "nothing": "state contributes nothing",
+    "negligible": "next to nothing",
+    "nothing": "contributes nothing",
     "no recurrence": "no recurrence",
     "unknown": "no interval",
 }
@@ -120,6 +122,7 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         gathered=gathered,
         drawn=drawn,
         names=names,
+        paper=beside_the_paper(gathered),
         settings=settings(gathered.runs),
         sections=list(_sections(gathered, drawn)),
         level=" or ".join(sorted(levels)),
@@ -144,6 +147,7 @@ def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
     yield "summary", "Summary"
     if evaluated:
         yield "scores", "Scores"
+        yield "paper", "Paper"
     if drawn.learning:
         yield "learning", "Learning"
     if any(drawn.context.values()):

@@ -4,13 +4,17 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import pytest
 from etils import epath
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.prepare import prepare
+from block_recurrent.export import export_params
 from block_recurrent.main import main
+from block_recurrent.model import init_params
 from block_recurrent.report.gather import Gathered, gather
+from block_recurrent.saved_run import SavedRun
 from block_recurrent.train import train
 from tests.workdirs import QUIET, run_config
 
@@ -41,18 +45,24 @@ def hostile_store(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A recurrent run and one with caches alone, evaluated with all studies, and their comparison."""
+    """A recurrent run, evaluated with all studies, an export with caches alone, and their comparison."""
     folder = tmp_path_factory.mktemp("report")
-    config = run_config(hostile_store(folder), num_steps=4, checkpoint_every=2, eval_every=2)
-    caches_alone = dataclasses.replace(config.model, recurrent_layers=(), num_states=0)
+    store = hostile_store(folder)
+    config = run_config(store, num_steps=4, checkpoint_every=2, eval_every=2)
     recurrent, slide, both = folder / "recurrent <b>&", folder / "slide", folder / "both"
     train(config, epath.Path(recurrent), QUIET)
-    train(dataclasses.replace(config, model=caches_alone), epath.Path(slide), QUIET)
+    saved, caches_alone = SavedRun.load(epath.Path(recurrent)), {"recurrent_layers": (), "num_states": 0}
+    model = dataclasses.replace(config.model, **caches_alone)
+    untrained = dataclasses.replace(
+        saved, config=dataclasses.replace(config, model=model), params=init_params(model, jax.random.key(0))
+    )
+    export_params(untrained, epath.Path(slide))
     few = ("--gin_param", "EvaluationConfig.bootstrap_replicates=50")
-    for run in (recurrent, slide):
-        shell("evaluate", "--workdir", run, "--official", "--ablations", "--diagnostics", *few)
+    shape = {"store": str(store), "segment_length": 16, "batch_size": 3}
+    data = [x for name, value in shape.items() for x in ("--gin_param", f"DataConfig.{name}={value!r}")]
+    shell("evaluate", "--workdir", recurrent, "--official", "--ablations", "--diagnostics", *few)
     shell("evaluate", "--workdir", recurrent, "--all-checkpoints", *few)
-    shell("compare", slide, recurrent, "--out", both, *few)
+    shell("compare", slide, recurrent, "--out", both, *few, *data)
     return [recurrent, slide, both]
 
 
