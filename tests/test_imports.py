@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "block_recurrent"
 LAYERS = {
     "errors": set(),
     "typing": set(),
-    "paper_tables": set(),
     "named_leaves": set(),
+    "paper_tables": set(),
     "validation": {"errors"},
     "config": {"errors", "validation"},
     "gin_files": {"config", "errors"},

@@ -13,6 +13,7 @@ import altair as alt
 from block_recurrent.analysis.records import DataSet, Estimate
 from block_recurrent.analysis.results import Bin, StatePoint
 from block_recurrent.report.gather import Gathered
+from block_recurrent.report.theme import PALETTE
 
 HEIGHT = 280
 _POINTS = 240  # of a line through a document
@@ -49,19 +50,18 @@ def learning(gathered: Gathered) -> Figure | None:
     if not rows:
         return None
     base = _chart(rows).encode(
-        x=alt.X("step:Q", title="training steps", axis=alt.Axis(format="~s")),
-        y=alt.Y("bits:Q", title="bits per byte", scale=alt.Scale(type="log", zero=False, nice=False)),
-        color=_color(gathered),
+        x=alt.X("step:Q", title="training steps", axis=_axis(",d")),
+        y=alt.Y("bits:Q", title="bits per byte", scale=alt.Scale(type="log", nice=False)),
+        color=_color(gathered, rows),
         tooltip=["run:N", "what:N", "step:Q", alt.Tooltip("bits:Q", title="bits per byte", format=".4f")],
     )
-    training = base.transform_filter("datum.what == 'training'").mark_line(strokeWidth=1, opacity=0.6)
-    evaluated = base.transform_filter("datum.what != 'training'")
-    chart = training + evaluated.mark_line(strokeWidth=2) + evaluated.mark_point(filled=True, size=70, opacity=1)
+    training = base.transform_filter("datum.what == 'training'").mark_line(strokeWidth=1.2, opacity=0.7)
+    evaluated = base.transform_filter("datum.what != 'training'").mark_point(filled=True, size=70, opacity=1)
     text = (
-        "Bits per byte against training steps, on a logarithmic scale. Thin lines: training batches, as logged; thick "
-        "lines with dots: evaluation during training."
+        "Bits per byte against training steps, on a logarithmic scale. Lines: training batches, as logged; dots: "
+        "evaluation during training."
     )
-    return _figure("learning", "Learning curves", text, chart, gathered)
+    return _figure("learning", "Learning curves", text, training + evaluated, gathered)
 
 
 def checkpoints(gathered: Gathered, about: DataSet) -> Figure | None:
@@ -73,7 +73,7 @@ def checkpoints(gathered: Gathered, about: DataSet) -> Figure | None:
         if curve.data.fingerprint == about.fingerprint
         for point in curve.points
     ]
-    x = alt.X("step:Q", title="training steps", axis=alt.Axis(format="~s"), scale=alt.Scale(zero=False))
+    x = alt.X("step:Q", title="training steps", axis=_axis(",d"), scale=alt.Scale(zero=False))
     return _lines(
         rows, x, "bits per byte", "checkpoints", "All checkpoints",
         f"Bits per byte of every checkpoint that a run has kept, on {_named(about)}, with intervals.", gathered,
@@ -130,7 +130,11 @@ def ablations(gathered: Gathered, about: DataSet) -> Figure | None:
         return None
     runs = len({row["run"] for row in rows})
     names = list(dict.fromkeys(row["states"] for row in rows))
-    place = {"y": alt.Y("states:N", title=None, sort=names), "yOffset": alt.YOffset("run:N"), "color": _color(gathered)}
+    place = {
+        "y": alt.Y("states:N", title=None, sort=names),
+        "yOffset": alt.YOffset("run:N"),
+        "color": _color(gathered, rows),
+    }
     x = alt.X("value:Q", title="bits per byte more than with the state carried")
     tooltip = ["run:N", "states:N", "meaning:N", *_interval_tooltip("cost")]
     base = _chart(rows)
@@ -157,8 +161,13 @@ def distance(gathered: Gathered, about: DataSet) -> Figure | None:
     chart = _chart(rows).mark_line(point=True).encode(
         x=_distance("tokens since the state started anew"),
         y=alt.Y("value:Q", title="bits per token", scale=alt.Scale(zero=False)),
-        color=_color(gathered),
-        strokeDash=alt.StrokeDash("state:N", title=None, scale=alt.Scale(domain=["carried", "reset"])),
+        color=_color(gathered, rows),
+        strokeDash=alt.StrokeDash(
+            "state:N",
+            title=None,
+            scale=alt.Scale(domain=["carried", "reset"]),
+            legend=alt.Legend(symbolType="stroke"),
+        ),
         tooltip=["run:N", "state:N", "tokens:N", *_interval_tooltip("bits per token")],
     )  # fmt: skip
     text = (
@@ -180,9 +189,9 @@ def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
     if not rows:
         return None
     chart = _chart(rows).mark_line().encode(
-        x=alt.X("share:Q", title="share of channels with a shorter half-life", axis=alt.Axis(format="%")),
-        y=alt.Y("value:Q", title="half-life (tokens)", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s")),
-        color=_color(gathered),
+        x=alt.X("share:Q", title="share of channels with a shorter half-life", axis=_axis("%")),
+        y=alt.Y("value:Q", title="half-life (tokens)", scale=alt.Scale(type="log", nice=False), axis=_axis(",d")),
+        color=_color(gathered, rows),
         strokeDash=alt.StrokeDash("gate:N", title=None),
         tooltip=["run:N", "gate:N", alt.Tooltip("share:Q", format=".0%"), alt.Tooltip("value:Q", format=",.0f")],
     )  # fmt: skip
@@ -206,7 +215,7 @@ def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
     chart = _chart(rows).mark_point(size=30).encode(
         x=alt.X("forget:Q", title="mean forget gate", scale=alt.Scale(domain=[0, 1])),
         y=alt.Y("input:Q", title="mean input gate", scale=alt.Scale(domain=[0, 1])),
-        color=_color(gathered),
+        color=_color(gathered, rows),
         shape=alt.Shape("gate:N", title=None),
         tooltip=["run:N", "gate:N", alt.Tooltip("forget:Q", format=".3f"), alt.Tooltip("input:Q", format=".3f")],
     )  # fmt: skip
@@ -214,21 +223,52 @@ def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
     return _figure("lstm_gates", "lstm gates", text, chart, gathered)
 
 
-_STATE_FIGURES: tuple[tuple[str, str, str], ...] = (
-    ("norm", "Length of the state vectors", "mean length"),
-    ("change", "Change a block", "|change| / |state|"),
-    ("similarity_to_initial", "Likeness to the initial states", "cosine"),
-    ("similarity_to_previous", "Likeness to 1,000 tokens before", "cosine"),
-    ("states_share", "Share of attention's output from states", "share"),
-    ("states_read", "States that a token reads", "effective number"),
-    ("mass_on_previous_block", "States' attention to the block before", "share of attention"),
+# Field of `results.StatePoint`, title, axis, and what it means.
+_STATE_FIGURES: tuple[tuple[str, str, str, str], ...] = (
+    ("norm", "Length of the states", "mean length", "Mean length of the state vectors before each block."),
+    (
+        "change",
+        "Change",
+        "|change| / |states|",
+        "How much a block changes the states, as a share of their length. Near 0 the states stand still.",
+    ),
+    (
+        "similarity_to_initial",
+        "Likeness to the initial states",
+        "cosine",
+        "Cosine of all states with the trained initial ones. 1: nothing has been written.",
+    ),
+    (
+        "similarity_to_previous",
+        "Likeness to 1,000 tokens before",
+        "cosine",
+        "Cosine with the states a thousand tokens before: how fast they drift.",
+    ),
+    (
+        "states_share",
+        "Share of attention's output that comes from states",
+        "share",
+        "Of what attention adds to the tokens' stream, the share that comes from the states. 0: tokens ignore them.",
+    ),
+    (
+        "states_read",
+        "States that a token reads",
+        "effective number",
+        "Effective number of states that a token's attention falls on; all of them where it is uniform.",
+    ),
+    (
+        "mass_on_previous_block",
+        "States' attention to the block before",
+        "share of attention",
+        "Of the states' attention to tokens, the share that falls on the block before the present one.",
+    ),
 )
 
 
 def states(gathered: Gathered, about: DataSet) -> list[Figure]:
     """The states through the longest document, one small figure for each number."""
     figures = []
-    for field, title, unit in _STATE_FIGURES:
+    for field, title, unit, text in _STATE_FIGURES:
         rows = [
             {"run": run, "layer": f"layer {layer.layer}", "position": point.position, "value": getattr(point, field)}
             for run, layer in _layers(gathered, about)
@@ -238,13 +278,12 @@ def states(gathered: Gathered, about: DataSet) -> list[Figure]:
         if not rows:
             continue
         chart = _chart(rows).mark_line(strokeWidth=1.5).encode(
-            x=alt.X("position:Q", title="position in the document (tokens)", axis=alt.Axis(format="~s")),
-            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False)),
-            color=_color(gathered),
+            x=alt.X("position:Q", title="position in the document (tokens)", axis=_axis("~s", 6)),
+            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
+            color=_color(gathered, rows),
             strokeDash=alt.StrokeDash("layer:N", title=None, legend=None),
             tooltip=["run:N", "layer:N", "position:Q", alt.Tooltip("value:Q", format=".4f")],
         )  # fmt: skip
-        text = f"{title} ({unit}) against the position in the longest document of {_named(about)}."
         figures.append(_figure(f"states_{field}", title, text, chart, gathered, height=190))
     return figures
 
@@ -255,7 +294,7 @@ def _lines(
     """Lines with bands of intervals."""
     if not rows:
         return None
-    color = _color(gathered)
+    color = _color(gathered, rows)
     base = _chart(rows).encode(x=x)
     where = ["tokens:N"] if "tokens" in rows[0] else ["step:Q"]
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q", color=color)
@@ -292,12 +331,20 @@ def run_names(gathered: Gathered) -> list[str]:
     return list(dict.fromkeys([*(run.name for run in gathered.runs), *compared]))
 
 
-def _color(gathered: Gathered) -> alt.Color:
-    return alt.Color("run:N", title=None, scale=alt.Scale(domain=run_names(gathered)))
+def _color(gathered: Gathered, rows: Rows) -> alt.Color:
+    """A run has one colour in all figures; the legend names those that a figure shows."""
+    palette = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(run_names(gathered))}
+    shown = list(dict.fromkeys(row["run"] for row in rows))
+    scale = alt.Scale(domain=shown, range=[palette[name] for name in shown])
+    return alt.Color("run:N", title=None, scale=scale, legend=alt.Legend(symbolOpacity=1))
+
+
+def _axis(number_format: str, ticks: int = 8) -> alt.Axis:
+    return alt.Axis(format=number_format, tickCount=ticks)
 
 
 def _distance(title: str) -> alt.X:
-    return alt.X("middle:Q", title=title, scale=alt.Scale(type="log", base=2), axis=alt.Axis(format="~s", tickCount=8))
+    return alt.X("middle:Q", title=title, scale=alt.Scale(type="log", base=2), axis=_axis(",d"))
 
 
 def _bins(bins: Iterable[Bin]) -> Rows:

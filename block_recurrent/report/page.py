@@ -175,6 +175,7 @@ def _environment() -> jinja2.Environment:
         "signed": formats.signed,
         "interval": formats.interval,
         "p_value": formats.p_value,
+        "marked_code": formats.marked_code,
         "stretches": stretches,
         "results": _results,
     }
