@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart test test-slow test-faults test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
+.PHONY: help quickstart test test-slow test-faults test-browser test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,10 @@ test-slow: .venv/all  ## the tests that train until a model has learned somethin
 
 test-faults: .venv/all  ## sharding in full; kill, damage, fill and resume training runs; prints what was tried
 	$(BIN)/python -m pytest -s -m faults
+
+test-browser: .venv/all  ## the report in headless Chromium, which is installed from Debian if it is missing
+	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py

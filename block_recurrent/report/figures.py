@@ -30,12 +30,14 @@ class Figure:
         name: of its files, without ending; also its anchor on the page.
         title: short.
         text: what is to be seen, for people who do not see it, and what the axes mean.
-        spec: Vega-Lite, without colours or fonts.
+        runs: names of the runs that it shows.
+        spec: Vega-Lite, without the theme's colours and fonts.
     """
 
     name: str
     title: str
     text: str
+    runs: tuple[str, ...]
     spec: dict[str, Any]
 
 
@@ -61,7 +63,7 @@ def learning(gathered: Gathered) -> Figure | None:
         "Bits per byte against training steps, on a logarithmic scale. Lines: training batches, as logged; dots: "
         "evaluation during training."
     )
-    return _figure("learning", "Learning curves", text, training + evaluated, gathered)
+    return _figure("learning", "Learning curves", text, training + evaluated, rows)
 
 
 def checkpoints(gathered: Gathered, about: DataSet) -> Figure | None:
@@ -146,7 +148,7 @@ def ablations(gathered: Gathered, about: DataSet) -> Figure | None:
         "left alone; whiskers are intervals. Zero: the state did not matter."
     )
     height = max(160, len(names) * (20 + 18 * runs))
-    return _figure("ablations", "State ablations", text, chart, gathered, height=height)
+    return _figure("ablations", "State ablations", text, chart, rows, height=height)
 
 
 def distance(gathered: Gathered, about: DataSet) -> Figure | None:
@@ -158,16 +160,11 @@ def distance(gathered: Gathered, about: DataSet) -> Figure | None:
             rows += [{"run": run.name, "state": name, **row} for name, bins in pairs for row in _bins(bins)]
     if not rows:
         return None
-    chart = _chart(rows).mark_line(point=True).encode(
+    chart = _chart(rows).mark_line().encode(
         x=_distance("tokens since the state started anew"),
         y=alt.Y("value:Q", title="bits per token", scale=alt.Scale(zero=False)),
         color=_color(gathered, rows),
-        strokeDash=alt.StrokeDash(
-            "state:N",
-            title=None,
-            scale=alt.Scale(domain=["carried", "reset"]),
-            legend=alt.Legend(symbolType="stroke"),
-        ),
+        strokeDash=alt.StrokeDash("state:N", title=None, scale=alt.Scale(domain=["carried", "reset"])),
         tooltip=["run:N", "state:N", "tokens:N", *_interval_tooltip("bits per token")],
     )  # fmt: skip
     text = (
@@ -175,7 +172,7 @@ def distance(gathered: Gathered, about: DataSet) -> Figure | None:
         f"the tokens since the last reset, {_named(about)}. The gap is what the state brings; it closes as the new "
         "state fills."
     )
-    return _figure("distance", "Loss since the start of the state", text, chart, gathered)
+    return _figure("distance", "Loss since the start of the state", text, chart, rows)
 
 
 def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
@@ -199,7 +196,7 @@ def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
         "Channels of the states ordered by half-life: the tokens after which the gate has left half of a channel's "
         "content. For lstm gates, by the geometric mean of the forget gate."
     )
-    return _figure("half_lives", "Half-lives of the gates", text, chart, gathered)
+    return _figure("half_lives", "Half-lives of the gates", text, chart, rows)
 
 
 def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
@@ -220,7 +217,7 @@ def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
         tooltip=["run:N", "gate:N", alt.Tooltip("forget:Q", format=".3f"), alt.Tooltip("input:Q", format=".3f")],
     )  # fmt: skip
     text = "Each channel's mean input gate against its mean forget gate, over blocks and state vectors."
-    return _figure("lstm_gates", "lstm gates", text, chart, gathered)
+    return _figure("lstm_gates", "lstm gates", text, chart, rows)
 
 
 # Field of `results.StatePoint`, title, axis, and what it means.
@@ -284,7 +281,7 @@ def states(gathered: Gathered, about: DataSet) -> list[Figure]:
             strokeDash=alt.StrokeDash("layer:N", title=None, legend=None),
             tooltip=["run:N", "layer:N", "position:Q", alt.Tooltip("value:Q", format=".4f")],
         )  # fmt: skip
-        figures.append(_figure(f"states_{field}", title, text, chart, gathered, height=190))
+        figures.append(_figure(f"states_{field}", title, text, chart, rows, height=190))
     return figures
 
 
@@ -303,7 +300,7 @@ def _lines(
         color=color,
         tooltip=["run:N", *where, *_interval_tooltip(y)],
     )
-    return _figure(name, title, text, (_zero() + band + line) if zero else band + line, gathered)
+    return _figure(name, title, text, (_zero() + band + line) if zero else band + line, rows)
 
 
 def _chart(rows: Rows) -> alt.Chart:
@@ -315,14 +312,14 @@ def _zero(*, vertical: bool = False) -> alt.Chart:
     return rule.encode(x=alt.datum(0)) if vertical else rule.encode(y=alt.datum(0))
 
 
-def _figure(name: str, title: str, text: str, chart: Any, gathered: Gathered, *, height: int = HEIGHT) -> Figure:
-    names = run_names(gathered)
+def _figure(name: str, title: str, text: str, chart: Any, rows: Rows, *, height: int = HEIGHT) -> Figure:
+    names = _shown(rows)
     spec = chart.add_params(alt.param(name="runs", value=names)).properties(
         width="container", height=height, description=text
     )
     content = spec.to_dict()
     content.pop("config", None)  # the theme's
-    return Figure(name=name, title=title, text=text, spec=content)
+    return Figure(name=name, title=title, text=text, runs=tuple(names), spec=content)
 
 
 def run_names(gathered: Gathered) -> list[str]:
@@ -334,9 +331,13 @@ def run_names(gathered: Gathered) -> list[str]:
 def _color(gathered: Gathered, rows: Rows) -> alt.Color:
     """A run has one colour in all figures; the legend names those that a figure shows."""
     palette = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(run_names(gathered))}
-    shown = list(dict.fromkeys(row["run"] for row in rows))
+    shown = _shown(rows)
     scale = alt.Scale(domain=shown, range=[palette[name] for name in shown])
     return alt.Color("run:N", title=None, scale=scale, legend=alt.Legend(symbolOpacity=1))
+
+
+def _shown(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["run"] for row in rows))
 
 
 def _axis(number_format: str, ticks: int = 8) -> alt.Axis:

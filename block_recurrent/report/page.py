@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import functools
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -130,13 +129,13 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         verdicts=_VERDICTS,
         reaches=_REACHES,
         pictures=pictures,
-        specs={figure.name: figure.spec for figure in drawn},
+        specs={figure.name: {"runs": figure.runs, "spec": figure.spec} for figure in drawn},
         themes={"light": LIGHT, "dark": DARK},
         style=read("page.css"),
         script=read("page.js"),
         vega=embedding_script(),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["python -m block_recurrent", *sys.argv[1:]]).replace("'", ""),
+        command=formats.command(sys.argv),
         version=metadata.version("block-recurrent"),
     )
 
@@ -172,10 +171,12 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": formats.number,
+        "short": formats.short,
         "signed": formats.signed,
         "interval": formats.interval,
         "p_value": formats.p_value,
         "marked_code": formats.marked_code,
+        "command": formats.command,
         "stretches": stretches,
         "results": _results,
     }
