@@ -55,7 +55,7 @@ def browser() -> Iterator:
         started.close()
 
 
-@pytest.fixture(params=WIDTHS.values(), ids=WIDTHS)
+@pytest.fixture(params=WIDTHS.values(), ids=list(WIDTHS))
 def opened(request, browser, page) -> Iterator[Opened]:
     window = Opened(browser, page, request.param, "light")
     yield window
