@@ -4,11 +4,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart test test-slow test-faults test-browser test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 define make_venv
 @test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one with PYTHON=..." >&2; exit 2; }
@@ -35,6 +35,17 @@ endef
 quickstart: .venv/core  ## prepare real text, train a small model for a few minutes, evaluate and sample it
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
+
+quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 20 minutes
+	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)_slide \
+		--gin_param "ModelConfig.recurrent_layers=()" --gin_param ModelConfig.num_states=0
+	test -e $(RUN)_random || $(BIN)/python experiments/random_cell.py $(RUN) $(RUN)_random
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --all-checkpoints
+	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin_file gin/runs/quickstart.gin --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens
+	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide
+	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
 
 test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
