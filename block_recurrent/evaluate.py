@@ -1,7 +1,7 @@
 """Evaluation during training: one exact pass over a split, every token after a document's first scored once.
 
-The loop's own way to score: parameters stay divided over the run's mesh, each process reads its own rows, and two sums a
-row are all that leaves the devices. `analysis` scores every token for itself and can be interrupted; a test compares
+The loop's own way to score: parameters stay divided over the run's mesh, each process reads its own rows, and two sums
+a row are all that leaves the devices. `analysis` scores every token for itself and can be interrupted; a test compares
 the two.
 """
 

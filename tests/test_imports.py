@@ -71,7 +71,6 @@ HOMES = {
     "gin": "gin_files.py",
     "pyarrow": "analysis/tables.py",
     "msgspec": "analysis/records.py",
-    "altair": "report/figures.py",
     "vl_convert": "report/pictures.py",
     "jinja2": "report/page.py",
 } | dict.fromkeys(_TENSORFLOW, "data/tasks.py")

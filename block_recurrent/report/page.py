@@ -13,9 +13,9 @@ from etils import epath
 
 from block_recurrent.analysis.records import Result
 from block_recurrent.errors import InputError
-from block_recurrent.report import figures, formats
+from block_recurrent.report import figures, formats, state_figures
+from block_recurrent.report.charts import Figure, run_names
 from block_recurrent.report.configs import settings
-from block_recurrent.report.figures import Figure
 from block_recurrent.report.gather import Evaluated, Gathered
 from block_recurrent.report.paper import beside_the_paper
 from block_recurrent.report.passages import stretches
@@ -98,9 +98,9 @@ def draw(gathered: Gathered) -> Drawn:
     return Drawn(
         learning=() if learning is None else (learning,),
         context=each(figures.position, figures.improvement, figures.checkpoints),
-        ablations=each(figures.ablations, figures.distance),
-        gates=each(figures.half_lives, figures.lstm_gates),
-        watched=each(figures.states),
+        ablations=each(state_figures.ablations, state_figures.distance),
+        gates=each(state_figures.half_lives, state_figures.lstm_gates),
+        watched=each(state_figures.states),
     )
 
 
@@ -113,7 +113,7 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         pictures: name of the folder with the figures' files, beside the page.
     """
     environment = _environment()
-    names = figures.run_names(gathered)
+    names = run_names(gathered)
     levels = {f"{e.scores.bootstrap.level:.0%}" for run in gathered.runs for e in run.evaluations}
     read = functools.partial(_template_text, environment)
     return environment.get_template("page.html").render(
