@@ -160,6 +160,14 @@ def test_comparison_of_two_checkpoints(command, workdir, tmp_path):  # noqa: F81
     assert "".join(token.text for token in piece) == best.text
     assert sum(token.bits for token in piece) == pytest.approx(best.improvement, rel=1e-4)
     assert "what improves" in out
+    # And as a page.
+    code, out, err = command("report", workdir, tmp_path / "both", "--out", tmp_path / "page.html")
+    assert code == 0, err
+    assert "page_figures" in out
+    assert f"{difference.improvement_per_byte.value:,.4f}" in (tmp_path / "page.html").read_text()
+    assert (tmp_path / "page_figures" / "improvement.svg").exists()
+    assert "nothing to report" in command.error("report", tmp_path, "--out", tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
     # The other way round, everything changes its sign.
     assert command("compare", *paths[::-1], "--split", "test", "--out", tmp_path / "back")[0] == 0
     back = read(Comparison, epath.Path(tmp_path / "back"))

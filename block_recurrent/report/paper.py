@@ -6,7 +6,7 @@ from typing import Literal
 
 from block_recurrent.analysis.records import Estimate
 from block_recurrent.paper_tables import LATER_RUNS, TABLE_1, TABLE_2, Column, PaperRow, PaperTable
-from block_recurrent.report.formats import interval, number
+from block_recurrent.report.formats import interval, short
 from block_recurrent.report.gather import Evaluated, Gathered
 
 # What results call the data of a column (`records.DataSet.paper_column`).
@@ -111,7 +111,7 @@ def _cell(column: Column, evaluated: Evaluated) -> Cell:
 def _own(value: Estimate, evaluated: Evaluated) -> Cell:
     about = evaluated.scores.data
     notes = ([] if about.split == "test" else [about.split]) + (["stand-in"] if about.stand_in else [])
-    return Cell(text=number(value.value, 3), origin="measured", interval=interval(value, 3), note=", ".join(notes))
+    return Cell(text=short(value.value, 3), origin="measured", interval=interval(value, 3), note=", ".join(notes))
 
 
 def _paper_row(row: PaperRow, table: PaperTable, others: int) -> Row:
