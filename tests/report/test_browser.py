@@ -8,6 +8,7 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = {"desktop": 1280, "phone": 390}
+_PATIENCE = 120_000  # milliseconds; a busy machine is slow, not wrong
 
 pytestmark = [
     pytest.mark.browser,
@@ -25,7 +26,9 @@ class Opened:
 
     def __init__(self, browser, page: Path, width: int, scheme: str):
         self.complaints: list[str] = []
-        self.tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        still = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no smooth scrolling to wait for
+        self.tab = browser.new_page(viewport={"width": width, "height": 900}, **still)
+        self.tab.set_default_timeout(_PATIENCE)
         self.tab.on("console", self._on_console)
         self.tab.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.tab.on("request", lambda request: self._on_request(request.url, page))
