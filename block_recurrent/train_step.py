@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.layers.cell import GateMeans
-from block_recurrent.loss import cross_entropy
-from block_recurrent.model import Output, apply, init_params, init_state, layer_name
+from block_recurrent.loss import chunked_cross_entropy
+from block_recurrent.model import bind, init_params, init_state, layer_name
 from block_recurrent.optimizer import make_optimizer
 from block_recurrent.state import ModelState
 from block_recurrent.typing import Key, Params, Rows, Tokens
@@ -175,8 +175,8 @@ def eval_step(
     Returns:
         The memory after the segment; each row's nats summed over its scored tokens; how many those are.
     """
-    row_nats, output = _score(config, params, state, batch, None)
-    return output.state, row_nats, jnp.sum(batch.weights, axis=1)
+    scored = _score(config, params, state, batch, None)
+    return scored.model_state, scored.row_nats, jnp.sum(batch.weights, axis=1)
 
 
 class _Forward(NamedTuple):
@@ -198,8 +198,8 @@ def _accumulate(
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # Masks are shared by all rows, so every micro-batch uses the same key.
-        row_nats, output = _score(config, gather(params), model_state, batch, dropout_key)
-        return jnp.sum(row_nats) / total, _Forward(row_nats, output.state, output.gates)
+        forward = _score(config, gather(params), model_state, batch, dropout_key)
+        return jnp.sum(forward.row_nats) / total, forward
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -224,11 +224,13 @@ def _accumulate(
 
 def _score(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
-) -> tuple[Float[Array, "B"], Output]:
-    output = apply(
-        config, params, batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
+) -> _Forward:
+    model = bind(config, params)
+    features, state, gates = model.features(
+        batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
     )
-    return jnp.sum(cross_entropy(output.logits, batch.targets) * batch.weights, axis=1), output
+    nats = chunked_cross_entropy(model.logits, features, batch.targets, config.loss_chunk)
+    return _Forward(jnp.sum(nats * batch.weights, axis=1), state, gates)
 
 
 def _state_norms(state: ModelState) -> dict[str, Array]:

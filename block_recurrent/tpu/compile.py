@@ -1,0 +1,108 @@
+"""Compiling a run's steps for a slice: does it fit, how long may it take, what did the compiler need."""
+
+import dataclasses
+import resource
+import time
+from typing import Any
+
+from jax.sharding import Mesh
+
+from block_recurrent.config import RunConfig
+from block_recurrent.describe import bytes_per_device
+from block_recurrent.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model import abstract_params
+from block_recurrent.partitioning import check_rows, make_mesh, row_shards
+from block_recurrent.tpu.collectives import Traffic, collectives
+from block_recurrent.tpu.estimate import Estimate, estimate
+from block_recurrent.tpu.steps import DECODED_ROWS, DECODED_TOKENS, lower_step
+from block_recurrent.tpu.topology import Topology
+from block_recurrent.train_step import abstract_train_state
+
+_TOO_MUCH = 0.97  # of the chip's memory: the runtime keeps some for itself
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """What is known of a step that was compiled for a slice; bytes are those of one chip.
+
+    Attributes:
+        step: `train`, `evaluate` or `decode`.
+        topology: name of the slice.
+        num_chips: of the slice.
+        batch_size: rows of the batch.
+        tokens: of the step.
+        parameters, optimizer, state: bytes that outlive the step.
+        temporaries: bytes that the step needs besides.
+        reserved: bytes of all arguments, results, temporaries and of the program.
+        capacity: bytes of a chip's HBM.
+        flops_per_token: analytic, of the model.
+        flops: analytic, of the step on the whole slice.
+        traffic: collectives by kind.
+        estimate: a lower bound of the step's time.
+        lower_seconds, compile_seconds: tracing, and compiling with libtpu.
+        host_bytes: the largest resident memory of this process so far.
+    """
+
+    step: str
+    topology: str
+    num_chips: int
+    batch_size: int
+    tokens: int
+    parameters: int
+    optimizer: int
+    state: int
+    temporaries: int
+    reserved: int
+    capacity: int
+    flops_per_token: float
+    flops: float
+    traffic: dict[str, Traffic]
+    estimate: Estimate
+    lower_seconds: float
+    compile_seconds: float
+    host_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether a chip has the memory."""
+        return self.reserved <= _TOO_MUCH * self.capacity
+
+    @property
+    def advice(self) -> str:
+        """What to change where it does not fit; empty where it does."""
+        if self.fits:
+            return ""
+        lasting = self.parameters + self.optimizer
+        advice = []
+        if lasting > 0.3 * self.capacity:
+            advice.append("divide parameters and optimizer: MeshConfig.fsdp")
+        if self.step == "train":
+            advice.append("keep less for the backward pass: ModelConfig.remat='dots', then 'full'")
+            advice.append("logits in chunks: ModelConfig.loss_chunk=512")
+            advice.append("fewer rows at once: TrainConfig.accumulate_steps")
+        return "; ".join([*advice, "a smaller DataConfig.batch_size or more chips"])
+
+
+def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
+    """Lowers and compiles a step for a slice.
+
+    Args:
+        step: one of `steps.STEPS`.
+        run: the experiment.
+        topology: the slice; it need not be there.
+
+    Raises:
+        InputError: mesh and slice, or mesh and batch, do not fit each other, or libtpu is missing.
+    """
+    mesh = make_mesh(run.mesh, topology.devices())
+    check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    began = time.perf_counter()
+    lowered = lower_step(step, run, mesh)
+    lowered_at = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except Exception as error:
+        if (needed := _needed_bytes(error)) is None:
+            raise
+        return _describe(step, run, mesh, topology, None, needed, lowered_at - began, time.perf_counter() - lowered_at)
+    return _describe(step, run, mesh, topology, compiled, 0, lowered_at - began, time.perf_counter() - lowered_at)
