@@ -87,7 +87,9 @@ def test_losses_in_chunks_of_tokens_are_the_same():
     state, batch = init_train_state(config, optimizer, seed=0, batch_size=2), a_batch(config)
     steps, sums = zip(
         *(
-            jax.jit(functools.partial(train_step, dataclasses.replace(config, loss_chunk=chunk), optimizer))(state, batch)
+            jax.jit(functools.partial(train_step, dataclasses.replace(config, loss_chunk=chunk), optimizer))(
+                state, batch
+            )
             for chunk in (None, WINDOW // 2)
         ),
         strict=True,

@@ -1,6 +1,7 @@
 """Compiling a run's steps for a slice: does it fit, how long may it take, what did the compiler need."""
 
 import dataclasses
+import re
 import resource
 import time
 from typing import Any
@@ -11,14 +12,16 @@ from block_recurrent.config import RunConfig
 from block_recurrent.describe import bytes_per_device
 from block_recurrent.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.model import abstract_params
-from block_recurrent.partitioning import check_rows, make_mesh, row_shards
+from block_recurrent.partitioning import check_rows, make_mesh
 from block_recurrent.tpu.collectives import Traffic, collectives
 from block_recurrent.tpu.estimate import Estimate, estimate
 from block_recurrent.tpu.steps import DECODED_ROWS, DECODED_TOKENS, lower_step
 from block_recurrent.tpu.topology import Topology
 from block_recurrent.train_step import abstract_train_state
 
-_TOO_MUCH = 0.97  # of the chip's memory: the runtime keeps some for itself
+USABLE = 0.97  # of a chip's memory: the runtime keeps some for itself
+_USED = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")  # libtpu, of a program that does not fit
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class CompiledStep:
     @property
     def fits(self) -> bool:
         """Whether a chip has the memory."""
-        return self.reserved <= _TOO_MUCH * self.capacity
+        return self.reserved <= USABLE * self.capacity
 
     @property
     def advice(self) -> str:
@@ -99,10 +102,71 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
     began = time.perf_counter()
     lowered = lower_step(step, run, mesh)
     lowered_at = time.perf_counter()
+    program = _compile(lowered)
+    seconds = {"lower_seconds": lowered_at - began, "compile_seconds": time.perf_counter() - lowered_at}
+    return _describe(step, run, mesh, topology, program, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    reserved: int
+    temporaries: int
+    moved: int
+    traffic: dict[str, Traffic]
+
+
+def _compile(lowered: Any) -> _Program:
+    """Compiles; of a program that does not fit, the compiler says at least how much it would take."""
     try:
         compiled = lowered.compile()
-    except Exception as error:
-        if (needed := _needed_bytes(error)) is None:
+    except Exception as error:  # jaxlib's own error class
+        used = _USED.search(str(error))
+        if used is None:
             raise
-        return _describe(step, run, mesh, topology, None, needed, lowered_at - began, time.perf_counter() - lowered_at)
-    return _describe(step, run, mesh, topology, compiled, 0, lowered_at - began, time.perf_counter() - lowered_at)
+        return _Program(round(float(used[1]) * _UNITS[used[2]]), 0, 0, {})
+    memory = compiled.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    arrays = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
+    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
+    return _Program(
+        reserved=arrays + memory.generated_code_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        moved=moved,
+        traffic=collectives(compiled.as_text()),
+    )
+
+
+def _describe(
+    step: str, run: RunConfig, mesh: Mesh, topology: Topology, program: _Program, seconds: dict[str, float]
+) -> CompiledStep:
+    rows, length = run.data.batch_size, run.data.segment_length
+    per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
+    tokens = DECODED_ROWS * DECODED_TOKENS if step == "decode" else rows * length
+    chips = 1 if step == "decode" else topology.num_chips
+    devices = topology.chip.devices
+    lasting = abstract_train_state(run)
+    return CompiledStep(
+        step=step,
+        topology=topology.name,
+        num_chips=chips,
+        batch_size=DECODED_ROWS if step == "decode" else rows,
+        tokens=tokens,
+        parameters=devices * bytes_per_device(mesh, abstract_params(run.model)),
+        optimizer=devices * bytes_per_device(mesh, lasting.opt_state) if step == "train" else 0,
+        state=0 if step == "decode" else devices * bytes_per_device(mesh, lasting.model_state),
+        temporaries=devices * program.temporaries,
+        reserved=devices * program.reserved,
+        capacity=topology.chip.memory,
+        flops_per_token=per_token,
+        flops=per_token * tokens,
+        traffic=program.traffic,
+        estimate=estimate(
+            topology.chip,
+            flops=per_token * tokens / chips,
+            moved=devices * program.moved,
+            traffic=program.traffic,
+            num_chips=chips,
+        ),
+        **seconds,
+        host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )

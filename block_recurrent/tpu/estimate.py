@@ -39,9 +39,7 @@ class Estimate:
         return self.compute / self.step
 
 
-def estimate(
-    chip: Chip, *, flops: float, moved: float, traffic: Mapping[str, Traffic], num_chips: int
-) -> Estimate:
+def estimate(chip: Chip, *, flops: float, moved: float, traffic: Mapping[str, Traffic], num_chips: int) -> Estimate:
     """Estimates a step.
 
     Args:

@@ -1,4 +1,4 @@
-"""The programs that a run executes, lowered for devices that are not there: the very functions of training and evaluation."""
+"""The very programs of training, evaluation and decoding, lowered for devices that are not there."""
 
 from typing import Any
 
