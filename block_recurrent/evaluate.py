@@ -1,4 +1,9 @@
-"""Exact evaluation: one pass over a split, every token after a document's first scored once."""
+"""Evaluation during training: one exact pass over a split, every token after a document's first scored once.
+
+The loop's own way to score: parameters stay divided over the run's mesh, each process reads its own rows, and two sums
+a row are all that leaves the devices. `analysis` scores every token for itself and can be interrupted; a test compares
+the two.
+"""
 
 import dataclasses
 import functools

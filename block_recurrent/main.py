@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from block_recurrent.commands import compile as compile_command
-from block_recurrent.commands import data, describe, evaluate, export, generate, parity, score, train
+from block_recurrent.commands import data, describe, evaluate, export, generate, parity, report, score, train
 from block_recurrent.errors import EXIT_CODES
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command()(describe.describe)
 app.command()(compile_command.compile)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.command()(evaluate.compare)
+app.command()(report.report)
 app.command()(generate.generate)
 app.command()(score.score)
 app.command()(export.export)

@@ -12,6 +12,7 @@ LAYERS = {
     "errors": set(),
     "typing": set(),
     "named_leaves": set(),
+    "paper_tables": set(),
     "validation": {"errors"},
     "config": {"errors", "validation"},
     "gin_files": {"config", "errors"},
@@ -20,6 +21,7 @@ LAYERS = {
     "state": {"config", "typing"},
     "layers": {"ops", "state", "config", "typing"},
     "model": {"layers", "ops", "state", "config", "typing", "errors"},
+    "chips": set(),
     "partitioning": {"config", "errors", "named_leaves"},
     "loss": {"typing"},
     "optimizer": {"config"},
@@ -53,7 +55,16 @@ LAYERS = {
     "export": {"named_leaves", "config", "errors", "model", "saved_run", "typing"},
     "serving": {"decode", "model", "named_leaves", "saved_run", "state", "config", "errors", "typing"},
     "initial_params": {"named_leaves", "config", "errors", "export", "interop", "saved_run", "typing"},
-    "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
+    "analysis": {
+        "checkpoint", "config", "console", "data", "errors", "export", "layers", "loss", "model", "ops", "partitioning",
+        "run_record", "saved_run", "state", "train_step", "typing",
+    },
+    "report": {"analysis", "errors", "metrics", "paper_tables", "run_record"},
+    "tpu": {
+        "chips", "config", "decode_loop", "describe", "errors", "evaluate", "flops", "model", "partitioning",
+        "sampling", "serving", "train", "train_step",
+    },
+    "train_log": {"chips", "config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
         "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",
         "optimizer", "partitioning", "preemption", "progress", "run_record", "train_log", "train_step", "typing",
@@ -61,7 +72,13 @@ LAYERS = {
     },
 }  # fmt: skip
 _TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")
-HOMES = {"gin": "gin_files.py"} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
+HOMES = {
+    "gin": "gin_files.py",
+    "pyarrow": "analysis/tables.py",
+    "msgspec": "analysis/records.py",
+    "vl_convert": "report/pictures.py",
+    "jinja2": "report/page.py",
+} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

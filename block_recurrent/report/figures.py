@@ -1,0 +1,96 @@
+"""Figures of scores: learning curves, checkpoints, loss and improvement by position.
+
+Figures are Vega-Lite specifications: the page draws them, `pictures.py` makes files of them. Each has a parameter
+`runs`, the names of the runs that are shown, which the page's controls set.
+"""
+
+import altair as alt
+
+from block_recurrent.analysis.records import DataSet
+from block_recurrent.report.charts import (
+    Figure,
+    Rows,
+    axis,
+    bin_rows,
+    chart_of,
+    color_of_runs,
+    data_name,
+    interval_row,
+    lines,
+    log_positions,
+    make_figure,
+)
+from block_recurrent.report.gather import Gathered
+
+
+def learning(gathered: Gathered) -> Figure | None:
+    """Training and validation loss as the runs logged them."""
+    rows: Rows = []
+    for run in gathered.runs:
+        for line in run.metrics:
+            if line.get("bits_per_byte") is not None and line["group"] != "speed":
+                kind = "training" if line["group"] == "train" else line["group"]
+                rows.append({"run": run.name, "step": line["step"], "what": kind, "bits": line["bits_per_byte"]})
+    if not rows:
+        return None
+    base = chart_of(rows).encode(
+        x=alt.X("step:Q", title="training steps", axis=axis(",d")),
+        y=alt.Y("bits:Q", title="bits per byte", scale=alt.Scale(type="log", nice=False)),
+        color=color_of_runs(gathered, rows),
+        tooltip=["run:N", "what:N", "step:Q", alt.Tooltip("bits:Q", title="bits per byte", format=".4f")],
+    )
+    training = base.transform_filter("datum.what == 'training'").mark_line(strokeWidth=1.2, opacity=0.7)
+    evaluated = base.transform_filter("datum.what != 'training'").mark_point(filled=True, size=70, opacity=1)
+    text = (
+        "Bits per byte against training steps, on a logarithmic scale. Lines: training batches, as logged; dots: "
+        "evaluation during training."
+    )
+    return make_figure(training + evaluated, rows, name="learning", title="Learning curves", text=text)
+
+
+def checkpoints(gathered: Gathered, about: DataSet) -> Figure | None:
+    """Scores of all checkpoints of a run."""
+    rows = [
+        {"run": run.name, "step": point.step, **interval_row(point.bits_per_byte)}
+        for run in gathered.runs
+        for curve in run.curves
+        if curve.data.fingerprint == about.fingerprint
+        for point in curve.points
+    ]
+    x = alt.X("step:Q", title="training steps", axis=axis(",d"), scale=alt.Scale(zero=False))
+    text = f"Bits per byte of every checkpoint that a run has kept, on {data_name(about)}, with intervals."
+    return lines(gathered, rows, x, "bits per byte", name="checkpoints", title="All checkpoints", text=text)
+
+
+def position(gathered: Gathered, about: DataSet) -> Figure | None:
+    """Loss by position."""
+    rows = [
+        {"run": run.name, **row}
+        for run, evaluated in gathered.evaluated(about)
+        if evaluated.context is not None
+        for row in bin_rows(evaluated.context.by_position)
+    ]
+    text = (
+        f"Bits per token against the token's position in its document, {data_name(about)}; positions in bins that "
+        "double, bands are intervals. Where the line still falls, the model may make use of what lies that far back; "
+        "documents of different lengths take part in different bins."
+    )
+    x = log_positions("position in the document (tokens)")
+    return lines(gathered, rows, x, "bits per token", name="position", title="Loss by position", text=text)
+
+
+def improvement(gathered: Gathered, about: DataSet) -> Figure | None:
+    """What models save over the baseline, by position."""
+    rows = [
+        {"run": gathered.name_of(difference.subject), **row}
+        for comparison in gathered.comparisons
+        if comparison.data.fingerprint == about.fingerprint
+        for difference in comparison.differences
+        for row in bin_rows(difference.by_position)
+    ]
+    text = (
+        f"Bits per token that a model saves over the baseline on the same tokens, against position, "
+        f"{data_name(about)}. Above zero the model is better; bands are intervals."
+    )
+    x, title = log_positions("position in the document (tokens)"), "Improvement by position"
+    return lines(gathered, rows, x, "bits per token saved", name="improvement", title=title, text=text, zero=True)

@@ -1,0 +1,133 @@
+"use strict";
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const figures = read("figures");
+  const themes = read("themes");
+  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+  const theme = document.getElementById("theme");
+  const runs = all("#runs input");
+  const views = new Map();
+  let drawing = Promise.resolve();
+
+  const shownRuns = () => runs.filter((box) => box.checked).map((box) => box.value);
+  const isDark = () => (theme.value ? theme.value === "dark" : prefersDark.matches);
+
+  // Figures: drawn when one of their runs is shown, and anew for another theme; a choice of runs sets their parameter.
+  const shownIn = (name, shown) => figures[name].runs.filter((run) => shown.includes(run));
+
+  async function drawOne(place, runsShown) {
+    const { spec } = structuredClone(figures[place.dataset.figure]);
+    spec.params.find((parameter) => parameter.name === "runs").value = runsShown;
+    const config = isDark() ? themes.dark : themes.light;
+    const tooltip = { theme: isDark() ? "dark" : "light" };
+    const { view } = await vegaEmbed(place, spec, { config, tooltip, actions: false, renderer: "svg" });
+    all("svg", place).forEach((svg) => svg.setAttribute("aria-hidden", "true")); // its place has the label
+    views.set(place.dataset.figure, view);
+  }
+
+  async function drawAll() {
+    const shown = shownRuns();
+    for (const place of all(".plot")) {
+      const name = place.dataset.figure;
+      const here = shownIn(name, shown);
+      place.closest("figure").hidden = here.length === 0;
+      if (here.length === 0) continue; // drawn when it is shown again: hidden, it would have no width
+      if (views.has(name)) await views.get(name).signal("runs", here).runAsync();
+      else await drawOne(place, here);
+    }
+    document.documentElement.dataset.drawn = isDark() ? "dark" : "light";
+  }
+
+  // One drawing after the other, so that the last choice wins.
+  function draw() {
+    drawing = drawing.then(drawAll);
+  }
+
+  function drawAnew() {
+    drawing = drawing.then(() => {
+      views.forEach((view) => view.finalize());
+      views.clear();
+    });
+    draw();
+  }
+
+  function chooseRuns() {
+    const shown = shownRuns();
+    const known = runs.map((box) => box.value);
+    for (const element of all("[data-run]")) {
+      element.hidden = known.includes(element.dataset.run) && !shown.includes(element.dataset.run);
+    }
+    draw();
+  }
+
+  function chooseTheme() {
+    if (theme.value) document.documentElement.dataset.theme = theme.value;
+    else delete document.documentElement.dataset.theme;
+    drawAnew();
+  }
+
+  // Tables: a click on a heading sorts by its column; the second one the other way round.
+  const cellValue = (row, column) => {
+    const cell = row.cells[column];
+    const text = (cell.querySelector(".value") ?? cell).textContent.trim();
+    const number = Number(text.replaceAll(",", "").replaceAll("−", "-").replace(/[?*†]/g, ""));
+    return text === "" || text === "–" ? null : Number.isNaN(number) ? text : number;
+  };
+  const compare = (a, b) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+  };
+  function makeSortable(table) {
+    const headings = all("thead th", table);
+    headings.forEach((heading, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+        headings.forEach((other) => other.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+        const body = table.tBodies[0];
+        const keyed = [...body.rows].map((row) => [cellValue(row, column), row]);
+        const empty = (key) => key === null; // stay last in both directions
+        keyed.sort(([a], [b]) => (empty(a) || empty(b) ? compare(a, b) : sign * compare(a, b)));
+        body.append(...keyed.map(([, row]) => row));
+      });
+    });
+  }
+
+  function showSettings() {
+    const box = document.getElementById("all-settings");
+    const rows = all("#settings tr.same");
+    const nothingDiffers = rows.length === all("#settings tbody tr").length;
+    if (nothingDiffers) { box.checked = true; box.closest("p").hidden = true; }
+    const apply = () => rows.forEach((row) => { row.hidden = !box.checked; });
+    box.addEventListener("change", apply);
+    apply();
+  }
+
+  function followSections() {
+    const links = new Map(all("nav a").map((link) => [link.hash.slice(1), link]));
+    const observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        links.forEach((link) => link.removeAttribute("aria-current"));
+        links.get(entry.target.id)?.setAttribute("aria-current", "true");
+      }
+    }, { rootMargin: "-20% 0px -75% 0px" });
+    all("main section").forEach((section) => observer.observe(section));
+  }
+
+  runs.forEach((box) => box.addEventListener("change", chooseRuns));
+  theme.addEventListener("change", chooseTheme);
+  prefersDark.addEventListener("change", () => { if (!theme.value) drawAnew(); });
+  all("table.sortable").forEach(makeSortable);
+  for (const box of all(".coloring")) {
+    box.addEventListener("change", () => box.closest("[data-run]").classList.toggle("uncoloured", !box.checked));
+  }
+  showSettings();
+  followSections();
+  draw();
+})();
