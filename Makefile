@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -60,6 +60,10 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
 
+test-tpu-compile: .venv/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]'
+	$(BIN)/python -m pytest -s -m tpu_compile
+
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
 
@@ -84,7 +88,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock anew from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove the environment and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .pytest_cache .ruff_cache build *.egg-info
