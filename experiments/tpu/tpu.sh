@@ -75,7 +75,8 @@ queue_state() {
 
 create() {
   need TYPE
-  local version=${RUNTIME:-$(runtime)}
+  local version=${RUNTIME:-}
+  [[ -n "$version" ]] || version=$(runtime)
   tpu queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" --runtime-version="$version" \
     ${SPOT:+--spot}
   [[ -n "${DRY_RUN:-}" ]] || wait_until_there
