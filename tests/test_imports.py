@@ -29,6 +29,7 @@ LAYERS = {
     "train_step": {"layers", "model", "state", "loss", "optimizer", "config", "typing"},
     "interop": {"named_leaves", "model", "state", "loss", "config", "typing", "errors"},
     "distributed": {"errors"},
+    "environment": {"distributed", "errors"},
     "checksum": {"named_leaves"},
     "checkpoint": {"checksum", "distributed", "train_step", "errors"},
     "metrics": set(),

@@ -93,6 +93,7 @@ def _show(one: "CompiledStep") -> None:
     rows = [
         ("fits", "yes" if one.fits else f"no: {one.advice}"),
         ("reserved of a chip's HBM", f"{one.reserved / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
+        ("in use at once at most", f"{one.peak / 1e9:.2f} GB"),
         ("parameters", f"{one.parameters / 1e9:.2f} GB"),
         ("optimizer", f"{one.optimizer / 1e9:.2f} GB"),
         ("caches and recurrent states", f"{one.state / 1e9:.2f} GB"),

@@ -36,7 +36,9 @@ class CompiledStep:
         tokens: of the step.
         parameters, optimizer, state: bytes that outlive the step.
         temporaries: bytes that the step needs besides.
-        reserved: bytes of all arguments, results, temporaries and of the program.
+        peak: bytes that are in use at once at most, by the compiler's own account.
+        reserved: bytes of all arguments, results, temporaries and of the program, as they are laid out; more than
+            `peak` by what lies idle between them. This has to fit.
         capacity: bytes of a chip's HBM.
         flops_per_token: analytic, of the model.
         flops: analytic, of the step on the whole slice.
@@ -55,6 +57,7 @@ class CompiledStep:
     optimizer: int
     state: int
     temporaries: int
+    peak: int
     reserved: int
     capacity: int
     flops_per_token: float
@@ -109,6 +112,7 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
+    peak: int
     reserved: int
     temporaries: int
     moved: int
@@ -123,12 +127,14 @@ def _compile(lowered: Any) -> _Program:
         used = _USED.search(str(error))
         if used is None:
             raise
-        return _Program(round(float(used[1]) * _UNITS[used[2]]), 0, 0, {})
+        needed = round(float(used[1]) * _UNITS[used[2]])
+        return _Program(needed, needed, 0, 0, {})
     memory = compiled.memory_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     arrays = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     return _Program(
+        peak=memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes,
         reserved=arrays + memory.generated_code_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         moved=moved,
@@ -155,6 +161,7 @@ def _describe(
         optimizer=devices * bytes_per_device(mesh, lasting.opt_state) if step == "train" else 0,
         state=0 if step == "decode" else devices * bytes_per_device(mesh, lasting.model_state),
         temporaries=devices * program.temporaries,
+        peak=devices * program.peak,
         reserved=devices * program.reserved,
         capacity=topology.chip.memory,
         flops_per_token=per_token,

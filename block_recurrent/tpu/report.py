@@ -109,7 +109,7 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
         "step",
         "rows",
         "fits",
-        "GB a chip: params + optimizer + state + temporaries = reserved of HBM",
+        "GB a chip: parameters + optimizer + state, peak, reserved of HBM",
         "collectives (GB)",
         "FLOPs a token",
         "FLOPs a step",
@@ -139,14 +139,14 @@ def _about(entries: Sequence[Entry], folder: Path) -> str:
 
 
 def _cells(one: CompiledStep) -> list[str]:
-    parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
+    parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state))
     traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
     known = one.temporaries > 0
     time = f"{one.estimate.step * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})"
     return [
         str(one.batch_size),
         "yes" if one.fits else "no",
-        f"{parts if known else '?'} = {_gb(one.reserved)} of {_gb(one.capacity)}",
+        f"{parts}, {_gb(one.peak)}, {_gb(one.reserved)} of {_gb(one.capacity)}",
         traffic if known else "?",
         f"{one.flops_per_token:.3g}",
         f"{one.flops:.3g}",
