@@ -36,7 +36,7 @@ quickstart: .venv/core  ## prepare real text, train a small model for a few minu
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
 
-quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 20 minutes
+quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)_slide \
 		--gin_param "ModelConfig.recurrent_layers=()" --gin_param ModelConfig.num_states=0
 	test -e $(RUN)_random || $(BIN)/python experiments/random_cell.py $(RUN) $(RUN)_random

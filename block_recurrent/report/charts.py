@@ -125,11 +125,9 @@ def bin_rows(bins: Iterable[Bin]) -> Rows:
     ]
 
 
-def interval_row(estimate: Estimate) -> dict[str, float]:
-    """`value`, `low` and `high`, which are the value itself where there is no interval."""
-    low = estimate.value if estimate.low is None else estimate.low
-    high = estimate.value if estimate.high is None else estimate.high
-    return {"value": estimate.value, "low": low, "high": high}
+def interval_row(estimate: Estimate) -> dict[str, float | None]:
+    """`value`, `low` and `high`; without an interval, bands and whiskers have a gap."""
+    return dataclasses.asdict(estimate)
 
 
 def interval_tooltip(title: str) -> list[alt.Tooltip]:
