@@ -12,6 +12,7 @@ LAYERS = {
     "errors": set(),
     "typing": set(),
     "named_leaves": set(),
+    "paper_tables": set(),
     "validation": {"errors"},
     "config": {"errors", "validation"},
     "gin_files": {"config", "errors"},
