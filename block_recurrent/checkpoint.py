@@ -54,7 +54,15 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         writer = self._keep is not None
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=writer, save_root_metadata=writer)
+        # A run saves and restores with all its processes together; a reader reads for itself, whoever else reads.
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            create=writer,
+            save_root_metadata=writer,
+            multiprocessing_options=ocp.options.MultiprocessingOptions() if writer else alone,
+        )
         return ocp.CheckpointManager(self._folder, options=options)
 
     @property

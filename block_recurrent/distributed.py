@@ -1,38 +1,46 @@
 """Several processes as one: starting, naming who is missing, and who writes."""
 
+import importlib.util
 import os
 import re
+import sys
+import threading
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from block_recurrent.errors import InputError, MissingProcessError
+from block_recurrent.errors import EXIT_CODES, InputError, MissingProcessError
 
-_TASK = re.compile(r"task[:/](\d+)")
+_ABSENT = re.compile(r"timed out task names:\n((?:\S+\n)+)")  # one a line, its number at the end
 
 
-def initialise(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def initialise(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, *, timeout_seconds: int = 300
+) -> None:
     """Joins the processes of a run; to be called before anything else touches a device.
 
-    On a Cloud TPU pod all is found out when nothing is given. On one machine without any of the three there is nothing
-    to join.
+    On Cloud TPU all is found out when nothing is given. Elsewhere there is nothing to join without the three.
 
     Args:
         coordinator: HOST:PORT of process 0.
         num_processes: how many there are.
         process_id: which one this is, from 0.
+        timeout_seconds: how long to wait for the others at most.
 
     Raises:
         InputError: only some of the three are given, or they do not fit one another.
-        MissingProcessError: not all processes came.
+        MissingProcessError: the others cannot be joined. Where they do not come in time the process ends, with this
+            error's exit code.
     """
     given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
-        if _on_tpu_pod():
-            jax.distributed.initialize()
+        if _on_cloud_tpu():
+            _join("this host of the TPU slice", timeout_seconds=timeout_seconds)
         return
     if missing:
         raise InputError(
@@ -42,12 +50,13 @@ def initialise(coordinator: str | None, num_processes: int | None, process_id: i
     assert process_id is not None
     if not 0 <= process_id < num_processes:
         raise InputError(f"--process_id = {process_id}: must be from 0 to {num_processes - 1} (--num_processes)")
-    try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    except RuntimeError as error:
-        raise MissingProcessError(
-            f"process {process_id} of {num_processes} could not join the others at {coordinator}: {_first_line(error)}"
-        ) from None
+    _join(
+        f"process {process_id} of {num_processes} at {coordinator}",
+        timeout_seconds=timeout_seconds,
+        coordinator_address=coordinator,
+        num_processes=num_processes,
+        process_id=process_id,
+    )
 
 
 def is_primary() -> bool:
@@ -69,7 +78,8 @@ def barrier(name: str, *, timeout_seconds: float = 300) -> None:
     try:
         wait(key=name, timeout_ms=round(timeout_seconds * 1000))
     except Exception as error:  # jaxlib's own error class
-        absent = sorted({int(number) for number in _TASK.findall(str(error))})
+        listed = _ABSENT.search(str(error))
+        absent = sorted(int(number) for number in re.findall(r"(\d+)$", listed[1], re.MULTILINE)) if listed else []
         who = f"process(es) {', '.join(map(str, absent))} of {jax.process_count()}" if absent else "some process"
         raise MissingProcessError(
             f"{name}: waited {timeout_seconds:g} s for {who}, which did not come ({_first_line(error)})"
@@ -90,9 +100,33 @@ def all_true(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(value))))
 
 
-def _on_tpu_pod() -> bool:
-    """A pod's hosts are told one another's names; a single host's list has one entry."""
-    return len([host for host in os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host]) > 1
+def _join(what: str, *, timeout_seconds: int, **arguments: Any) -> None:
+    """Joins, or ends the process: when its own time is up jax aborts with a stack trace that says nothing of this."""
+
+    def give_up() -> None:
+        print(
+            f"error: {what} could not join the others within {timeout_seconds} s; start every process with the same "
+            "--coordinator and --num_processes, and look why one is not there",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(EXIT_CODES[MissingProcessError])
+
+    timer = threading.Timer(timeout_seconds, give_up)
+    timer.start()
+    try:
+        jax.distributed.initialize(**arguments, initialization_timeout=timeout_seconds + 60)
+    except RuntimeError as error:
+        raise MissingProcessError(f"{what} could not join the others: {_first_line(error)}") from None
+    finally:
+        timer.cancel()
+
+
+def _on_cloud_tpu() -> bool:
+    """Chips under /dev and the library that drives them, unless another platform is asked for."""
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    asked = os.environ.get("JAX_PLATFORMS") or "tpu"
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None and "tpu" in asked.split(",")
 
 
 def _first_line(error: BaseException) -> str:

@@ -122,6 +122,7 @@ class _Loop:
         self._abstract = abstract_train_state(run)
         self._shardings = shardings(mesh, self._abstract)
         self._preemption = Preemption()
+        self._traced_from: int | None = None
 
     def run(self, params: Params | None) -> TrainResult:
         """Restores or begins, trains, and waits until everything is written."""
@@ -262,14 +263,16 @@ class _Loop:
         raise PreemptedError(f"asked to end at step {step}: {state}{failed}. The same command continues")
 
     def _trace(self, step: int) -> None:
-        if not self._profile or not is_primary():
-            return
-        if step == self._profile.start:
+        """Begins and ends the trace; a run that begins within the steps asked for traces those that are left."""
+        wanted = is_primary() and step in self._profile
+        if wanted and self._traced_from is None:
             jax.profiler.start_trace(str(self._workdir / "profile"))
-        elif step == self._profile.stop:
+            self._traced_from = step
+        elif self._traced_from is not None and not wanted:
             self._log.catch_up()
             jax.profiler.stop_trace()
-            self._say(f"trace of steps {self._profile.start} to {step - 1} in {self._workdir / 'profile'}")
+            self._say(f"trace of steps {self._traced_from} to {step - 1} in {self._workdir / 'profile'}")
+            self._traced_from = None
 
     def _describe_rows(self, step: int, rows: np.ndarray) -> str:
         located = self._training.schedule.locate(step)

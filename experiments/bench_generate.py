@@ -8,15 +8,13 @@ import argparse
 import functools
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from benchmark import Result, judge
+from benchmark import Result, judge, medians
 
 from block_recurrent import decode, gin_files
 from block_recurrent.config import ModelConfig
@@ -29,7 +27,6 @@ from block_recurrent.train_step import SegmentBatch, eval_step
 
 SEGMENT = 512  # of the quickstart run
 CONTEXTS = (1_000, 16_000, 256_000)
-ROUNDS = 9
 VOCABULARY = ByteVocabulary()
 
 
@@ -38,18 +35,6 @@ def laptop_generator() -> Generator:
     gin_files.parse(["gin/models/laptop.gin"], [f"ModelConfig.vocab_size={VOCABULARY.table_size}"])
     config = gin_files.configured(ModelConfig)
     return Generator(config, init_params(config, jax.random.key(0)), VOCABULARY, segment_length=SEGMENT)
-
-
-def medians(tasks: dict[Any, Callable[[], object]]) -> dict[Any, float]:
-    """Median seconds of each task, called in turns, so that other work on the machine meets all of them."""
-    seconds: dict[Any, list[float]] = {name: [] for name in tasks}
-    for turn in range(ROUNDS + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            jax.block_until_ready(task())
-            if turn:  # the first compiles
-                seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def resident_megabytes() -> float:

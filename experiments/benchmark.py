@@ -5,9 +5,13 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,18 @@ class Result:
     def __str__(self) -> str:
         sign = ">=" if self.at_least else "<="
         return f"{'ok  ' if self.met else 'MISS'} {self.what}: {self.value:,.4g} {self.unit} ({sign} {self.bound:g})"
+
+
+def medians(tasks: dict[Any, Callable[[], object]], *, rounds: int = 9) -> dict[Any, float]:
+    """Median seconds of each task, called in turns, so that other work on the machine meets all of them."""
+    seconds: dict[Any, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            jax.block_until_ready(task())
+            if turn:  # the first compiles
+                seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def judge(results: Iterable[Result], output: Path, **facts: Any) -> None:
