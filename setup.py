@@ -6,20 +6,25 @@ import setuptools
 
 # Lower bounds are the versions the tests ran with; requirements.lock pins the whole tested set.
 CORE = [
+    "altair>=6.3",
     "etils[epath,epy]>=1.15",
     "flax>=0.12.8",
     "gin-config>=0.5.0",
     "jax>=0.10.2",
     "jaxtyping>=0.3.11",
+    "jinja2>=3.1.6",
+    "msgspec>=0.22",
     "numpy>=2.4",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "pyarrow>=26.0",
     "rich>=15.0",
     "safetensors>=0.8",
     "sentencepiece>=0.2.3",
     "tensorboardX>=2.6.5",
     "tensorstore>=0.1.86",
     "typer>=0.29",
+    "vl-convert-python>=1.9",
 ]
 DATA = [
     "importlib-resources>=7.1",  # tensorflow-datasets needs it to prepare a data set and does not say so
@@ -36,6 +41,7 @@ GCS = [
 DEV = [
     "beartype>=0.23",
     "hypothesis>=6.170",
+    "playwright>=1.65",
     "pre-commit>=4.7",
     "pyright>=1.1.414",
     "pytest>=9.2",
@@ -62,7 +68,8 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=[*setuptools.find_packages(include=["block_recurrent", "block_recurrent.*"]), *GIN_PACKAGES],
     package_dir=GIN_PACKAGES,
-    package_data={name: ["*.gin"] for name in GIN_PACKAGES} | {"block_recurrent": ["py.typed"]},
+    package_data={name: ["*.gin"] for name in GIN_PACKAGES}
+    | {"block_recurrent": ["py.typed"], "block_recurrent.report": ["templates/*", "templates/sections/*"]},
     install_requires=CORE,
     extras_require={
         "beam": BEAM,

@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -71,15 +70,6 @@ def show_store(console: Console, store: TokenStore) -> None:
         for b in bins
     ]
     table(console, ("tokens of a document", "documents", "tokens", ""), rows)
-
-
-def show_scores(console: Console, title: str, scores: Mapping[str, Any]) -> None:
-    """The numbers of an evaluation."""
-    rows = []
-    for name, value in scores.items():
-        text = str(value) if isinstance(value, bool) else f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
-        rows.append((name.replace("_", " "), text))
-    table(console, ("metric", "value"), rows, title)
 
 
 def stream_text(stream: Iterable[str], *, prompt: str = "") -> None:

@@ -106,6 +106,11 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Arrays whose first axis are the rows of a batch."""
+    return NamedSharding(mesh, PartitionSpec(_ROWS))
+
+
 def gather(mesh: Mesh, params: Any) -> Any:
     """Inside `jax.jit`: parameters as the forward pass uses them, whole along `fsdp`; gradients are divided again.
 

@@ -72,6 +72,43 @@ class Progress:
         self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
 
+class Stages:
+    """Progress of work in stages, one after the other, whose sizes are known only when they begin.
+
+    Args:
+        description: what the stages have in common.
+        console: where to write.
+    """
+
+    def __init__(self, description: str, console: Console):
+        self._description, self._console = description, console
+        self._stage: str | None = None
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "Stages":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tells how much of a stage is done; a new name begins a new stage."""
+        if stage != self._stage:
+            self._end()
+            description = f"{self._description}: {stage}"
+            self._progress = Progress(description, total, done=done, console=self._console).__enter__()
+            self._stage = stage
+        assert self._progress is not None
+        self._progress.update(done)
+        if done == total:
+            self._end()
+
+    def _end(self) -> None:
+        if self._progress is not None:
+            self._progress.__exit__()
+        self._progress = self._stage = None
+
+
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -72,6 +72,11 @@ def write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
     partial.replace(workdir / _FILE)
 
 
+def has_run(workdir: epath.Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (workdir / _FILE).exists()
+
+
 def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     """Configuration and data facts of the run in a workdir.
 
@@ -79,7 +84,7 @@ def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
         InputError: there is no run, or its record cannot be read.
     """
     path = workdir / _FILE
-    if not path.exists():
+    if not has_run(workdir):
         raise InputError(f"--workdir {workdir}: no run is there ({_FILE} is missing)")
     record = _read(path)
     try:

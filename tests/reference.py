@@ -3,21 +3,29 @@
 It shares no code with the package. Parameters come in the package's layout.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from block_recurrent.config import ModelConfig
 
+# Told a block's number and the layers' recurrent states (None in ordinary layers); returns what the block finds.
+Tamper = Callable[[int, list[Any]], list[Any]]
 
-def run(config: ModelConfig, params: Any, tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+
+def run(
+    config: ModelConfig, params: Any, tokens: np.ndarray, tamper: Tamper = lambda block, states: states
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Logits (B, T, V) of rows that each start a document, and the final recurrent state (B, S, D) of each layer."""
-    rows = [_run_row(config, params, row) for row in tokens]
+    rows = [_run_row(config, params, row, tamper) for row in tokens]
     states = [np.stack(layer) for layer in zip(*(row[1] for row in rows), strict=True)]
     return np.stack([row[0] for row in rows]), states
 
 
-def _run_row(config: ModelConfig, params: Any, tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _run_row(
+    config: ModelConfig, params: Any, tokens: np.ndarray, tamper: Tamper
+) -> tuple[np.ndarray, list[np.ndarray]]:
     params = _as_float64(params)
     window = config.window_length or len(tokens)
     layers = list(params["layers"].values())
@@ -29,6 +37,7 @@ def _run_row(config: ModelConfig, params: Any, tokens: np.ndarray) -> tuple[np.n
     recurrent: list[Any] = [layer["states"]["initial_state"] if "states" in layer else None for layer in layers]
     logits = []
     for start in range(0, len(tokens), window):
+        recurrent = tamper(start // window, recurrent)
         x = params["embedding"][tokens[start : start + window]]
         shared = None
         if config.feedback:

@@ -54,6 +54,11 @@ LAYERS = {
     "export": {"named_leaves", "config", "errors", "model", "saved_run", "typing"},
     "serving": {"decode", "model", "named_leaves", "saved_run", "state", "config", "errors", "typing"},
     "initial_params": {"named_leaves", "config", "errors", "export", "interop", "saved_run", "typing"},
+    "analysis": {
+        "checkpoint", "config", "console", "data", "errors", "export", "layers", "loss", "model", "ops", "partitioning",
+        "run_record", "saved_run", "state", "train_step", "typing",
+    },
+    "report": {"analysis", "errors", "metrics", "run_record"},
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
         "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",
@@ -62,7 +67,14 @@ LAYERS = {
     },
 }  # fmt: skip
 _TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")
-HOMES = {"gin": "gin_files.py"} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
+HOMES = {
+    "gin": "gin_files.py",
+    "pyarrow": "analysis/tables.py",
+    "msgspec": "analysis/records.py",
+    "altair": "report/figures.py",
+    "vl_convert": "report/pictures.py",
+    "jinja2": "report/page.py",
+} | dict.fromkeys(_TENSORFLOW, "data/tasks.py")
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

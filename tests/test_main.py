@@ -115,9 +115,9 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     code, out, _ = command("evaluate", "--workdir", workdir, "--split", "test")
     assert code == 0
     assert "bits per byte" in out
-    scores = json.loads((workdir / "evaluation_test.json").read_text())
-    assert scores["complete"]
-    assert scores["step"] == 4
+    scores = json.loads((workdir / "evaluation" / "store" / "test" / "step_4" / "scores.json").read_text())
+    assert scores["subject"]["step"] == 4
+    assert scores["data"]["split"] == "test"
 
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("3 times 4 is")
@@ -183,7 +183,10 @@ def test_files_that_contradict_each_other_are_refused_in_either_order(command, e
         (["--gin_param", "ModelConfig.num_states='many'"], "ModelConfig.num_states = 'many'"),
         (["--gin_param", "DataConfig.store='nowhere'"], "DataConfig.store = 'nowhere': not there; `python -m"),
         (["--gin_param", "DataConfig.eval_split='dev'"], "dev"),
-        (["--gin_file", "nosuch.gin"], "--gin_file nosuch.gin: no such file; ready to use: gin/runs/quickstart.gin"),
+        (
+            ["--gin_file", "nosuch.gin"],
+            "--gin_file nosuch.gin: no such file; ready to use: gin/runs/evaluate_arxiv.gin",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_error_before_anything_is_written(command, experiment, tmp_path, arguments, message):

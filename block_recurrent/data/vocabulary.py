@@ -61,6 +61,10 @@ class Vocabulary(Protocol):
         """The text of ids; what is not valid UTF-8 becomes U+FFFD, special ids of the byte vocabulary vanish."""
         ...
 
+    def pieces(self, ids: np.ndarray) -> list[bytes]:
+        """The UTF-8 bytes that each id stands for, blanks included; special ids stand for nothing."""
+        ...
+
     def detokenizer(self, context: Sequence[int]) -> Detokenizer:
         """Text of ids that come one at a time, behind the ids of the context."""
         ...
@@ -88,6 +92,11 @@ class ByteVocabulary:
         ids = _as_array(ids)
         ids = ids[(ids >= _FIRST_BYTE) & (ids < self.size)]
         return (ids - _FIRST_BYTE).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def pieces(self, ids: np.ndarray) -> list[bytes]:
+        """See `Vocabulary.pieces`."""
+        known = ((ids >= _FIRST_BYTE) & (ids < self.size)).tolist()
+        return [bytes([i - _FIRST_BYTE]) if k else b"" for i, k in zip(ids.tolist(), known, strict=True)]
 
     def detokenizer(self, context: Sequence[int]) -> Detokenizer:
         """See `Vocabulary.detokenizer`."""
@@ -198,6 +207,23 @@ class SentencePieceVocabulary:
         ids = _as_array(ids)
         known = np.where((ids >= 0) & (ids < self._pieces), ids, self.unknown_id)
         return self._processor.decode(known.tolist())
+
+    def pieces(self, ids: np.ndarray) -> list[bytes]:
+        """See `Vocabulary.pieces`."""
+        table = self._piece_bytes
+        return [table[i] if 0 <= i < len(table) else b"" for i in ids.tolist()]
+
+    @functools.cached_property
+    def _piece_bytes(self) -> list[bytes]:
+        model, table = self._processor, []
+        for piece in range(self._pieces):
+            name = model.id_to_piece(piece)
+            if model.is_byte(piece):
+                table.append(bytes([int(name[3:5], 16)]))  # <0xE2>
+            else:
+                special = model.is_control(piece) or model.is_unknown(piece) or model.is_unused(piece)
+                table.append(b"" if special else name.replace(_BLANK, " ").encode())
+        return table
 
     def detokenizer(self, context: Sequence[int]) -> Detokenizer:
         """See `Vocabulary.detokenizer`."""

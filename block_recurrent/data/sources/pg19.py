@@ -15,7 +15,8 @@ from block_recurrent.data.sources.splits import SPLITS, Splitter
 from block_recurrent.data.sources.text import decode_text
 from block_recurrent.errors import InputError
 
-# The words that the data set's page gives; word-level perplexity divides by them.
+# The books and words that the data set's page gives; word-level perplexity divides by those words.
+PUBLISHED_DOCUMENTS = {"train": 28_602, "validation": 50, "test": 100}
 PUBLISHED_WORDS = {"train": 1_973_136_207, "validation": 3_007_061, "test": 6_966_499}
 UNTITLED = "books without a line in metadata.csv (named by their number alone)"
 

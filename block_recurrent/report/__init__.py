@@ -1,0 +1,1 @@
+"""One self-contained page that compares runs: reading what they left, figures, tables, the page."""

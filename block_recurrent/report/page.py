@@ -1,0 +1,188 @@
+"""The page: everything gathered, drawn, and put into one file, with the figures as PNG and SVG beside it."""
+
+import dataclasses
+import datetime
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+import jinja2
+from etils import epath
+
+from block_recurrent.analysis.records import Result
+from block_recurrent.errors import InputError
+from block_recurrent.report import figures, formats
+from block_recurrent.report.configs import settings
+from block_recurrent.report.figures import Figure
+from block_recurrent.report.gather import Evaluated, Gathered
+from block_recurrent.report.passages import stretches
+from block_recurrent.report.pictures import embedding_script, write_pictures
+from block_recurrent.report.theme import DARK, LIGHT, PALETTE
+
+_VERDICTS = {
+    "contributes": "state contributes",
+    "nothing": "state contributes nothing",
+    "no recurrence": "no recurrence",
+    "unknown": "no interval",
+}
+_REACHES = {"never": "never before", "inside": "within the window", "beyond": "beyond the window"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The figures by where they stand; those of a split by the fingerprint of its data."""
+
+    learning: tuple[Figure, ...]
+    context: dict[str, tuple[Figure, ...]]
+    ablations: dict[str, tuple[Figure, ...]]
+    gates: dict[str, tuple[Figure, ...]]
+    watched: dict[str, tuple[Figure, ...]]
+
+    def __iter__(self) -> Iterator[Figure]:
+        yield from self.learning
+        for place in (self.context, self.ablations, self.gates, self.watched):
+            for drawn in place.values():
+                yield from drawn
+
+
+def write_report(
+    gathered: Gathered, path: epath.Path, *, report: Callable[[int, int], None] = lambda done, total: None
+) -> epath.Path:
+    """Writes the page, and its figures as PNG and SVG into a folder beside it.
+
+    Args:
+        gathered: what to show.
+        path: of the page; ends in `.html`.
+        report: told (figures done, figures in all).
+
+    Returns:
+        The folder with the figures, `NAME_figures` for `NAME.html`.
+
+    Raises:
+        InputError: the path is no page's.
+    """
+    if path.suffix != ".html":
+        raise InputError(f"--out {path}: must end in .html")
+    pictures = path.with_name(f"{path.stem}_figures")
+    drawn = draw(gathered)
+    page = render(gathered, drawn, pictures=pictures.name)
+    pictures.mkdir(parents=True, exist_ok=True)
+    everything = list(drawn)
+    for done, figure in enumerate(everything, 1):
+        write_pictures(figure, pictures)
+        report(done, len(everything))
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(page)
+    partial.replace(path)
+    return pictures
+
+
+def draw(gathered: Gathered) -> Drawn:
+    """All figures for which there are numbers."""
+    named = {about.fingerprint: about for about in gathered.data}
+    several = len(named) > 1
+
+    def each(*makers: Callable[..., Any]) -> dict[str, tuple[Figure, ...]]:
+        placed = {}
+        for number, (key, about) in enumerate(named.items(), 1):
+            made = [maker(gathered, about) for maker in makers]
+            flat = [figure for found in made for figure in (found if isinstance(found, list) else [found]) if figure]
+            placed[key] = tuple(dataclasses.replace(f, name=f"{f.name}_{number}") if several else f for f in flat)
+        return placed
+
+    learning = figures.learning(gathered)
+    return Drawn(
+        learning=() if learning is None else (learning,),
+        context=each(figures.position, figures.improvement, figures.checkpoints),
+        ablations=each(figures.ablations, figures.distance),
+        gates=each(figures.half_lives, figures.lstm_gates),
+        watched=each(figures.states),
+    )
+
+
+def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
+    """The page as text.
+
+    Args:
+        gathered: what to show.
+        drawn: its figures.
+        pictures: name of the folder with the figures' files, beside the page.
+    """
+    environment = _environment()
+    names = figures.run_names(gathered)
+    levels = {f"{e.scores.bootstrap.level:.0%}" for run in gathered.runs for e in run.evaluations}
+    read = functools.partial(_template_text, environment)
+    return environment.get_template("page.html").render(
+        title=" · ".join(names) or "Report",
+        gathered=gathered,
+        drawn=drawn,
+        names=names,
+        settings=settings(gathered.runs),
+        sections=list(_sections(gathered, drawn)),
+        level=" or ".join(sorted(levels)),
+        palette=PALETTE,
+        verdicts=_VERDICTS,
+        reaches=_REACHES,
+        pictures=pictures,
+        specs={figure.name: figure.spec for figure in drawn},
+        themes={"light": LIGHT, "dark": DARK},
+        style=read("page.css"),
+        script=read("page.js"),
+        vega=embedding_script(),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=shlex.join(["python -m block_recurrent", *sys.argv[1:]]).replace("'", ""),
+        version=metadata.version("block-recurrent"),
+    )
+
+
+def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
+    """Anchors, which are also the names of the templates, and titles of the sections that have something to show."""
+    evaluated = any(run.evaluations for run in gathered.runs)
+    yield "summary", "Summary"
+    if evaluated:
+        yield "scores", "Scores"
+    if drawn.learning:
+        yield "learning", "Learning"
+    if any(drawn.context.values()):
+        yield "context", "Context"
+    if any(e.ablations for run in gathered.runs for e in run.evaluations):
+        yield "states", "Ablations"
+    if any(drawn.gates.values()) or any(drawn.watched.values()):
+        yield "gates", "Gates and states"
+    if gathered.comparisons:
+        yield "words", "Words"
+    if gathered.runs:
+        yield "configs", "Settings"
+    yield "provenance", "Provenance"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("block_recurrent", "report/templates"),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "number": formats.number,
+        "signed": formats.signed,
+        "interval": formats.interval,
+        "p_value": formats.p_value,
+        "stretches": stretches,
+        "results": _results,
+    }
+    return environment
+
+
+def _template_text(environment: jinja2.Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _results(evaluated: Evaluated) -> list[Result]:
+    """The files that an evaluation has left."""
+    found = (getattr(evaluated, field.name) for field in dataclasses.fields(evaluated))
+    return [result for result in found if result is not None]

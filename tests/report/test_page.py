@@ -1,0 +1,184 @@
+"""The report's page as a file: what it says, what it escapes, what lies beside it, and what is refused."""
+
+import html.parser
+import json
+import re
+import struct
+from xml.etree import ElementTree
+
+import altair
+import pytest
+from etils import epath
+
+from block_recurrent.errors import InputError
+from block_recurrent.report import figures
+from block_recurrent.report.configs import settings
+from block_recurrent.report.gather import gather
+from block_recurrent.report.page import draw, write_report
+from block_recurrent.report.passages import level, stretches
+from tests.report.conftest import HOSTILE
+
+
+class Text(html.parser.HTMLParser):
+    """The visible text, the addresses and the elements of a page."""
+
+    def __init__(self, content: str):
+        super().__init__()
+        self.text, self.addresses, self.elements, self._hidden = "", [], [], 0
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action")]
+        self._hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self._hidden:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def read(page) -> Text:
+    return Text(page.read_text())
+
+
+def test_it_tells_what_the_evaluations_found(gathered, read):
+    text = " ".join(read.text.split())
+    for run in gathered.runs:
+        (evaluated,) = run.evaluations
+        assert f"{evaluated.scores.bits_per_byte.value:,.4f}" in text
+        assert f"{evaluated.scores.word_perplexity.value:,.2f}" in text
+        assert evaluated.scores.data.fingerprint in text
+        assert evaluated.scores.subject.fingerprint in text
+        assert evaluated.ablations is not None
+        assert evaluated.ablations.contribution.text in text
+        assert evaluated.official is not None
+        assert f"{evaluated.official.bits_per_token:,.4f} bits per token" in text
+    (comparison,) = gathered.comparisons
+    assert all(word.text in text for word in comparison.differences[0].words.top)
+    assert "not exact" in text
+    assert "model.recurrent_layers" in text
+
+
+def test_it_is_one_file_that_needs_no_network(read):
+    assert [a for a in read.addresses if not a.startswith(("#", "report_figures/"))] == []
+    policy = next(attrs["content"] for tag, attrs in read.elements if attrs.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+
+
+def test_names_and_text_cannot_become_markup(read):
+    assert HOSTILE in read.text  # as text: names of documents
+    assert [tag for tag, _ in read.elements if tag in ("img", "b")] == []
+    assert len([tag for tag, _ in read.elements if tag == "script"]) == 4
+    assert not any(name.startswith("on") for _, attrs in read.elements for name in attrs)
+
+
+def test_it_can_be_used_without_seeing_colours_or_a_mouse(read):
+    tables = [attrs for tag, attrs in read.elements if tag == "table"]
+    assert len(tables) == len([1 for tag, _ in read.elements if tag == "caption"]) > 4
+    plots = [attrs for _, attrs in read.elements if "data-figure" in attrs]
+    assert len(plots) >= 10
+    assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 40 for attrs in plots)
+    assert all("tabindex" in attrs for _, attrs in read.elements if attrs.get("class") == "scroll")
+    identifiers = [attrs["id"] for _, attrs in read.elements if "id" in attrs]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_figures_lie_beside_it_as_png_and_svg(gathered, page, read):
+    names = {figure.name for figure in draw(gathered)}
+    wanted = {
+        "learning",
+        "position",
+        "improvement",
+        "checkpoints",
+        "ablations",
+        "distance",
+        "half_lives",
+        "states_norm",
+    }
+    assert wanted <= names
+    folder = page.parent / "report_figures"
+    assert {path.name for path in folder.iterdir()} == {f"{n}.{ending}" for n in names for ending in ("png", "svg")}
+    for name in names:
+        content = (folder / f"{name}.png").read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = struct.unpack(">II", content[16:24])
+        assert width > 1000 < 5 * height
+        assert len(ElementTree.parse(folder / f"{name}.svg").getroot()) > 0
+    linked = {address for address in read.addresses if address.startswith("report_figures/")}
+    assert linked == {f"report_figures/{path.name}" for path in folder.iterdir()}
+
+
+def test_figures_hold_the_numbers_of_the_results(gathered):
+    (evaluated,) = gathered.runs[0].evaluations
+    position = figures.position(gathered, gathered.data[0])
+    assert position is not None
+    rows = next(iter(position.spec["datasets"].values())) if "datasets" in position.spec else _values(position.spec)
+    mine = [row for row in rows if row["run"] == gathered.runs[0].name]
+    assert evaluated.context is not None
+    assert [row["value"] for row in mine] == [b.bits_per_token.value for b in evaluated.context.by_position]
+    assert position.spec["$schema"].split("/v")[-1] == f"{altair.SCHEMA_VERSION[1:]}.json"
+
+
+def test_the_script_is_that_of_the_specifications():
+    from block_recurrent.report import pictures
+
+    assert altair.SCHEMA_VERSION.startswith(f"v{pictures._VEGA_LITE}.")
+    assert "</script" not in pictures.embedding_script().lower()
+
+
+def test_settings_that_differ_are_told_apart(gathered):
+    found = {setting.name: setting for setting in settings(gathered.runs)}
+    assert {name for name, setting in found.items() if setting.differs} == {
+        "model.recurrent_layers",
+        "model.num_states",
+    }
+    assert found["model.num_states"].values == ("4", "0")
+
+
+def test_passages_are_the_text_with_the_word_marked(gathered):
+    (comparison,) = gathered.comparisons
+    for word in comparison.differences[0].words.top:
+        pieces = stretches(word)
+        text = "".join(piece.text for piece in pieces)
+        assert text == "".join(token.text for token in word.passage)
+        assert "".join(piece.text for piece in pieces if piece.word).strip() == word.text
+        assert "\N{REPLACEMENT CHARACTER}" not in text  # ü is two tokens here
+    assert [level(bits) for bits in (0.4, 0.5, -1.0, 3.9, -40.0)] == [0, 1, -2, 3, -4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nothing to report; name the folder of a run"),
+        ([".", "."], "is named twice"),
+    ],
+)
+def test_mistakes_are_one_clear_error(tmp_path, arguments, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        gather([epath.Path(tmp_path / argument) for argument in arguments])
+
+
+def test_a_page_has_to_be_html_and_nothing_is_left_of_a_failure(gathered, tmp_path):
+    with pytest.raises(InputError, match=r"must end in \.html"):
+        write_report(gathered, epath.Path(tmp_path / "report.pdf"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_evaluation_says_how_to_evaluate(folders, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("run.json", "metrics.jsonl"):
+        (bare / name).write_bytes((folders[0] / name).read_bytes())
+    write_report(gather([epath.Path(bare)]), epath.Path(tmp_path / "page.html"))
+    text = Text((tmp_path / "page.html").read_text()).text
+    assert "None of these runs has been evaluated" in text
+    assert "Learning curves" in text
+
+
+def _values(spec: dict) -> list[dict]:
+    found = [spec.get("data", {})] + [layer.get("data", {}) for layer in spec.get("layer", [])]
+    return json.loads(json.dumps(next(data["values"] for data in found if len(data.get("values", [])) > 1)))
