@@ -37,7 +37,7 @@ LAYERS = {
     "workdir_lock": {"errors"},
     "run_record": {"config", "errors"},
     "evaluate": {"data", "model", "partitioning", "train_step", "config", "typing"},
-    "decode": {"layers", "model", "ops", "state", "config", "typing"},
+    "decode": {"layers", "model", "ops", "state", "config", "errors", "typing"},
     "sampling": {"errors", "typing"},
     "decode_loop": {"decode", "model", "sampling", "config", "typing"},
     "state_file": {"named_leaves", "checksum", "decode", "config", "errors", "typing"},
