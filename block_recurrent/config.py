@@ -28,6 +28,8 @@ Remat = Literal["none", "dots", "full"]
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
 
+_ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -93,22 +95,14 @@ class ModelConfig:
         check_choices(self, choices | {"remat": Remat, "layer": Layer})
         if self.layer == "lstm":
             self._check_lstm()
-            return
-        check_integers(self, ("num_heads", "head_dim", "mlp_dim"), 1)
+        else:
+            check_integers(self, _ATTENTION_DIMS, 1)
         if self.window_length is not None:
             check_integers(self, ("window_length",), 1)
         self._check_recurrence()
 
     def _check_lstm(self) -> None:
-        for field in (
-            "num_heads",
-            "head_dim",
-            "mlp_dim",
-            "window_length",
-            "recurrent_layers",
-            "num_states",
-            "feedback",
-        ):
+        for field in (*_ATTENTION_DIMS, "window_length", "recurrent_layers", "num_states", "feedback"):
             if getattr(self, field):
                 unset = getattr(type(self), field, None)
                 raise refuse(self, field, f"{unset!r} with layer = 'lstm', which has no attention")

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
+from block_recurrent.layers.lstm_layer import LSTMLayer
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
 from block_recurrent.layers.transformer_layer import TransformerLayer
 from block_recurrent.model import BlockRecurrentLM, bind
@@ -322,6 +323,7 @@ def _memory_behind_block(model: BlockRecurrentLM, state: DecodeState) -> ModelSt
 
 def _token_layers(model: BlockRecurrentLM) -> Iterator[TransformerLayer]:
     for layer in model.layers.values():
+        assert not isinstance(layer, LSTMLayer)  # `init` refuses
         yield layer.tokens if isinstance(layer, RecurrentLayer) else layer
 
 
