@@ -109,4 +109,4 @@ def test_cannot_be_decoded():
         decode.init(LSTM, init_params(LSTM, jax.random.key(0)), 1, segment_length=8)
     base = run_config(Path("nowhere"))
     with pytest.raises(InputError, match=r"sample_tokens = 5.*cannot be sampled"):
-        dataclasses.replace(base, model=LSTM, train=dataclasses.replace(base.train, sample_tokens=5))
+        dataclasses.replace(base, model=LSTM, train=dataclasses.replace(base.train, sample_tokens=5, sample_prompt="a"))
