@@ -168,18 +168,20 @@ def test_ablations_differ_from_the_best_row_in_one_thing(gin_file):
         for field in dataclasses.fields(ModelConfig)
         if getattr(ours.model, field.name) != getattr(best.model, field.name)
     }
-    kinds = {
+    kind = gin_file.rsplit("/", 1)[1]
+    fields = {
         "states_": "num_states",
         "layer": "recurrent_layers",
-        "layers": "recurrent_layers",
         "window": "window_length",
+        "paper": "gate_equations",
     }
-    kind = gin_file.rsplit("/", 1)[1].removesuffix(".gin")
-    expected = {"state_cleared": set(), "paper_gates": {"gate_equations"}}
-    assert different == (expected[kind] if kind in expected else {kinds[kind.split("_")[0]]})
+    assert different == {name for prefix, name in fields.items() if kind.startswith(prefix)}
     assert (ours.data, ours.train, ours.optimizer) == (best.data, best.train, best.optimizer)
-    if kind == "state_cleared":
-        assert gin_files.configured(EvaluationConfig).reset_segments == 1
+
+
+def test_clearing_the_state_is_a_way_to_evaluate():
+    built("gin/ablations/state_cleared.gin")
+    assert gin_files.bindings(EvaluationConfig) == {"reset_segments": 1}
 
 
 def test_recurrence_costs_about_as_much_as_the_thirteenth_layer():
