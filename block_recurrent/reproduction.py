@@ -1,4 +1,4 @@
-"""The paper's tables, reproduced: which run belongs to which cell, what it reached, and what a reader has to know of it.
+"""The paper's tables, reproduced: which run belongs to which cell, what it reached, and what is to be said of it.
 
 Runs lie in folders by experiment, data set and seed, `RUNS/table1/rec_fixed_skip/pg19_tokens/seed_0`; the same run
 serves every table that has its experiment.
@@ -12,7 +12,6 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import RunConfig
-from block_recurrent.metrics import read_metrics
 from block_recurrent.paper_tables import Column, PaperCell, PaperRow, PaperTable
 from block_recurrent.report.gather import Evaluated, ReportedRun, gather
 from block_recurrent.run_record import has_run, read_run
@@ -111,12 +110,10 @@ def _fill(row: PaperRow, gin_file: str, column: Column, found: "_Runs") -> Repro
     values = [(run, score) for run, score in finished if score is not None]
     if not values:
         return None
-    labels = {
-        label: None
-        for run, (_, labels) in values
-        for label in (*found.differences(run, gin_file, column.data), *labels)
-    }
-    return Reproduced(values=tuple(value for _, (value, _) in values), labels=tuple(labels))
+    labels = [
+        label for run, (_, labels) in values for label in (*found.differences(run, gin_file, column.data), *labels)
+    ]
+    return Reproduced(values=tuple(value for _, (value, _) in values), labels=tuple(dict.fromkeys(labels)))
 
 
 def _score(run: ReportedRun, row: PaperRow, column: Column) -> tuple[float, tuple[str, ...]] | None:
@@ -200,15 +197,15 @@ class _Runs:
         for path in sorted(folder.glob("seed_*")) if folder.exists() else ():
             if has_run(path):
                 if path not in self._read:
-                    self._read[path] = dataclasses.replace(gather([path]).runs[0], metrics=read_metrics(path))
+                    self._read[path] = gather([path]).runs[0]
                 yield self._read[path]
 
     def differences(self, run: ReportedRun, gin_file: str, data: str) -> tuple[str, ...]:
-        """Fields of model, batch and length in which a run is not the paper's; and its schedule, which may be either."""
+        """The schedule, which may be either; fields of model, batch and length in which a run is not the paper's."""
         ours, _ = read_run(run.path)
         paper = self._expected(gin_file, data)
         altered = [
-            *_altered(ours.model, paper.model, ignored={"remat", "scan_layers", "vocab_size", "recurrent_layers"}),
+            *_altered(ours.model, paper.model, ignored={"remat", "scan_layers", "recurrent_layers"}),
             *_altered(ours.data, paper.data, ignored={"store", "seed", "eval_split", "train_split"}),
         ]
         if ours.model.recurrent_indices != paper.model.recurrent_indices:

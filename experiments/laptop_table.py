@@ -1,4 +1,4 @@
-"""The laptop reproduction as a table: the paper's comparison in miniature, on text that every machine with Python has."""
+"""The laptop reproduction as a table: the paper's comparison in miniature, on text that every Python has."""
 
 from block_recurrent.paper_tables import Column, PaperRow, PaperTable
 

@@ -59,7 +59,7 @@ LAYERS = {
         "run_record", "saved_run", "state", "train_step", "typing",
     },
     "report": {"analysis", "errors", "metrics", "run_record"},
-    "reproduction": {"config", "metrics", "paper_tables", "report", "run_record"},
+    "reproduction": {"config", "paper_tables", "report", "run_record"},
     "table_formats": {"paper_tables", "reproduction"},
     "train_log": {"config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
