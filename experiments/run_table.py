@@ -1,7 +1,8 @@
 """Trains and evaluates what is missing of a table, row by row: `python experiments/run_table.py --table table1 --list`.
 
 Stop it whenever you like: the run goes on from its newest checkpoint the next time, and finished ones are left alone. A
-finished run leaves one small JSON file in the results' folder, which is what counts as finished.
+finished run leaves one small JSON file in the results' folder, which is what counts as finished. Runs that were made and
+evaluated elsewhere are only gathered, once their folders lie below --runs.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from etils import epath
 from laptop_table import LAPTOP, SEEDS
 from rich.console import Console
 from table_experiment import Experiment, experiments
@@ -43,19 +45,8 @@ def list_experiments(found: list[Experiment]) -> None:
         counts = [f"{params / 1e6:,.2f} M", relative[0], f"{flops / 1e6:,.1f} M", relative[1], f"{tokens:,}"]
         about = [experiment.row, experiment.gin_file, experiment.data, str(experiment.seed)]
         rows.append((*about, *counts, f"{run.train.num_steps:,}", experiment.state()))
-    heads = (
-        "row",
-        "file",
-        "data",
-        "seed",
-        "parameters*",
-        "relative",
-        "FLOPs/token",
-        "relative",
-        "tokens/step",
-        "steps",
-    )
-    console.table(CONSOLE, (*heads, "state"), rows)
+    heads = ("row", "file", "data", "seed", "parameters*", "relative", "FLOPs/token", "relative", "tokens/step")
+    console.table(CONSOLE, (*heads, "steps", "state"), rows)
     CONSOLE.print("* without the embedding; FLOPs of training; relative to the row with one layer more", style="dim")
 
 
@@ -80,7 +71,7 @@ def launch(table: PaperTable, missing: list[Experiment]) -> int:
         left = f", {(time.monotonic() - began) / number * (len(missing) - number) / 60:.0f} min left" if number else ""
         what = f"{experiment.row} on {experiment.data}, seed {experiment.seed}"
         CONSOLE.rule(f"{number + 1} of {len(missing)}: {what}{left}")
-        for command in experiment.commands():
+        for command in [] if experiment.state() == "evaluated" else experiment.commands():
             code = subprocess.run(command, check=False).returncode
             if code:
                 CONSOLE.print(f"ended with {code}: {shlex.join(command)}. The same command of this program continues.")
@@ -101,7 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="learning rate [default: %(default)s]")
     parser.add_argument("--seeds", type=int, nargs="+", help="[default: 0; the laptop's rows have their own]")
     parser.add_argument("--gin_param", action="append", default=[], metavar="NAME=VALUE", help="for all runs")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="[default: %(default)s]")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="local or gs:// [default: %(default)s]")
     parser.add_argument("--results", type=Path, help="[default: experiments/TABLE/results]")
     return parser.parse_args()
 
@@ -114,7 +105,7 @@ def main() -> int:
     seeds = {row.name: tuple(arguments.seeds) for row in table.rows} if arguments.seeds else SEEDS if laptop else {}
     found = experiments(
         table,
-        runs=arguments.runs,
+        runs=epath.Path(arguments.runs),
         results=arguments.results or Path("experiments") / table.name / "results",
         data=arguments.data,
         recipe=None if laptop else arguments.recipe,
@@ -125,7 +116,7 @@ def main() -> int:
     if arguments.list:
         list_experiments(found)
         return 0
-    missing = [experiment for experiment in found if experiment.state() != "finished"]
+    missing = [experiment for experiment in found if not experiment.finished()]
     for experiment in missing:
         experiment.config()  # a mistake in any of them is told before the first begins
     if arguments.dry_run:

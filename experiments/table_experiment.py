@@ -24,7 +24,7 @@ from block_recurrent.metrics import read_metrics
 from block_recurrent.paper_tables import PaperTable
 from block_recurrent.reproduction import run_folder
 
-State = Literal["finished", "begun", "missing"]
+State = Literal["finished", "evaluated", "begun", "missing"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,12 @@ class Experiment:
     seed: int
     params: tuple[str, ...]
     ablations: bool
-    runs: Path
+    runs: epath.Path
     results: Path
 
     @property
-    def workdir(self) -> Path:
-        return Path(run_folder(epath.Path(self.runs), self.gin_file, self.data, self.seed))
+    def workdir(self) -> epath.Path:
+        return run_folder(self.runs, self.gin_file, self.data, self.seed)
 
     @property
     def result_path(self) -> Path:
@@ -86,7 +86,7 @@ class Experiment:
         files = [word for name in self.gin_file_names for word in ("--gin_file", name)]
         params = [word for param in self.gin_params for word in ("--gin_param", param)]
         program = [sys.executable, "-m", "block_recurrent"]
-        study = ["--ablations"] if self.ablations and self.config().model.recurrent_layers else []
+        study = ["--ablations"] if self._studied() else []
         evaluate = ["evaluate", "--workdir", str(self.workdir), "--split", self.split, *study]
         return [
             [*program, "prepare", "--gin_file", f"gin/data/{self.data}.gin"],
@@ -94,20 +94,38 @@ class Experiment:
             [*program, *evaluate],
         ]
 
-    def state(self) -> State:
-        """How far it is.
+    def finished(self) -> bool:
+        """Whether its result is there.
 
         Raises:
             InputError: there is a result of something else under this name.
         """
-        if self.result_path.exists():
-            made = json.loads(self.result_path.read_text())
-            if made["experiment"] != self.identity():
-                raise InputError(
-                    f"{self.result_path}: made by another experiment ({made['experiment']}); choose other --results"
-                )
+        if not self.result_path.exists():
+            return False
+        made = json.loads(self.result_path.read_text())["experiment"]
+        if made != self.identity():
+            raise InputError(f"{self.result_path}: made by another experiment ({made}); choose other --results")
+        return True
+
+    def state(self) -> State:
+        """How far it is: `evaluated` has everything but the result file.
+
+        Raises:
+            InputError: as in `finished`.
+        """
+        if self.finished():
             return "finished"
-        return "begun" if self.workdir.exists() else "missing"
+        if not self.workdir.exists():
+            return "missing"
+        done = (self.evaluation / (Ablations if self._studied() else Scores).FILE).exists()
+        return "evaluated" if done else "begun"
+
+    @property
+    def evaluation(self) -> epath.Path:
+        """Where `evaluate` writes what it found of the last step."""
+        run = self.config()
+        store = Path(run.data.store).name
+        return self.workdir / "evaluation" / store / self.split / f"step_{run.train.num_steps}"
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers."""
@@ -118,19 +136,21 @@ class Experiment:
             "ablations": self.ablations,
         }
 
+    def _studied(self) -> bool:
+        return self.ablations and bool(self.config().model.recurrent_layers)
+
     def write_result(self, table: str) -> None:
         """Gathers what the finished run has left into one small file, written in one move.
 
         Raises:
             InputError: the run has no evaluation of its last step.
         """
-        run, workdir = self.config(), epath.Path(self.workdir)
-        folder = workdir / "evaluation" / Path(run.data.store).name / self.split / f"step_{run.train.num_steps}"
+        run, folder = self.config(), self.evaluation
         scores, study = read(Scores, folder), read(Ablations, folder)
         if scores is None:
             raise InputError(f"{folder}: no evaluation is there")
         documents = parquet.read_table(os.fspath(folder / "documents.parquet")).to_pydict()
-        speed = [line["seconds_per_step"] for line in read_metrics(workdir) if line["group"] == "speed"]
+        speed = [line["seconds_per_step"] for line in read_metrics(self.workdir) if line["group"] == "speed"]
         flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
         result = {
             "table": table,
@@ -178,7 +198,7 @@ class Experiment:
 def experiments(
     table: PaperTable,
     *,
-    runs: Path,
+    runs: epath.Path,
     results: Path,
     data: list[str] | None,
     recipe: str | None,

@@ -1,0 +1,72 @@
+"""Tables as experiments: every row in miniature, and the driver from the command line to the reproduced table."""
+
+from typing import Any
+
+import pytest
+from etils import epath
+from laptop_table import LAPTOP
+from table_experiment import Experiment, experiments
+
+from block_recurrent.metrics import read_metrics
+from block_recurrent.paper_tables import ABLATIONS, SCALING, TABLE_1, TABLE_2, PaperTable
+from block_recurrent.train import train
+from tests.workdirs import QUIET
+
+SEGMENT = 32
+
+
+def miniature(store: Any) -> tuple[str, ...]:
+    """Parameters that shrink any row: narrow, few layers, short blocks, three steps on a tiny store of bytes."""
+    return (
+        f"DataConfig.store='{store}'",
+        "DataConfig.batch_size=2",
+        "ModelConfig.vocab_size=260",
+        "ModelConfig.embed_dim=16",
+        "ModelConfig.num_heads=2",
+        "ModelConfig.head_dim=8",
+        "ModelConfig.mlp_dim=32",
+        "ModelConfig.scan_layers=True",
+        "TrainConfig.num_steps=3",
+        "TrainConfig.log_every=1",
+        "TrainConfig.eval_steps=1",
+    )
+
+
+def shrunken(experiment: Experiment) -> tuple[str, ...]:
+    """Blocks in proportion: as many in a segment as the row has, and states to a block."""
+    run = experiment.config()
+    window = run.model.window_length
+    assert window is not None
+    segment = max(SEGMENT * run.data.segment_length // 4096, 8)
+    params = [f"DataConfig.segment_length={segment}"]
+    params.append(f"ModelConfig.window_length={max(window * segment // run.data.segment_length, 1)}")
+    if run.model.recurrent_layers:
+        params.append(f"ModelConfig.num_states={max(run.model.num_states // 128, 1)}")
+    return tuple(params)
+
+
+def rows(table: PaperTable, data: str) -> list[Experiment]:
+    nowhere: dict[str, Any] = {"runs": epath.Path("nowhere"), "results": epath.Path("nowhere")}
+    recipe = None if table is LAPTOP else "inverse_square_root"
+    return experiments(table, data=[data], recipe=recipe, seeds={}, **nowhere)
+
+
+def cases() -> list[Any]:
+    fast = rows(TABLE_1, "pg19_bytes") + rows(LAPTOP, "python_stdlib")
+    slow = rows(TABLE_2, "pg19_tokens") + rows(ABLATIONS, "pg19_tokens") + rows(SCALING, "pg19_tokens")[:2]
+    marked = [(experiment, ()) for experiment in fast] + [(experiment, pytest.mark.slow) for experiment in slow]
+    return [pytest.param(experiment, marks=marks, id=experiment.gin_file) for experiment, marks in marked]
+
+
+@pytest.mark.parametrize("experiment", cases())
+def test_a_miniature_of_every_row_trains(experiment, store_folder, tmp_path):
+    import dataclasses
+
+    small = dataclasses.replace(experiment, params=(*miniature(store_folder), *shrunken(experiment)))
+    run, full = small.config(), experiment.config()
+    assert run.model.recurrent_indices == full.model.recurrent_indices
+    assert (run.model.num_layers, run.model.feedback) == (full.model.num_layers, full.model.feedback)
+    train(run, epath.Path(tmp_path), QUIET)
+    losses = [line["bits_per_byte"] for line in read_metrics(epath.Path(tmp_path)) if line["group"] == "train"]
+    assert len(losses) == 3
+    assert all(1 < loss < 12 for loss in losses)
