@@ -1,8 +1,8 @@
 """Trains and evaluates what is missing of a table, row by row: `python experiments/run_table.py --table table1 --list`.
 
-Stop it whenever you like: the run goes on from its newest checkpoint the next time, and finished ones are left alone. A
-finished run leaves one small JSON file in the results' folder, which is what counts as finished. Runs that were made and
-evaluated elsewhere are only gathered, once their folders lie below --runs.
+Stop it whenever you like: the run goes on from its newest checkpoint the next time, and finished ones are left alone.
+A finished run leaves one small JSON file in the results' folder, which is what counts as finished. Runs that were made
+and evaluated elsewhere are only gathered, once their folders lie below --runs.
 """
 
 import argparse

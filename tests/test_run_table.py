@@ -1,5 +1,6 @@
 """Tables as experiments: every row in miniature, and the driver from the command line to the reproduced table."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from block_recurrent.paper_tables import ABLATIONS, SCALING, TABLE_1, TABLE_2, P
 from block_recurrent.train import train
 from tests.workdirs import QUIET
 
-SEGMENT = 32
+WINDOW = 4
 
 
 def miniature(store: Any) -> tuple[str, ...]:
@@ -20,6 +21,8 @@ def miniature(store: Any) -> tuple[str, ...]:
     return (
         f"DataConfig.store='{store}'",
         "DataConfig.batch_size=2",
+        "DataConfig.min_document_tokens=2",
+        "MeshConfig.data=1",
         "ModelConfig.vocab_size=260",
         "ModelConfig.embed_dim=16",
         "ModelConfig.num_heads=2",
@@ -33,16 +36,12 @@ def miniature(store: Any) -> tuple[str, ...]:
 
 
 def shrunken(experiment: Experiment) -> tuple[str, ...]:
-    """Blocks in proportion: as many in a segment as the row has, and states to a block."""
+    """Short blocks, as many in a segment as the row has."""
     run = experiment.config()
-    window = run.model.window_length
-    assert window is not None
-    segment = max(SEGMENT * run.data.segment_length // 4096, 8)
-    params = [f"DataConfig.segment_length={segment}"]
-    params.append(f"ModelConfig.window_length={max(window * segment // run.data.segment_length, 1)}")
-    if run.model.recurrent_layers:
-        params.append(f"ModelConfig.num_states={max(run.model.num_states // 128, 1)}")
-    return tuple(params)
+    assert run.model.window_length is not None
+    segment = WINDOW * run.data.segment_length // run.model.window_length
+    states = ("ModelConfig.num_states=4",) if run.model.recurrent_layers else ()
+    return (f"ModelConfig.window_length={WINDOW}", f"DataConfig.segment_length={segment}", *states)
 
 
 def rows(table: PaperTable, data: str) -> list[Experiment]:
@@ -60,8 +59,6 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize("experiment", cases())
 def test_a_miniature_of_every_row_trains(experiment, store_folder, tmp_path):
-    import dataclasses
-
     small = dataclasses.replace(experiment, params=(*miniature(store_folder), *shrunken(experiment)))
     run, full = small.config(), experiment.config()
     assert run.model.recurrent_indices == full.model.recurrent_indices
