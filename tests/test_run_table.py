@@ -35,7 +35,7 @@ def miniature(store: Any) -> tuple[str, ...]:
 
 
 def shrunken(experiment: Experiment) -> tuple[str, ...]:
-    """Three layers with as many recurrent ones as the row has, and short blocks, as many in a segment as the row has."""
+    """Three layers, as many recurrent ones as the row has, and short blocks, as many in a segment as the row has."""
     run = experiment.config()
     assert run.model.window_length is not None
     segment = WINDOW * run.data.segment_length // run.model.window_length
@@ -55,11 +55,15 @@ def rows(table: PaperTable, data: str) -> list[Experiment]:
     return experiments(table, data=[data], recipe=recipe, seeds={}, **nowhere)
 
 
+QUICK = {"gin/table1/xl_512.gin", "gin/table1/slide_13l.gin", "gin/table1/rec_lstm_dual.gin", "gin/laptop/slide_5l.gin"}
+
+
 def cases() -> list[Any]:
-    fast = rows(TABLE_1, "pg19_bytes") + rows(LAPTOP, "python_stdlib")
-    slow = rows(TABLE_2, "pg19_tokens") + rows(ABLATIONS, "pg19_tokens") + rows(SCALING, "pg19_tokens")[:2]
-    marked = [(experiment, ()) for experiment in fast] + [(experiment, pytest.mark.slow) for experiment in slow]
-    return [pytest.param(experiment, marks=marks, id=experiment.gin_file) for experiment, marks in marked]
+    """One row of each kind; with `-m slow` the others. Sizes of the scaling figure differ in widths alone."""
+    found = [*rows(TABLE_1, "pg19_bytes"), *rows(LAPTOP, "python_stdlib"), *rows(TABLE_2, "pg19_tokens")]
+    found += [*rows(SCALING, "pg19_tokens")[:2], *rows(ABLATIONS, "pg19_tokens")[1:]]
+    slow = pytest.mark.slow
+    return [pytest.param(e, marks=() if e.gin_file in QUICK else slow, id=e.gin_file) for e in found]
 
 
 @pytest.mark.parametrize("experiment", cases())
