@@ -95,8 +95,8 @@ def as_markdown(record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([name, *cells, "-" if power is None else f"{power:.2f}"]) + " |")
     machine = f"{record['cores']} cores ({record['machine']}), jax {record['jax']}"
     text = (
-        f"Seconds of training on one document, forward and backward, on {machine}. Models of `gin/laptop/`. `memory`: the "
-        "scores of all pairs of tokens would not fit."
+        f"Seconds of training on one document, forward and backward, on {machine}. Models of `gin/laptop/`. "
+        "`memory`: the scores of all pairs of tokens would not fit."
     )
     return f"# Cost by document length\n\n{text}\n\n" + "\n".join(lines) + "\n"
 
@@ -129,7 +129,9 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="tokens [default: %(default)s]")
     arguments = parser.parse_args()
     path = arguments.folder / "cost_by_length.json"
-    record = json.loads(path.read_text()) if path.exists() else {"measurements": {name: {} for name in MODELS}}
+    record: dict[str, Any] = {"measurements": {name: {} for name in MODELS}}
+    if path.exists():
+        record = json.loads(path.read_text())
     record |= {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for length in (length for length in LENGTHS if length <= arguments.longest):
