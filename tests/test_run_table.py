@@ -10,6 +10,8 @@ from table_experiment import Experiment, experiments
 
 from block_recurrent.metrics import read_metrics
 from block_recurrent.paper_tables import ABLATIONS, SCALING, TABLE_1, TABLE_2, PaperTable
+from block_recurrent.reproduction import compare_with_paper
+from block_recurrent.table_formats import as_csv, as_markdown
 from block_recurrent.train import train
 from tests.workdirs import QUIET
 
@@ -73,3 +75,98 @@ def test_a_miniature_of_every_row_trains(experiment, store_folder, tmp_path):
     losses = [line["bits_per_byte"] for line in read_metrics(epath.Path(tmp_path)) if line["group"] == "train"]
     assert len(losses) == 3
     assert all(1 < loss < 12 for loss in losses)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Runs `run_table.py` in this process."""
+    monkeypatch.setattr("sys.argv", ["run_table.py", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "250")
+    return run_table.main()
+
+
+def test_lists_every_row_with_its_size_against_the_extra_layer(monkeypatch, capsys, tmp_path):
+    common = ("--table", "table1", "--data", "pg19_tokens", "--runs", tmp_path, "--results", tmp_path)
+    assert command(monkeypatch, *common, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for row in TABLE_1.rows:
+        if row.gin_file is not None:
+            (line,) = [line for line in lines if row.gin_file in line]
+            assert "missing" in line
+    rec = next(line for line in lines if "table1/rec_fixed_skip" in line)
+    assert re.search(r"160\.46 M +0\.981 +1,254\.4 M +0\.995 +131,072", rec)
+
+
+def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp_path):
+    common = ("--table", "table1", "--data", "arxiv", "--rows", "fixed:skip", "--recipe", "cosine", "--dry-run")
+    folders = ("--runs", "gs://bucket/runs", "--results", tmp_path)
+    assert command(monkeypatch, *common, *folders) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        "# 1 of 2: Rec:fixed:skip on arxiv, seed 0",
+        "# 2 of 2: Feedback:fixed:skip on arxiv, seed 0",
+    ]
+    train_command = next(line for line in lines if " train " in line)
+    for words in ("table1/rec_fixed_skip.gin", "data/arxiv.gin", "recipes/cosine.gin", "--workdir gs://bucket/runs/"):
+        assert words in train_command
+    assert command(monkeypatch, *common, *folders, "--tpu", "pod:us-central2-b") == 0
+    remote = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
+    assert all(
+        line.startswith("gcloud compute tpus tpu-vm ssh pod --zone=us-central2-b --worker=all") for line in remote
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--table", "table2", "--data", "arxiv"), "--data arxiv: table2 has pg19_tokens"),
+        (("--table", "table1", "--rows", "Mamba"), "--rows Mamba: table1 has XL:512"),
+        (("--table", "table1", "--list", "--tpu", "a:b"), "--tpu: goes with --dry-run"),
+        (("--table", "table1", "--gin_param", "ModelConfig.cell='x'", "--dry-run"), "ModelConfig.cell = 'x': must be"),
+    ],
+)
+def test_mistakes_are_told_before_anything_begins(arguments, message, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match=re.escape(message)):
+        command(monkeypatch, *arguments, "--runs", tmp_path, "--results", tmp_path)
+
+
+def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tmp_path, store_folder):
+    """Two rows, stopped between them by a row that cannot run; the finished one is not run again."""
+    store, runs, results = tmp_path / "store", tmp_path / "runs", tmp_path / "results"
+    shrink = (
+        *miniature(store)[1:],
+        "ModelConfig.num_layers=3",
+        f"ModelConfig.window_length={WINDOW}",
+        f"DataConfig.segment_length={2 * WINDOW}",
+        f"STORE='{store}'",
+        "PrepareConfig.source='jsonl'",
+        f"PrepareConfig.input='{store_folder.parent / 'texts.jsonl'}'",
+        "PrepareConfig.validation_percent=20",
+        "PrepareConfig.test_percent=20",
+    )
+    options = ("--table", "table1", "--data", "pg19_bytes", "--rows", "Slide:13L", "--runs", runs, "--results", results)
+    arguments = (*options, *(word for param in shrink for word in ("--gin_param", param)))
+    assert command(monkeypatch, *arguments) == 0
+    (path,) = results.glob("*.json")
+    result = json.loads(path.read_text())
+    assert (result["row"], result["steps"], result["tokens_trained"]) == ("Slide:13L", 3, 3 * 2 * 2 * WINDOW)
+    bits = sum(result["documents"]["nats"]) / math.log(2)
+    assert result["evaluation"]["bits_per_byte"]["value"] == pytest.approx(bits / sum(result["documents"]["bytes"]))
+    path.unlink()  # the run is there still: gathered, not run
+    before = sorted((runs / "table1").rglob("*"))
+    assert command(monkeypatch, *arguments) == 0
+    assert sorted((runs / "table1").rglob("*")) == before
+    assert json.loads(path.read_text())["evaluation"] == result["evaluation"]
+    with pytest.raises(InputError, match="made by another experiment"):
+        command(monkeypatch, *options)
+    compared = compare_with_paper(TABLE_1, epath.Path(runs), _expected)
+    cell = next(row for row in compared.rows if row.row.name == "Slide:13L").cells["pg19_bytes"].ours
+    assert cell is not None
+    assert cell.value == result["evaluation"]["bits_per_token"]["value"]
+    assert any(label.startswith("other data") for label in cell.labels)
+    assert any("embed_dim = 16 (1024)" in label and "num_steps = 3 (500000)" in label for label in cell.labels)
+    assert "| missing |" in as_markdown(compared)
+    lines = {(line["row"], line["column"]): line for line in csv.DictReader(io.StringIO(as_csv(compared)))}
+    assert lines["XL:1024", "arXiv"]["paper_provenance"] == "recalled"
+    assert lines["Slide:13L", "PG19 bytes"]["here"] == f"{cell.value:.3f}"
+    assert lines["XL:512", "PG19 bytes"]["here"] == "missing"
+    assert lines["Slide:13L", "step time"]["here"] == "1.000"
