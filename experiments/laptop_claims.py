@@ -75,9 +75,8 @@ def _better_than(other: str, most: float, text: str, results: Results, seconds: 
     if found is None or found.low is None or found.high is None or not {REC, other} <= set(seconds):
         return Claim(text=text, rule=rule, verdict="missing", figures="not all results are there")
     cost = seconds[REC] / seconds[other]
-    singles = [
-        _total(a) - _total(b) for a, b in zip(results[REC], _repeated(results[other], results[REC]), strict=True)
-    ]
+    others = _repeated(results[other], results[REC])
+    singles = [_total(ours) - _total(theirs) for ours, theirs in zip(results[REC], others, strict=True)]
     figures = f"{_interval(found)} bits per byte against {other}, at {cost:.2f} times its step time; by seed: "
     figures += ", ".join(f"{single:+.4f}" for single in singles)
     better = found.high < 0 and max(singles) < 0

@@ -1,4 +1,4 @@
-"""Writes experiments/laptop/README.md and its figure from the results that are there: a missing one is shown as missing."""
+"""Writes experiments/laptop/README.md and its figure from the results that are there; what is missing is said."""
 
 import argparse
 import json
@@ -15,10 +15,10 @@ from block_recurrent.report.figures import Figure
 from block_recurrent.report.pictures import write_pictures
 
 _METHOD = """\
-The Python standard library's own source as bytes, the whole test split, every token after a document's first scored once.
-All rows have 4 layers (one 5), width 128, the same optimizer, learning rate, number of steps and tokens in a step; XL:W,
-Slide and Rec have a window of 64 tokens, XL:4W of 256. **Tuning:** none for any row: the learning rate is the
-quickstart's, which was chosen before this comparison. The number of runs of a row is in the table; no run is left out.
+The Python standard library's own source as bytes, the whole test split, every token after a document's first scored
+once. All rows have 4 layers (one has 5), width 128, the same optimizer, learning rate, number of steps and tokens in a
+step; XL:W, Slide and Rec have a window of 64 tokens, XL:4W of 256. **Tuning:** none, for no row: the learning rate is
+the quickstart's, which was chosen before this comparison. How many runs a row has is in the table; none is left out.
 
 Intervals: 95 %, bootstrap over documents. They say how much depends on the choice of documents; how much depends on the
 seed is seen from the rows that have two. One data set, one size and at most two seeds make no law.
@@ -91,8 +91,8 @@ def provenance(results: Results) -> str:
         f"* Machine: {machine['cores']} cores, {machine['machine']}, {machine['devices']}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         + ".",
-        "* Each file in `results/` has its commands, seed, fingerprints of data and parameters, seconds, and the loss of "
-        "every document.",
+        "* Each file in `results/` has its commands, seed, fingerprints of data and parameters, seconds, and the loss "
+        "of every document.",
     ]
     return "\n".join(lines)
 
@@ -120,12 +120,13 @@ def figure(results: Results, seconds: dict[str, float]) -> Figure:
 
 def page(results: Results, seconds: dict[str, float], picture: bool) -> str:
     image = "![Bits per byte against step time](bits_by_step_time.svg)\n\n" if picture else ""
+    about_reset = f"`{RESET}` is the model above it, evaluated once more. Lower is better."
     return (
         "# The paper's comparison at laptop size\n\n"
         "Written by `experiments/laptop_report.py`; do not edit. `missing` means that the run has not been made.\n\n"
         f"## Claims\n\n{claims(results, seconds)}\n\n"
-        f"## Table\n\n{table(results, seconds)}\n\n`{RESET}` is the model above it, evaluated once more. Lower is "
-        f"better.\n\n{image}## Method\n\n{_METHOD}\n## Commands\n\n{_COMMANDS}\n## Provenance\n\n{provenance(results)}\n"
+        f"## Table\n\n{table(results, seconds)}\n\n{about_reset}\n\n{image}"
+        f"## Method\n\n{_METHOD}\n## Commands\n\n{_COMMANDS}\n## Provenance\n\n{provenance(results)}\n"
     )
 
 

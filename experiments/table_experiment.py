@@ -89,7 +89,7 @@ class Experiment:
         study = ["--ablations"] if self._studied() else []
         evaluate = ["evaluate", "--workdir", str(self.workdir), "--split", self.split, *study]
         return [
-            [*program, "prepare", "--gin_file", f"gin/data/{self.data}.gin"],
+            [*program, "prepare", *files, *params],
             [*program, "train", *files, *params, "--workdir", str(self.workdir)],
             [*program, *evaluate],
         ]

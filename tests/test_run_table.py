@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+import run_table
 from etils import epath
 from laptop_table import LAPTOP
 from table_experiment import Experiment, experiments
