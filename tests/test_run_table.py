@@ -1,6 +1,11 @@
 """Tables as experiments: every row in miniature, and the driver from the command line to the reproduced table."""
 
+import csv
 import dataclasses
+import io
+import json
+import math
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +14,8 @@ from etils import epath
 from laptop_table import LAPTOP
 from table_experiment import Experiment, experiments
 
+from block_recurrent.commands.table import paper_run
+from block_recurrent.errors import InputError
 from block_recurrent.metrics import read_metrics
 from block_recurrent.paper_tables import ABLATIONS, SCALING, TABLE_1, TABLE_2, PaperTable
 from block_recurrent.reproduction import compare_with_paper
@@ -131,7 +138,7 @@ def test_mistakes_are_told_before_anything_begins(arguments, message, monkeypatc
 
 
 def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tmp_path, store_folder):
-    """Two rows, stopped between them by a row that cannot run; the finished one is not run again."""
+    """One row: run from text to result; gathered where its result is gone; refused with other parameters."""
     store, runs, results = tmp_path / "store", tmp_path / "runs", tmp_path / "results"
     shrink = (
         *miniature(store)[1:],
@@ -159,7 +166,7 @@ def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tm
     assert json.loads(path.read_text())["evaluation"] == result["evaluation"]
     with pytest.raises(InputError, match="made by another experiment"):
         command(monkeypatch, *options)
-    compared = compare_with_paper(TABLE_1, epath.Path(runs), _expected)
+    compared = compare_with_paper(TABLE_1, epath.Path(runs), paper_run)
     cell = next(row for row in compared.rows if row.row.name == "Slide:13L").cells["pg19_bytes"].ours
     assert cell is not None
     assert cell.value == result["evaluation"]["bits_per_token"]["value"]

@@ -32,10 +32,10 @@ def table(
     folder = absolute(runs)
     if not folder.exists():
         raise InputError(f"--runs {runs}: no such folder")
-    typer.echo(FORMATS[file_format](compare_with_paper(TABLES[name], folder, _expected)), nl=False)
+    typer.echo(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)), nl=False)
 
 
-def _expected(gin_file: str, data: str) -> RunConfig:
+def paper_run(gin_file: str, data: str) -> RunConfig:
     """A row as the paper has it."""
     gin_files.parse([gin_file, f"gin/data/{data}.gin"], None)
     return gin_files.configured_run()
