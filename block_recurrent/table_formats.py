@@ -9,8 +9,8 @@ from block_recurrent.reproduction import ComparedTable, Reproduced
 
 _MISSING = "missing"
 _NOTE = (
-    "Lower is better in every column. `paper` cells are marked `recalled` unless an independent publication repeats "
-    "them: nobody here has read them off the PDF. `here` cells are means over the seeds that have finished."
+    "Of bits, perplexities and step times less is better. `paper` cells are marked `recalled` unless an independent "
+    "publication repeats them: nobody here has read them off the PDF. `here` cells are means over finished seeds."
 )
 
 
@@ -40,9 +40,11 @@ def as_csv(compared: ComparedTable) -> str:
         for column in compared.table.columns:
             cell = compared_row.cells[column.name]
             paper = (cell.paper.text, cell.paper.provenance) if cell.paper else (_MISSING, "")
-            ours = (_digits(cell.ours), len(cell.ours.values), "; ".join(cell.ours.labels)) if cell.ours else None
+            ours = (_absent(compared_row.row), 0, "")
+            if cell.ours is not None:
+                ours = (_digits(cell.ours), len(cell.ours.values), "; ".join(cell.ours.labels))
             about = (compared.table.name, compared_row.row.name, column.title, column.unit, column.split or "")
-            writer.writerow((*about, *paper, *(ours or (_our_text(compared_row.row, None, _Notes()), 0, ""))))
+            writer.writerow((*about, *paper, *ours))
     return text.getvalue()
 
 
@@ -74,12 +76,14 @@ def _paper_text(cell: PaperCell | None) -> str:
 
 
 def _our_text(row: PaperRow, ours: Reproduced | None, notes: _Notes) -> str:
-    if row.gin_file is None:
-        return "not ours to train"
     if ours is None:
-        return _MISSING
+        return _absent(row)
     seeds = f" ({len(ours.values)} seeds)" if len(ours.values) > 1 else ""
     return _digits(ours) + seeds + notes.refer(ours.labels)
+
+
+def _absent(row: PaperRow) -> str:
+    return _MISSING if row.gin_file is not None else "no experiment"
 
 
 def _digits(ours: Reproduced) -> str:
