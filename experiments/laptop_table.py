@@ -14,7 +14,7 @@ LAPTOP = PaperTable(
             title="Python's standard library",
             unit="bits per byte",
             data="python_stdlib",
-            split="test",
+            split="validation",  # two fifths of the test split are one file of documentation
         ),
     ),
     rows=(

@@ -7,6 +7,7 @@ and evaluated elsewhere are only gathered, once their folders lie below --runs.
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,19 @@ def print_commands(missing: list[Experiment], tpu: str | None) -> None:
                 print(shlex.join([*remote, "--command", f"cd block-recurrent && .venv/bin/{shlex.join(words)}"]))
 
 
+def run_to_end(command: list[str]) -> int:
+    """Runs a command; being asked to end is passed on, and then waited for what it saves. Gives its exit code."""
+    with subprocess.Popen(command) as process:
+        # Ctrl-C in a terminal reaches the command by itself.
+        handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def launch(table: PaperTable, missing: list[Experiment]) -> int:
     """Runs the experiments one after the other; gives the exit code of the first command that fails."""
     began = time.monotonic()
@@ -72,7 +86,7 @@ def launch(table: PaperTable, missing: list[Experiment]) -> int:
         what = f"{experiment.row} on {experiment.data}, seed {experiment.seed}"
         CONSOLE.rule(f"{number + 1} of {len(missing)}: {what}{left}")
         for command in [] if experiment.state() == "evaluated" else experiment.commands():
-            code = subprocess.run(command, check=False).returncode
+            code = run_to_end(command)
             if code:
                 CONSOLE.print(f"ended with {code}: {shlex.join(command)}. The same command of this program continues.")
                 return code
