@@ -5,7 +5,12 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
+import signal
+import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -178,3 +183,28 @@ def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tm
     assert lines["Slide:13L", "PG19 bytes"]["here"] == f"{cell.value:.3f}"
     assert lines["XL:512", "PG19 bytes"]["here"] == "missing"
     assert lines["Slide:13L", "step time"]["here"] == "1.000"
+
+
+SAVES_WHEN_ASKED_TO_END = """
+import signal, sys, time
+def save(*_):
+    time.sleep(0.2)
+    print("saved", flush=True)
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_asking_the_driver_to_end_asks_the_run_and_waits_for_it(capfd):
+    def ask() -> None:
+        while "begun" not in (seen.append(capfd.readouterr().out) or "".join(seen)):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    seen: list[str] = []
+    threading.Thread(target=ask).start()
+    assert run_table.run_to_end([sys.executable, "-c", SAVES_WHEN_ASKED_TO_END]) == 75
+    assert "saved" in capfd.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
