@@ -199,11 +199,12 @@ time.sleep(60)
 
 def test_asking_the_driver_to_end_asks_the_run_and_waits_for_it(capfd):
     def ask() -> None:
-        while "begun" not in (seen.append(capfd.readouterr().out) or "".join(seen)):
+        printed = ""
+        while "begun" not in printed:
             time.sleep(0.02)
+            printed += capfd.readouterr().out
         os.kill(os.getpid(), signal.SIGTERM)
 
-    seen: list[str] = []
     threading.Thread(target=ask).start()
     assert run_table.run_to_end([sys.executable, "-c", SAVES_WHEN_ASKED_TO_END]) == 75
     assert "saved" in capfd.readouterr().out
