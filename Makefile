@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile test-beam bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -80,6 +80,14 @@ bench-evaluate: .venv/all  ## evaluation at least 2.5 times as fast as training;
 
 bench-generate: .venv/all  ## generation against its bounds: speed, memory, prefill, batches; 3 minutes
 	$(BIN)/python experiments/bench_generate.py
+
+laptop: .venv/core  ## the paper's comparison at laptop size: what is missing of experiments/laptop; 90 minutes in all
+	test -e experiments/laptop/step_times.json || $(BIN)/python experiments/laptop_step_times.py
+	$(BIN)/python experiments/run_table.py --table laptop
+	$(BIN)/python experiments/laptop_report.py
+
+cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, keeps what is done
+	$(BIN)/python experiments/cost_by_length.py
 
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff check .

@@ -53,7 +53,7 @@ def _layers(run: RunConfig) -> list[tuple[str, str]]:
     for index in range(model.num_layers):
         kind = f"recurrent, {model.num_states} states, {model.gate}:{model.cell}"
         ordinary = "ordinary, reading the states" if model.feedback else "ordinary"
-        kind = kind if index in model.recurrent_indices else ordinary
+        kind = "LSTM" if model.layer == "lstm" else kind if index in model.recurrent_indices else ordinary
         rows.append((f"{layer_name(index)}: {kind}", _count(params["layers"][layer_name(index)])))
     rows.append(("final norm", _count(params["final_norm"])))
     rows.append(("all", _count(params)))

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from block_recurrent.commands import compile as compile_command
-from block_recurrent.commands import data, describe, evaluate, export, generate, parity, report, score, train
+from block_recurrent.commands import data, describe, evaluate, export, generate, parity, report, score, table, train
 from block_recurrent.errors import EXIT_CODES
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(report.report)
+app.command()(table.table)
 app.command()(generate.generate)
 app.command()(score.score)
 app.command()(export.export)

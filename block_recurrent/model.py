@@ -12,6 +12,7 @@ from flax import nnx
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.layers.cell import GateMeans
+from block_recurrent.layers.lstm_layer import LSTMLayer
 from block_recurrent.layers.norm import RMSNorm
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
 from block_recurrent.layers.transformer_layer import TransformerLayer
@@ -40,6 +41,8 @@ class Output:
 
 class BlockRecurrentLM(nnx.Module):
     """Decoder-only language model: tied embeddings, sliding-window layers, recurrent layers where configured.
+
+    With `ModelConfig.layer = "lstm"` the same embeddings and head around a stack of LSTMs.
 
     Args:
         config: what to build.
@@ -117,11 +120,8 @@ class BlockRecurrentLM(nnx.Module):
 
     def init_state(self, batch_size: int) -> ModelState:
         """The memory at the start of a document, for `batch_size` rows."""
-        recurrent = [
-            layer.states.initial(batch_size) if isinstance(layer, RecurrentLayer) else None
-            for layer in self.layers.values()
-        ]
-        return ModelState(tuple(init_layer_state(self.config, batch_size, states) for states in recurrent))
+        states = [layer.initial_states(batch_size) for layer in self.layers.values()]
+        return ModelState(tuple(init_layer_state(self.config, batch_size, recurrent) for recurrent in states))
 
     def _check_length(self, length: int) -> None:
         window = self.config.window_length
@@ -265,7 +265,9 @@ def _rematerialised(config: ModelConfig, layer: Any) -> Any:
     return jax.checkpoint(layer, policy=policies[config.remat])
 
 
-def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer:
+def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer | LSTMLayer:
+    if config.layer == "lstm":
+        return LSTMLayer(config, rngs=rngs)
     if index in config.recurrent_indices:
         return RecurrentLayer(config, rngs=rngs)
     return TransformerLayer(config, cross_attention=config.feedback, rngs=rngs)

@@ -39,7 +39,7 @@ LAYERS = {
     "workdir_lock": {"errors"},
     "run_record": {"config", "errors"},
     "evaluate": {"data", "model", "partitioning", "train_step", "config", "typing"},
-    "decode": {"layers", "model", "ops", "state", "config", "typing"},
+    "decode": {"layers", "model", "ops", "state", "config", "errors", "typing"},
     "sampling": {"errors", "typing"},
     "decode_loop": {"decode", "model", "sampling", "config", "typing"},
     "state_file": {"named_leaves", "checksum", "decode", "config", "errors", "typing"},
@@ -61,6 +61,8 @@ LAYERS = {
         "run_record", "saved_run", "state", "train_step", "typing",
     },
     "report": {"analysis", "errors", "metrics", "paper_tables", "run_record"},
+    "reproduction": {"config", "paper_tables", "report", "run_record"},
+    "table_formats": {"paper_tables", "reproduction"},
     "tpu": {
         "chips", "config", "decode_loop", "describe", "errors", "evaluate", "flops", "model", "partitioning",
         "sampling", "serving", "train", "train_step",
