@@ -23,6 +23,7 @@ Settings, as environment variables:
   RUNTIME    of the TPU VM                                  (default: the one for TYPE)
   PROJECT    Google Cloud project                           (default: gcloud's own)
   SPOT=1     a preemptible slice
+  HOST_ENVIRONMENT  settings of jax and XLA on the hosts    (default: a compilation cache, default precision)
   DRY_RUN=1  print the commands and run none of them
 
 An existing TPU VM is used by giving its NAME and ZONE and leaving out `create`.
@@ -31,6 +32,8 @@ TEXT
 
 NAME=${NAME:-block-recurrent}
 LOG=block_recurrent.log
+# What jax and XLA are told on every host; docs/tpu.md explains each.
+HOST_ENVIRONMENT=${HOST_ENVIRONMENT:-'JAX_COMPILATION_CACHE_DIR=$HOME/jax_cache JAX_DEFAULT_MATMUL_PRECISION=default'}
 
 fail() {
   echo "tpu.sh: $1" >&2
@@ -113,8 +116,8 @@ train() {
   [[ " $* " == *" --workdir gs://"* ]] || fail "train: --workdir must be on gs://: the hosts of a slice share no disk"
   local arguments
   arguments=$(printf ' %q' "$@")
-  # JAX_COMPILATION_CACHE_DIR: a continued run finds its compiled steps. It ends itself when the lock is taken.
-  on_every_host "cd block_recurrent_code && JAX_COMPILATION_CACHE_DIR=\$HOME/jax_cache \
+  # A host on which training runs already keeps it: the lock is taken.
+  on_every_host "cd block_recurrent_code && $HOST_ENVIRONMENT \
 nohup flock --nonblock ../train.lock ../block_recurrent_venv/bin/python -m block_recurrent train$arguments \
 >>../$LOG 2>&1 </dev/null & sleep 5; tail -n 3 $LOG"
 }
