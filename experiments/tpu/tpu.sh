@@ -32,7 +32,8 @@ TEXT
 
 NAME=${NAME:-block-recurrent}
 LOG=block_recurrent.log
-# What jax and XLA are told on every host; docs/tpu.md explains each.
+# What jax and XLA are told on every host, where $HOME is meant; docs/tpu.md explains each.
+# shellcheck disable=SC2016
 HOST_ENVIRONMENT=${HOST_ENVIRONMENT:-'JAX_COMPILATION_CACHE_DIR=$HOME/jax_cache JAX_DEFAULT_MATMUL_PRECISION=default'}
 
 fail() {
