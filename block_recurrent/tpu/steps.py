@@ -45,12 +45,13 @@ def lower_step(step: str, run: RunConfig, mesh: Mesh) -> Any:
 def abstract_batch(run: RunConfig) -> SegmentBatch:
     """Shapes and dtypes of a batch."""
     shape = (run.data.batch_size, run.data.segment_length)
-    tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
-    return SegmentBatch(
-        tokens=tokens,
-        targets=tokens,
-        weights=jax.ShapeDtypeStruct(shape, jnp.float32),
-        start_of_document=jax.ShapeDtypeStruct(shape[:1], jnp.bool_),
+    return jax.eval_shape(
+        lambda: SegmentBatch(
+            tokens=jnp.zeros(shape, jnp.int32),
+            targets=jnp.zeros(shape, jnp.int32),
+            weights=jnp.zeros(shape),
+            start_of_document=jnp.zeros(shape[:1], bool),
+        )
     )
 
 
