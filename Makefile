@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-beam bench-data bench-train bench-evaluate bench-generate lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile test-beam bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -60,6 +60,10 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
 
+test-tpu-compile: .venv/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]'
+	$(BIN)/python -m pytest -s -m tpu_compile
+
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
 
@@ -77,6 +81,14 @@ bench-evaluate: .venv/all  ## evaluation at least 2.5 times as fast as training;
 bench-generate: .venv/all  ## generation against its bounds: speed, memory, prefill, batches; 3 minutes
 	$(BIN)/python experiments/bench_generate.py
 
+laptop: .venv/core  ## the paper's comparison at laptop size: what is missing of experiments/laptop; 90 minutes in all
+	test -e experiments/laptop/step_times.json || $(BIN)/python experiments/laptop_step_times.py
+	$(BIN)/python experiments/run_table.py --table laptop
+	$(BIN)/python experiments/laptop_report.py
+
+cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, keeps what is done
+	$(BIN)/python experiments/cost_by_length.py
+
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -84,7 +96,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock anew from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove the environment and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .pytest_cache .ruff_cache build *.egg-info

@@ -19,6 +19,7 @@ from block_recurrent.validation import (
     refuse,
 )
 
+Layer = Literal["transformer", "lstm"]
 Cell = Literal["dual", "single", "skip"]
 Gate = Literal["fixed", "lstm"]
 GateEquations = Literal["official", "paper"]
@@ -26,6 +27,8 @@ ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
+
+_ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,11 +39,12 @@ class ModelConfig:
         vocab_size: V, rows of the embedding table, which is also the output layer.
         embed_dim: D, the width of the residual stream and of a state vector.
         num_layers: how many layers, recurrent ones included.
-        num_heads: N, attention heads.
+        num_heads: N, attention heads. Needed, like the two that follow, unless `layer` is `lstm`.
         head_dim: H; N * H need not equal D.
         mlp_dim: F, the hidden width of the feed-forward networks.
         window_length: W, the length of a block: a token attends to exactly the W tokens before it. None means no window
             and no cache: full causal attention within the segment (a vanilla transformer).
+        layer: `transformer`, or `lstm` for the baseline without attention: a stack of LSTMs of width D.
         recurrent_layers: indices of the recurrent layers; negative ones count from the last layer. Empty means none.
         num_states: S, state vectors of each recurrent layer. Needed (at least 1) when there are recurrent layers.
         cell: how a state is updated (paper, section 3.2 and figure 2): `dual` (attention and feed-forward, each gated),
@@ -57,6 +61,8 @@ class ModelConfig:
             result, `dots` keeps the products of activations with kernels and computes the rest again, `full` keeps only
             the layer's input.
         scan_layers: run equal layers that follow one another as one loop: quicker to compile, same parameters.
+        loss_chunk: in training and evaluation, tokens of a row whose logits are there at once, to save memory; the
+            backward pass computes them again. None computes those of the whole segment together.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -65,10 +71,11 @@ class ModelConfig:
     vocab_size: int
     embed_dim: int
     num_layers: int
-    num_heads: int
-    head_dim: int
-    mlp_dim: int
+    num_heads: int = 0
+    head_dim: int = 0
+    mlp_dim: int = 0
     window_length: int | None
+    layer: Layer = "transformer"
     recurrent_layers: tuple[int, ...] = ()
     num_states: int = 0
     cell: Cell = "skip"
@@ -80,18 +87,29 @@ class ModelConfig:
     dtype: ActivationDType = "float32"
     remat: Remat = "none"
     scan_layers: bool = False
+    loss_chunk: int | None = None
 
     def __post_init__(self):
-        check_integers(self, ("vocab_size", "embed_dim", "num_layers", "num_heads", "head_dim", "mlp_dim"), 1)
+        check_integers(self, ("vocab_size", "embed_dim", "num_layers"), 1)
         check_integers(self, ("num_states",), 0)
         check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
         check_booleans(self, ("feedback", "scan_layers"))
         choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
-        choices["remat"] = Remat
-        check_choices(self, choices)
-        if self.window_length is not None:
-            check_integers(self, ("window_length",), 1)
+        check_choices(self, choices | {"remat": Remat, "layer": Layer})
+        if self.layer == "lstm":
+            self._check_lstm()
+        else:
+            check_integers(self, _ATTENTION_DIMS, 1)
+        for optional in ("window_length", "loss_chunk"):
+            if getattr(self, optional) is not None:
+                check_integers(self, (optional,), 1)
         self._check_recurrence()
+
+    def _check_lstm(self) -> None:
+        for field in (*_ATTENTION_DIMS, "window_length", "recurrent_layers", "num_states", "feedback"):
+            if getattr(self, field):
+                unset = getattr(type(self), field, None)
+                raise refuse(self, field, f"{unset!r} with layer = 'lstm', which has no attention")
 
     def _check_recurrence(self) -> None:
         try:
@@ -394,7 +412,11 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
-        segment, window = self.data.segment_length, self.model.window_length
+        if self.model.layer == "lstm" and self.train.sample_tokens:
+            raise refuse(self.train, "sample_tokens", "0 with ModelConfig.layer = 'lstm', which cannot be sampled")
+        segment, window, chunk = self.data.segment_length, self.model.window_length, self.model.loss_chunk
+        if chunk is not None and segment % chunk:
+            raise InputError(f"ModelConfig.loss_chunk = {chunk}: must divide DataConfig.segment_length = {segment}")
         if window is None:
             return
         if segment % window:

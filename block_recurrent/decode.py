@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.errors import InputError
+from block_recurrent.layers.lstm_layer import LSTMLayer
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
 from block_recurrent.layers.transformer_layer import TransformerLayer
 from block_recurrent.model import BlockRecurrentLM, bind
@@ -92,7 +94,12 @@ def init(config: ModelConfig, params: Params, batch_size: int, *, segment_length
         params: its parameters.
         batch_size: rows.
         segment_length: without a window, the most tokens that a row can read; otherwise not looked at.
+
+    Raises:
+        InputError: the model is an LSTM; only transformers are decoded.
     """
+    if config.layer == "lstm":
+        raise InputError("ModelConfig.layer = 'lstm': a baseline for training and evaluation; it cannot be decoded")
     block_length = config.window_length or segment_length
     return from_model_state(
         config,
@@ -316,6 +323,7 @@ def _memory_behind_block(model: BlockRecurrentLM, state: DecodeState) -> ModelSt
 
 def _token_layers(model: BlockRecurrentLM) -> Iterator[TransformerLayer]:
     for layer in model.layers.values():
+        assert not isinstance(layer, LSTMLayer)  # `init` refuses
         yield layer.tokens if isinstance(layer, RecurrentLayer) else layer
 
 

@@ -53,7 +53,7 @@ def _layers(run: RunConfig) -> list[tuple[str, str]]:
     for index in range(model.num_layers):
         kind = f"recurrent, {model.num_states} states, {model.gate}:{model.cell}"
         ordinary = "ordinary, reading the states" if model.feedback else "ordinary"
-        kind = kind if index in model.recurrent_indices else ordinary
+        kind = "LSTM" if model.layer == "lstm" else kind if index in model.recurrent_indices else ordinary
         rows.append((f"{layer_name(index)}: {kind}", _count(params["layers"][layer_name(index)])))
     rows.append(("final norm", _count(params["final_norm"])))
     rows.append(("all", _count(params)))
@@ -78,7 +78,7 @@ def _memory(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
         "optimizer": state.opt_state,
         "caches and recurrent states": state.model_state,
     }
-    sizes = {name: _bytes_per_device(mesh, part) for name, part in parts.items()}
+    sizes = {name: bytes_per_device(mesh, part) for name, part in parts.items()}
     rows = [(name, _megabytes(size)) for name, size in sizes.items()]
     return [*rows, ("together, without activations", _megabytes(sum(sizes.values())))]
 
@@ -96,7 +96,9 @@ def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
     ]
 
 
-def _bytes_per_device(mesh: Any, tree: Any) -> int:
+def bytes_per_device(mesh: Any, tree: Any) -> int:
+    """Bytes of a tree of arrays, or of their shapes, on one device of a mesh."""
+
     def size(leaf: Any, sharding: Any) -> int:
         return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 

@@ -100,7 +100,7 @@ def evaluate(
     reader = BatchReader(store, schedule, segment_length=segment_length, rows=local_rows(mesh, batch_size))
     nats, tokens = np.zeros(len(store.lengths)), np.zeros(len(store.lengths), np.int64)
     params = jax.device_put(params, shardings(mesh, params))  # free where they lie so already
-    initialise, step_on = _compiled(config, mesh, batch_size)
+    initialise, step_on = jit_evaluation(config, mesh, batch_size)
     state = initialise(params)
     previous: tuple[np.ndarray, Any] | None = None
     with reader.prefetch(0, num_steps) as batches:
@@ -126,7 +126,7 @@ def to_device(mesh: Mesh, batch: Batch, batch_size: int) -> SegmentBatch:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[Any, Any]:
+def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[Any, Any]:
     """Functions that make the first memory and that take a step; kept, because evaluation comes again and again."""
     abstract = jax.eval_shape(lambda: init_state(config, init_params(config, jax.random.key(0)), batch_size))
     memory, whole = shardings(mesh, abstract), replicated(mesh)

@@ -16,6 +16,10 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
         config: the model.
         segment_length: tokens of a segment; it matters only without a window.
     """
+    logits = {"logits": 2.0 * config.embed_dim * config.vocab_size}
+    if config.layer == "lstm":
+        # Four gates, each of the input and of the hidden state.
+        return {"LSTM": config.num_layers * 16.0 * config.embed_dim**2} | logits
     crossing = config.num_layers if config.feedback else len(config.recurrent_indices)
     heads = config.num_heads * config.head_dim
     visible = (segment_length - 1) / 2 if config.window_length is None else config.window_length
@@ -25,8 +29,7 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
         "token self-attention": config.num_layers * 4 * visible * heads,
         "tokens reading states": crossing * 4 * config.num_states * heads,
         "token feed-forward": config.num_layers * 4 * config.embed_dim * config.mlp_dim,
-        "logits": 2 * config.embed_dim * config.vocab_size,
-    }
+    } | logits
     if config.recurrent_indices:
         assert config.window_length is not None
         per_token = len(config.recurrent_indices) * config.num_states / config.window_length

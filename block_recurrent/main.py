@@ -5,7 +5,8 @@ import sys
 import typer
 from rich.console import Console
 
-from block_recurrent.commands import data, describe, evaluate, export, generate, parity, report, score, train
+from block_recurrent.commands import compile as compile_command
+from block_recurrent.commands import data, describe, evaluate, export, generate, parity, report, score, table, train
 from block_recurrent.errors import EXIT_CODES
 
 app = typer.Typer(
@@ -23,10 +24,12 @@ app.command()(data.inspect)
 app.command()(data.verify)
 app.command("train-vocab")(data.train_vocab)
 app.command()(describe.describe)
+app.command()(compile_command.compile)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(report.report)
+app.command()(table.table)
 app.command()(generate.generate)
 app.command()(score.score)
 app.command()(export.export)

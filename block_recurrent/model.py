@@ -12,6 +12,7 @@ from flax import nnx
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.layers.cell import GateMeans
+from block_recurrent.layers.lstm_layer import LSTMLayer
 from block_recurrent.layers.norm import RMSNorm
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
 from block_recurrent.layers.transformer_layer import TransformerLayer
@@ -40,6 +41,8 @@ class Output:
 
 class BlockRecurrentLM(nnx.Module):
     """Decoder-only language model: tied embeddings, sliding-window layers, recurrent layers where configured.
+
+    With `ModelConfig.layer = "lstm"` the same embeddings and head around a stack of LSTMs.
 
     Args:
         config: what to build.
@@ -72,12 +75,27 @@ class BlockRecurrentLM(nnx.Module):
         Raises:
             InputError: T is not a multiple of W.
         """
+        x, state, gates = self.features(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
+        return Output(logits=self.logits(x), state=state, gates=gates)
+
+    def features(
+        self,
+        tokens: Tokens,
+        state: ModelState,
+        *,
+        start_of_document: Rows | None = None,
+        dropout_key: Key | None = None,
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        """Runs a segment up to what `logits` reads; see `__call__`.
+
+        Returns:
+            The normalised activations (B, T, D); the memory after the segment; `Output.gates`.
+        """
         if start_of_document is not None:
             state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
         stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x, state, gates = self.run(tokens, state, stack_key)
-        x = tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key)
-        return Output(logits=self._logits(x), state=state, gates=gates)
+        return tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key), state, gates
 
     def run(
         self, tokens: Tokens, state: ModelState, dropout_key: Key | None = None
@@ -98,15 +116,12 @@ class BlockRecurrentLM(nnx.Module):
 
     def predict(self, x: Activations) -> Logits:
         """Logits from the last layer's activations."""
-        return self._logits(self.final_norm(x))
+        return self.logits(self.final_norm(x))
 
     def init_state(self, batch_size: int) -> ModelState:
         """The memory at the start of a document, for `batch_size` rows."""
-        recurrent = [
-            layer.states.initial(batch_size) if isinstance(layer, RecurrentLayer) else None
-            for layer in self.layers.values()
-        ]
-        return ModelState(tuple(init_layer_state(self.config, batch_size, states) for states in recurrent))
+        states = [layer.initial_states(batch_size) for layer in self.layers.values()]
+        return ModelState(tuple(init_layer_state(self.config, batch_size, recurrent) for recurrent in states))
 
     def _check_length(self, length: int) -> None:
         window = self.config.window_length
@@ -189,8 +204,8 @@ class BlockRecurrentLM(nnx.Module):
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, jax.tree.map(jnp.mean, gates)
 
-    def _logits(self, x: Activations) -> Logits:
-        """Tied output layer, in float32, divided by sqrt(D)."""
+    def logits(self, x: Activations) -> Logits:
+        """Tied output layer, in float32, divided by sqrt(D); `x` as `features` returns it."""
         table = self.embedding[...]
         return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
 
@@ -250,7 +265,9 @@ def _rematerialised(config: ModelConfig, layer: Any) -> Any:
     return jax.checkpoint(layer, policy=policies[config.remat])
 
 
-def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer:
+def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer | LSTMLayer:
+    if config.layer == "lstm":
+        return LSTMLayer(config, rngs=rngs)
     if index in config.recurrent_indices:
         return RecurrentLayer(config, rngs=rngs)
     return TransformerLayer(config, cross_attention=config.feedback, rngs=rngs)

@@ -31,7 +31,7 @@ class PaperCell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """What the numbers below one heading mean. Lower is better in all of them.
+    """What the numbers below one heading mean.
 
     Attributes:
         name: key of the column.

@@ -28,6 +28,7 @@ _RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"(^|/)embedding$", ("tensor", "fsdp")),
     (r"(keys|values|queries|hidden)/kernel$", ("fsdp", "tensor")),
     (r"(output|projection|gate)/kernel$", ("tensor", "fsdp")),
+    (r"dense_[ih]/kernel$", ("fsdp", None)),  # of Flax's LSTM cell, whose four gates are one kernel
     (r"(initial_state|position_embeddings)$", (None, "fsdp")),
     (r"(^|/)(keys|values)$", (_ROWS, None, "tensor", None)),
     (r"(^|/)recurrent$", (_ROWS, None, None)),

@@ -24,7 +24,7 @@ class LayerState:
     Attributes:
         keys: unit-length keys of the last block; None without a window.
         values: values of the last block; None without a window.
-        recurrent: the state vectors; None in an ordinary layer.
+        recurrent: the state vectors; of an LSTM its two; None in an ordinary layer.
     """
 
     keys: CacheHeads | None

@@ -37,6 +37,7 @@ RECURRENT = CELLS_AND_GATES | {
 }
 CACHED = {"slide": ModelConfig(**_SLIDE)} | RECURRENT
 ALL = CACHED | {"vanilla": ModelConfig(**_SLIDE | {"window_length": None})}
+LSTM = ModelConfig(layer="lstm", vocab_size=23, embed_dim=16, num_layers=3, window_length=None)
 
 
 def perturbed_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:

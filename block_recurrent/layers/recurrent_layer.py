@@ -84,6 +84,10 @@ class RecurrentLayer(nnx.Module):
         state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
         return x, state, jax.tree.map(jnp.mean, gates)
 
+    def initial_states(self, batch_size: int) -> States:
+        """The states at the start of a document."""
+        return self.states.initial(batch_size)
+
 
 def _swap_block_axis(read: KeysValues) -> KeysValues:
     """(B, C, ...) to (C, B, ...), as scan wants it, and back."""

@@ -48,6 +48,9 @@ class TransformerLayer(nnx.Module):
         x, projected = self.forward(x, state, feedback, dropout_key)
         return x, self.next_cache(projected)
 
+    def initial_states(self, batch_size: int) -> None:
+        """There are none."""
+
     def forward(
         self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
     ) -> tuple[Activations, Projected]:

@@ -1,0 +1,53 @@
+"""Step times of the laptop's rows, taken in turns so that other work on the machine meets all of them.
+
+Writes experiments/laptop/step_times.json. About a minute on 2 cores; the machine should have nothing else to do.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+
+import jax
+from benchmark import medians
+from laptop_table import LAPTOP, SLIDE
+from random_tokens import steps_on_random_tokens
+
+from block_recurrent import gin_files
+from block_recurrent.config import RunConfig
+
+STEPS_A_TURN = 3
+
+
+def built(gin_file: str) -> RunConfig:
+    gin_files.parse([gin_file], None)
+    return gin_files.configured_run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("experiments/laptop/step_times.json"))
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    rows = {row.name: row.gin_file for row in LAPTOP.rows if row.gin_file and row.ablation is None}
+    tasks = {name: steps_on_random_tokens(built(gin_file), STEPS_A_TURN) for name, gin_file in rows.items()}
+    seconds = {name: value / STEPS_A_TURN for name, value in medians(tasks, rounds=arguments.rounds).items()}
+    for name, value in seconds.items():
+        print(f"{name:20} {value * 1e3:8.1f} ms a step, {value / seconds[SLIDE]:.3f} of {SLIDE}", flush=True)
+    record = {
+        "seconds_per_step": seconds,
+        "method": f"median of {arguments.rounds} turns of {STEPS_A_TURN} steps, the rows in turns, random tokens",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "jax": jax.__version__,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
