@@ -4,11 +4,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart test test-slow test-faults test-beam bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile test-beam bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 define make_venv
 @test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one with PYTHON=..." >&2; exit 2; }
@@ -36,6 +36,17 @@ quickstart: .venv/core  ## prepare real text, train a small model for a few minu
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
 
+quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
+	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)_slide \
+		--gin_param "ModelConfig.recurrent_layers=()" --gin_param ModelConfig.num_states=0
+	test -e $(RUN)_random || $(BIN)/python experiments/random_cell.py $(RUN) $(RUN)_random
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --all-checkpoints
+	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin_file gin/runs/quickstart.gin --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens
+	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide
+	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
+
 test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -44,6 +55,14 @@ test-slow: .venv/all  ## the tests that train until a model has learned somethin
 
 test-faults: .venv/all  ## sharding in full; kill, damage, fill and resume training runs; prints what was tried
 	$(BIN)/python -m pytest -s -m faults
+
+test-browser: .venv/all  ## the report in headless Chromium, which is installed from Debian if it is missing
+	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser
+
+test-tpu-compile: .venv/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]'
+	$(BIN)/python -m pytest -s -m tpu_compile
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
@@ -77,7 +96,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock anew from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove the environment and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .pytest_cache .ruff_cache build *.egg-info

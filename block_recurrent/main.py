@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from block_recurrent.commands import compile as compile_command
 from block_recurrent.commands import data, describe, evaluate, export, generate, parity, report, score, table, train
 from block_recurrent.errors import EXIT_CODES
 
@@ -23,6 +24,7 @@ app.command()(data.inspect)
 app.command()(data.verify)
 app.command("train-vocab")(data.train_vocab)
 app.command()(describe.describe)
+app.command()(compile_command.compile)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)

@@ -75,12 +75,27 @@ class BlockRecurrentLM(nnx.Module):
         Raises:
             InputError: T is not a multiple of W.
         """
+        x, state, gates = self.features(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
+        return Output(logits=self.logits(x), state=state, gates=gates)
+
+    def features(
+        self,
+        tokens: Tokens,
+        state: ModelState,
+        *,
+        start_of_document: Rows | None = None,
+        dropout_key: Key | None = None,
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        """Runs a segment up to what `logits` reads; see `__call__`.
+
+        Returns:
+            The normalised activations (B, T, D); the memory after the segment; `Output.gates`.
+        """
         if start_of_document is not None:
             state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
         stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x, state, gates = self.run(tokens, state, stack_key)
-        x = tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key)
-        return Output(logits=self._logits(x), state=state, gates=gates)
+        return tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key), state, gates
 
     def run(
         self, tokens: Tokens, state: ModelState, dropout_key: Key | None = None
@@ -101,7 +116,7 @@ class BlockRecurrentLM(nnx.Module):
 
     def predict(self, x: Activations) -> Logits:
         """Logits from the last layer's activations."""
-        return self._logits(self.final_norm(x))
+        return self.logits(self.final_norm(x))
 
     def init_state(self, batch_size: int) -> ModelState:
         """The memory at the start of a document, for `batch_size` rows."""
@@ -189,8 +204,8 @@ class BlockRecurrentLM(nnx.Module):
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, jax.tree.map(jnp.mean, gates)
 
-    def _logits(self, x: Activations) -> Logits:
-        """Tied output layer, in float32, divided by sqrt(D)."""
+    def logits(self, x: Activations) -> Logits:
+        """Tied output layer, in float32, divided by sqrt(D); `x` as `features` returns it."""
         table = self.embedding[...]
         return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
 

@@ -30,6 +30,7 @@ _FREE = {
     "config.data.eval_split",
     "config.model.remat",
     "config.model.scan_layers",
+    "config.model.loss_chunk",
 }
 
 

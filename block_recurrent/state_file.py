@@ -27,7 +27,7 @@ from block_recurrent.typing import Params
 
 _FORMAT = "block_recurrent decoding state, version 1"
 # What does not change the numbers of a forward pass.
-_FREE = ("dropout_rate", "attention_dropout_rate", "remat", "scan_layers")
+_FREE = ("dropout_rate", "attention_dropout_rate", "remat", "scan_layers", "loss_chunk")
 _ROOM = 1 << 20  # for the header, and so that a disk is not filled to the last byte
 
 

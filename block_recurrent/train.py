@@ -99,6 +99,19 @@ def train(
         return _Loop(run, workdir, shown, mesh, training, held_out, profile).run(params)
 
 
+def jit_train_step(run: RunConfig, mesh: Mesh) -> Any:
+    """The program of one step, (TrainState, SegmentBatch) -> (TrainState, StepMetrics); the old state is donated."""
+    step = functools.partial(
+        train_step,
+        run.model,
+        make_optimizer(run.optimizer, run.train.num_steps),
+        accumulate_steps=run.train.accumulate_steps,
+        gather=functools.partial(gather, mesh),
+    )
+    placed = shardings(mesh, abstract_train_state(run))
+    return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+
+
 class _EndEvaluationError(Exception):
     """The process was asked to end."""
 
@@ -172,17 +185,7 @@ class _Loop:
 
     def _train(self, state: TrainState, first: int) -> None:
         settings = self._config.train
-        take_step = jax.jit(
-            functools.partial(
-                train_step,
-                self._config.model,
-                self._optimizer,
-                accumulate_steps=settings.accumulate_steps,
-                gather=functools.partial(gather, self._mesh),
-            ),
-            donate_argnums=0,
-            out_shardings=(self._shardings, replicated(self._mesh)),
-        )
+        take_step = jit_train_step(self._config, self._mesh)
         save_again = False
         with self._batches(first) as batches:
             # Order: evaluate, save, next batch, dispatch the step, read the metrics of the step before.

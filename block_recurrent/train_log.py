@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from block_recurrent.chips import peak_flops
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import NonFiniteError
-from block_recurrent.flops import TRAINING_FACTOR, forward_flops, peak_flops
+from block_recurrent.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.metrics import MetricsWriter
 from block_recurrent.optimizer import make_schedule
 from block_recurrent.train_step import StepMetrics

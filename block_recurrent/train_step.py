@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.layers.cell import GateMeans
-from block_recurrent.loss import cross_entropy
-from block_recurrent.model import Output, apply, init_params, init_state, layer_name
+from block_recurrent.loss import chunked_cross_entropy
+from block_recurrent.model import bind, init_params, init_state, layer_name
 from block_recurrent.optimizer import make_optimizer
 from block_recurrent.state import ModelState
 from block_recurrent.typing import Key, Params, Rows, Tokens
@@ -175,8 +175,34 @@ def eval_step(
     Returns:
         The memory after the segment; each row's nats summed over its scored tokens; how many those are.
     """
-    row_nats, output = _score(config, params, state, batch, None)
-    return output.state, row_nats, jnp.sum(batch.weights, axis=1)
+    scored = score_tokens(config, params, state, batch)
+    return scored.state, jnp.sum(scored.nats, axis=1), jnp.sum(batch.weights, axis=1)
+
+
+class ScoredTokens(NamedTuple):
+    """What a segment costs.
+
+    Attributes:
+        nats: (B, T) float32, 0 where a target is not scored.
+        state: the memory after the segment.
+        gates: as in `model.Output`.
+    """
+
+    nats: Float[Array, "B T"]
+    state: ModelState
+    gates: dict[str, GateMeans]
+
+
+def score_tokens(
+    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None = None
+) -> ScoredTokens:
+    """Runs a segment and scores its targets, `config.loss_chunk` tokens of logits at a time."""
+    model = bind(config, params)
+    features, state, gates = model.features(
+        batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
+    )
+    nats = chunked_cross_entropy(model.logits, features, batch.targets, config.loss_chunk)
+    return ScoredTokens(nats * batch.weights, state, gates)
 
 
 class _Forward(NamedTuple):
@@ -198,8 +224,9 @@ def _accumulate(
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # Masks are shared by all rows, so every micro-batch uses the same key.
-        row_nats, output = _score(config, gather(params), model_state, batch, dropout_key)
-        return jnp.sum(row_nats) / total, _Forward(row_nats, output.state, output.gates)
+        nats, memory, gates = score_tokens(config, gather(params), model_state, batch, dropout_key)
+        row_nats = jnp.sum(nats, axis=1)
+        return jnp.sum(row_nats) / total, _Forward(row_nats, memory, gates)
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -220,15 +247,6 @@ def _accumulate(
     gradients, forward = jax.lax.scan(step, zeros, jax.tree.map(divide, (state.model_state, batch)))
     row_nats, model_state = jax.tree.map(join, (forward.row_nats, forward.model_state))
     return gradients, _Forward(row_nats, model_state, jax.tree.map(lambda x: jnp.mean(x, axis=0), forward.gates))
-
-
-def _score(
-    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
-) -> tuple[Float[Array, "B"], Output]:
-    output = apply(
-        config, params, batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
-    )
-    return jnp.sum(cross_entropy(output.logits, batch.targets) * batch.weights, axis=1), output
 
 
 def _state_norms(state: ModelState) -> dict[str, Array]:

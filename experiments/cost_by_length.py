@@ -125,7 +125,7 @@ def figure(record: dict[str, Any]) -> Figure:
         .properties(height=320)
     )
     text = "Seconds of training on one document against its length, both logarithmic, a line for each architecture."
-    return Figure(name="cost_by_length", title="Cost by document length", text=text, spec=chart.to_dict())
+    return Figure(name="cost_by_length", title="Cost by document length", text=text, runs=(), spec=chart.to_dict())
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def figure(results: Results, seconds: dict[str, float]) -> Figure:
         .properties(height=320)
     )
     text = "Bits per byte on the validation split against step time, a point for each run."
-    return Figure(name="bits_by_step_time", title="Laptop reproduction", text=text, spec=chart.to_dict())
+    return Figure(name="bits_by_step_time", title="Laptop reproduction", text=text, runs=(), spec=chart.to_dict())
 
 
 def page(results: Results, seconds: dict[str, float], picture: bool) -> str:

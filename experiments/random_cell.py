@@ -34,7 +34,7 @@ def with_random_cells(saved: SavedRun, seed: int) -> Params:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Gives a run new random cells.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("out", type=Path, help="where the export goes")
     parser.add_argument("--seed", type=int, default=1)

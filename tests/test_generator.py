@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.data.vocabulary import ByteVocabulary
+from block_recurrent.data.vocabulary import ByteVocabulary, load_vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.generator import Generator
 from block_recurrent.loss import cross_entropy
 from block_recurrent.model import apply, init_params, init_state
 from block_recurrent.sampling import GREEDY, Sampling
 from tests.architectures import CACHED
+from tests.vocabularies import train_pieces
 
 FLAT = Sampling(temperature=1.5)
 TEXT = "The quick brown fox jumps over the lazy dog; "
@@ -159,6 +160,41 @@ def test_a_state_of_another_model_is_refused_by_name(generator, tmp_path):
         generator.load_state(tmp_path / "missing")
     with pytest.raises(InputError, match="does not exist"):
         generator.check_room_for_state(tmp_path / "missing" / "state")
+
+
+@pytest.fixture(scope="module")
+def writes_pieces(tmp_path_factory) -> Generator:
+    """A model of SentencePiece's ids; the pieces lack most characters."""
+    vocabulary = load_vocabulary(train_pieces(tmp_path_factory.mktemp("pieces") / "tiny"))
+    config = dataclasses.replace(CACHED["slide"], vocab_size=vocabulary.table_size)
+    return Generator(config, init_params(config, jax.random.key(0)), vocabulary, segment_length=16)
+
+
+def test_characters_that_the_vocabulary_lacks_are_read_as_unknown_and_counted(writes_pieces, generator):
+    assert writes_pieces.unknown_tokens("the river") == 0
+    assert writes_pieces.unknown_tokens("the ☃ river ☃☃") == 2  # neighbours are one unknown piece
+    assert generator.unknown_tokens("☃") == 0  # bytes lack nothing
+    unknown = writes_pieces.read(["the ☃ river"]).logits
+    np.testing.assert_array_equal(unknown, writes_pieces.read(["the ☂ river"]).logits)
+    assert not np.allclose(unknown, writes_pieces.read(["the night river"]).logits)
+
+
+def test_pieces_stream_as_the_text_of_all_of_them(writes_pieces):
+    stream = writes_pieces.stream("the river", num_tokens=50, sampling=FLAT)
+    text = "".join(stream)
+    vocabulary, prompt = writes_pieces.vocabulary, writes_pieces.encode("the river").tolist()
+    whole = stream.finish()
+    assert vocabulary.decode(prompt) + text == vocabulary.decode([*prompt, *whole.tokens])
+    assert whole.text == text
+
+
+def test_a_state_of_another_vocabulary_is_refused(writes_pieces, tmp_path):
+    path = tmp_path / "state"
+    writes_pieces.save_state(path, writes_pieces.read(["the river"]))
+    other = load_vocabulary(train_pieces(tmp_path / "other", vocab_size=55))
+    here = Generator(writes_pieces.config, writes_pieces.params, other, segment_length=16)
+    with pytest.raises(InputError, match=f"another model \\(vocabulary: .* there, {other.fingerprint} here\\)"):
+        here.load_state(path)
 
 
 def test_a_full_disk_is_one_error_and_loses_nothing(generator, tmp_path):

@@ -1,5 +1,6 @@
-"""The whole command as several processes, with the flags that the launch scripts use."""
+"""The command line as processes: several that train together, and one after another that go on from a state."""
 
+import json
 import os
 import socket
 import subprocess
@@ -70,3 +71,24 @@ def test_two_processes_train_evaluate_and_sample(store_folder, tmp_path):
     assert [line for line in other.splitlines() if not line.startswith("[Gloo]")] == []  # XLA's own
     assert "trace of steps 3 to 4" in primary
     assert list((tmp_path / "two" / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_long_document_is_read_once_and_continued_in_another_process(store_folder, tmp_path):
+    """100,000 tokens read, saved and continued are what one process writes behind them."""
+    launch(store_folder, tmp_path / "run", 1)
+    book = tmp_path / "book.txt"
+    book.write_text("".join(f"{n} times 7 is {7 * n};\n" for n in range(10_000))[:100_000])
+    generate = [sys.executable, "-m", "block_recurrent", "generate", "--workdir", str(tmp_path / "run")]
+
+    def run(*arguments: object) -> None:
+        subprocess.run([*generate, *map(str, arguments)], check=True, capture_output=True)
+
+    state, parts, whole = tmp_path / "book.state", tmp_path / "parts.jsonl", tmp_path / "whole.jsonl"
+    run("--prompt-file", book, "--num-tokens", 0, "--save-state", state)
+    run("--load-state", state, "--num-tokens", 200, "--seed", 1, "--jsonl", parts)
+    run("--prompt-file", book, "--num-tokens", 200, "--seed", 1, "--jsonl", whole)
+    ours, expected = json.loads(parts.read_text()), json.loads(whole.read_text())
+    assert [ours[name] for name in ("tokens", "nats", "text")] == [
+        expected[name] for name in ("tokens", "nats", "text")
+    ]
+    assert len(ours["tokens"]) == 200

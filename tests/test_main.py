@@ -138,6 +138,14 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     _, out, _ = command(*generate, 3, "--prompts", lines, "--num-samples", 2, "--jsonl", "-")
     assert [(r["prompt"], r["sample"]) for r in map(json.loads, out.splitlines())] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert "bits per byte" in command("score", "--workdir", workdir, "--text", "3 times", "--load-state", state)[1]
+    assert command("score", "--workdir", workdir, "--texts", lines)[0] == 2  # `prompt` is no `text`
+    lines.write_text('"3 times"\n{"text": "4"}\n')
+    _, out, _ = command("score", "--workdir", workdir, "--texts", lines, "--load-state", state, "--jsonl", "-")
+    assert [len(json.loads(line)["nats"]) for line in out.splitlines()] == [7, 1]
+    full = "--jsonl /dev/full: cannot be written: No space left on device"
+    assert full in command.error(*generate, 3, "--prompt", "3", "--jsonl", "/dev/full")
+    assert full in command.error("score", "--workdir", workdir, "--text", "33", "--jsonl", "/dev/full")
+    lines.write_text('"3 times"\n{"prompt": "4"}\n')
     assert "keeps one text" in command.error(*generate, 3, "--prompts", lines, "--save-state", state)
     assert "needs --save-state" in command.error(*generate, 0, "--prompt", "x")
     lines.write_text("{")

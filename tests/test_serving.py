@@ -1,9 +1,11 @@
 """Exported functions in a process that does not have this package."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -20,10 +22,23 @@ from tests.workdirs import run_config
 SERVER = Path(__file__).parent / "serve_exported.py"
 
 
-def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folder, tmp_path):
+MODELS: dict[str, dict[str, Any]] = {
+    "recurrent": {},
+    "bfloat16": {"dtype": "bfloat16"},
+    "vanilla": {"window_length": None, "recurrent_layers": ()},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folder, tmp_path, name):
     from block_recurrent.data.vocabulary import ByteVocabulary
 
     run = run_config(store_folder)
+    run = dataclasses.replace(
+        run,
+        model=dataclasses.replace(run.model, **MODELS[name]),
+        data=dataclasses.replace(run.data, segment_length=64 if name == "vanilla" else 16),
+    )
     vocabulary = {"spec": "bytes", "fingerprint": ByteVocabulary.fingerprint}
     facts = {"stores": [{"vocabulary": vocabulary, "fingerprint": "none"}]}
     saved = SavedRun(run, facts, 0, init_params(run.model, jax.random.key(0)))

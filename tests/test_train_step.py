@@ -81,6 +81,24 @@ def test_one_golden_step():
     np.testing.assert_allclose(values, [124.967285, 1.401363, 113.953651, 1.076946, 121.425636, 1.143608], rtol=1e-4)
 
 
+def test_losses_in_chunks_of_tokens_are_the_same():
+    config = with_dropout(CACHED["fixed_skip"])
+    optimizer = make_optimizer(OptimizerConfig(schedule="constant", max_rate=0.1, warmup_steps=0), 10)
+    state, batch = init_train_state(config, optimizer, seed=0, batch_size=2), a_batch(config)
+    steps, sums = zip(
+        *(
+            jax.jit(functools.partial(train_step, dataclasses.replace(config, loss_chunk=chunk), optimizer))(
+                state, batch
+            )
+            for chunk in (None, WINDOW // 2)
+        ),
+        strict=True,
+    )
+    np.testing.assert_allclose(sums[1].row_nats, sums[0].row_nats, rtol=1e-6)
+    np.testing.assert_allclose(sums[1].gradient_norm, sums[0].gradient_norm, rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), steps[1].params, steps[0].params)
+
+
 @pytest.mark.parametrize("name", ["slide", "fixed_skip", "feedback_lstm_single"])
 def test_a_donated_step_computes_the_same(name):
     config = CACHED[name]

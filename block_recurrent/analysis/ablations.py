@@ -174,7 +174,7 @@ def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
     if cost.low is None or cost.high is None:
         verdict, text = "unknown", f"state contributes {cost.value:.4f} bits per byte (one document: no interval)"
     elif cost.low <= 0 or cost.value < _ROUNDS_TO_NOTHING:
-        verdict = "nothing"
+        verdict = "nothing" if cost.low <= 0 else "negligible"
         text = f"state contributes 0.00 bits per byte: {_interval(cost)} against `{cheapest.name}` ({cheapest.meaning})"
     else:
         verdict = "contributes"

@@ -11,11 +11,10 @@ from jaxtyping import Array, Float
 
 from block_recurrent.config import MeshConfig, ModelConfig
 from block_recurrent.data.batches import Batch
-from block_recurrent.loss import cross_entropy
-from block_recurrent.model import apply, init_state
+from block_recurrent.model import init_state
 from block_recurrent.partitioning import make_mesh, replicated, row_sharding
 from block_recurrent.state import ModelState
-from block_recurrent.train_step import SegmentBatch
+from block_recurrent.train_step import SegmentBatch, score_tokens
 from block_recurrent.typing import Params
 
 
@@ -138,5 +137,5 @@ def to_host(x: jax.Array) -> np.ndarray:
 def _carried_step(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch
 ) -> tuple[ModelState, Float[Array, "B T"]]:
-    output = apply(config, params, batch.tokens, state, start_of_document=batch.start_of_document)
-    return output.state, cross_entropy(output.logits, batch.targets) * batch.weights
+    scored = score_tokens(config, params, state, batch)
+    return scored.state, scored.nats

@@ -152,6 +152,8 @@ class Pair:
         while stop < len(pieces) and blanks < self._config.passage_words:
             blanks += pieces[stop].isspace() or pieces[stop][:1].isspace()
             stop += 1
+        while stop > word.stop and pieces[stop - 1].isspace():
+            stop -= 1
         return start, stop
 
     def _groups(self, sums: np.ndarray) -> tuple[WordGroup, ...]:

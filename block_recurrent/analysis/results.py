@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from block_recurrent.analysis.records import Estimate, Result, Subject
 
 AblationName = Literal["carried", "reset", "frozen", "shuffled", "initial", "window_only"]
-Verdict = Literal["contributes", "nothing", "no recurrence", "unknown"]
+Verdict = Literal["contributes", "negligible", "nothing", "no recurrence", "unknown"]
 Reach = Literal["never", "inside", "beyond"]
 
 
@@ -153,8 +153,9 @@ class Contribution:
     """What carrying recurrent states is worth: the cheapest of the ablations that take the memory away, less `carried`.
 
     Attributes:
-        verdict: `contributes`; `nothing` where it is 0.00 with two decimals or its interval holds 0; `no recurrence`
-            for a model with caches alone; `unknown` where a single document allows no interval.
+        verdict: `contributes`; `nothing` where the interval reaches down to 0; `negligible` where it does not, but the
+            difference is 0.00 with two decimals; `no recurrence` for a model with caches alone; `unknown` where a
+            single document allows no interval.
         against: that ablation: `initial`, `shuffled` or `window_only`; None without recurrence.
         bits_per_byte: the difference; None without recurrence.
         bits_per_token: likewise.

@@ -54,7 +54,7 @@ def show_ablations(console: Console, study: Ablations) -> None:
     table(console, ("states", "bits per byte", "cost", f"{study.bootstrap.level:.0%} interval", ""), rows)
     for name, reason in study.skipped.items():
         line(console, f"{name}: left out, {reason}")
-    warning = "warning: " if study.contribution.verdict == "nothing" else ""
+    warning = "warning: " if study.contribution.verdict in ("nothing", "negligible") else ""
     line(console, warning + study.contribution.text)
 
 

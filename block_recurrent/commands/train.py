@@ -47,7 +47,7 @@ def train(
     gin_files.parse(gin_file, gin_param)
     run = gin_files.configured_run()
     steps = _profiled_steps(profile)
-    from block_recurrent import console, distributed
+    from block_recurrent import console, distributed, environment
     from block_recurrent.generator import Generator
     from block_recurrent.sampling import Sampling
     from block_recurrent.saved_run import SavedRun
@@ -55,6 +55,7 @@ def train(
 
     distributed.initialise(coordinator, num_processes, process_id)
     folder = absolute(workdir)
+    environment.check(folder)
     result = train_run(
         run,
         folder,

@@ -63,10 +63,15 @@ class PieceDetokenizer:
 
     def __init__(self, vocabulary: Decodes, context: Sequence[int]):
         self._vocabulary = vocabulary
-        self._start(list(context[-1:]))
+        self._begin_behind(list(context))
 
-    def _start(self, ids: list[int]) -> None:
-        self._ids, self._shown = ids, self._vocabulary.decode(ids)
+    def _begin_behind(self, ids: list[int]) -> None:
+        """Keeps the last ids that have text: blanks at the very beginning of a text vanish, elsewhere they stay."""
+        for start in reversed(range(len(ids))):
+            self._ids, self._shown = ids[start:], self._vocabulary.decode(ids[start:])
+            if self._shown:
+                return
+        self._ids, self._shown = ids, ""
 
     def push(self, token: int) -> str:
         """See `Detokenizer.push`."""
@@ -75,11 +80,11 @@ class PieceDetokenizer:
         if text.endswith(_INCOMPLETE):
             return ""
         fresh = text[len(self._shown) :]
-        self._start(self._ids[-1:])
+        self._begin_behind(self._ids)
         return fresh
 
     def flush(self) -> str:
         """See `Detokenizer.flush`."""
         fresh = self._vocabulary.decode(self._ids)[len(self._shown) :]
-        self._start(self._ids[-1:])
+        self._begin_behind(self._ids)
         return fresh

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import functools
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -14,17 +13,19 @@ from etils import epath
 
 from block_recurrent.analysis.records import Result
 from block_recurrent.errors import InputError
-from block_recurrent.report import figures, formats
+from block_recurrent.report import figures, formats, state_figures
+from block_recurrent.report.charts import Figure, run_names
 from block_recurrent.report.configs import settings
-from block_recurrent.report.figures import Figure
 from block_recurrent.report.gather import Evaluated, Gathered
+from block_recurrent.report.paper import beside_the_paper
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures
 from block_recurrent.report.theme import DARK, LIGHT, PALETTE
 
 _VERDICTS = {
     "contributes": "state contributes",
-    "nothing": "state contributes nothing",
+    "negligible": "next to nothing",
+    "nothing": "contributes nothing",
     "no recurrence": "no recurrence",
     "unknown": "no interval",
 }
@@ -97,9 +98,9 @@ def draw(gathered: Gathered) -> Drawn:
     return Drawn(
         learning=() if learning is None else (learning,),
         context=each(figures.position, figures.improvement, figures.checkpoints),
-        ablations=each(figures.ablations, figures.distance),
-        gates=each(figures.half_lives, figures.lstm_gates),
-        watched=each(figures.states),
+        ablations=each(state_figures.ablations, state_figures.distance),
+        gates=each(state_figures.half_lives, state_figures.lstm_gates),
+        watched=each(state_figures.states),
     )
 
 
@@ -112,7 +113,7 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         pictures: name of the folder with the figures' files, beside the page.
     """
     environment = _environment()
-    names = figures.run_names(gathered)
+    names = run_names(gathered)
     levels = {f"{e.scores.bootstrap.level:.0%}" for run in gathered.runs for e in run.evaluations}
     read = functools.partial(_template_text, environment)
     return environment.get_template("page.html").render(
@@ -120,6 +121,7 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         gathered=gathered,
         drawn=drawn,
         names=names,
+        paper=beside_the_paper(gathered),
         settings=settings(gathered.runs),
         sections=list(_sections(gathered, drawn)),
         level=" or ".join(sorted(levels)),
@@ -127,13 +129,13 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         verdicts=_VERDICTS,
         reaches=_REACHES,
         pictures=pictures,
-        specs={figure.name: figure.spec for figure in drawn},
+        specs={figure.name: {"runs": figure.runs, "spec": figure.spec} for figure in drawn},
         themes={"light": LIGHT, "dark": DARK},
         style=read("page.css"),
         script=read("page.js"),
         vega=embedding_script(),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["python -m block_recurrent", *sys.argv[1:]]).replace("'", ""),
+        command=formats.command(sys.argv),
         version=metadata.version("block-recurrent"),
     )
 
@@ -144,6 +146,7 @@ def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
     yield "summary", "Summary"
     if evaluated:
         yield "scores", "Scores"
+        yield "paper", "Paper"
     if drawn.learning:
         yield "learning", "Learning"
     if any(drawn.context.values()):
@@ -168,9 +171,12 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": formats.number,
+        "short": formats.short,
         "signed": formats.signed,
         "interval": formats.interval,
         "p_value": formats.p_value,
+        "marked_code": formats.marked_code,
+        "command": formats.command,
         "stretches": stretches,
         "results": _results,
     }

@@ -5,7 +5,7 @@ import functools
 import vl_convert
 from etils import epath
 
-from block_recurrent.report.figures import Figure
+from block_recurrent.report.charts import Figure
 from block_recurrent.report.theme import LIGHT
 
 _VEGA_LITE = "6.4"  # what altair's specifications are written for; a test compares

@@ -19,18 +19,22 @@ def test_probing_leaves_the_model_s_own_memory(name):
     params = perturbed_params(config)
     tokens = random_tokens(config, 1, 3 * WINDOW)
     expected = jax.jit(apply, static_argnums=0)(config, params, tokens, init_state(config, params, 1)).state
-    state = init_state(config, params, 1)
+    state, probes = init_state(config, params, 1), {}
     for start in range(0, 3 * WINDOW, WINDOW):
         state, probes = probe_block(config, params, state, tokens[:, start : start + WINDOW])
+    assert probes
     for found, want in zip(state.layers, expected.layers, strict=True):
-        np.testing.assert_allclose(found.keys, want.keys, atol=2e-5)
-        np.testing.assert_allclose(found.values, want.values, atol=1e-4)
-        if want.recurrent is not None:
-            np.testing.assert_allclose(found.recurrent, want.recurrent, atol=1e-4)
+        assert_close(found.keys, want.keys, 2e-5)
+        assert_close(found.values, want.values, 1e-4)
+        assert_close(found.recurrent, want.recurrent, 1e-4)
     for probe in probes.values():
         assert 0 < float(probe.states_share) < 1
         assert 1 <= float(probe.states_read) <= config.num_states + 1e-3
         assert 0 < float(probe.mass_on_previous_block) < 1
+
+
+def assert_close(found, want, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), found, want)  # None equals None
 
 
 def test_half_lives_and_states_of_a_known_gate():
@@ -39,8 +43,8 @@ def test_half_lives_and_states_of_a_known_gate():
     params = perturbed_params(config)
     gate = params["layers"]["layer_01"]["states"]["cell"]["attention"]["gate"]
     gate["bias"] = jnp.zeros_like(gate["bias"]).at[0].set(math.log(3))  # 3/4 of channel 0 stays
-    tokens = np.asarray(random_tokens(config, 1, 40 * WINDOW)[0])
-    (layer,) = watch(config, params, tokens, lambda done, total: None)
+    tokens = random_tokens(config, 1, 40 * WINDOW)
+    (layer,) = watch(config, params, np.asarray(tokens[0]), lambda done, total: None)
     (fixed,) = layer.fixed_gates
     assert layer.layer == 1
     assert layer.lstm_gates == ()
@@ -51,7 +55,7 @@ def test_half_lives_and_states_of_a_known_gate():
     assert layer.states[0].similarity_to_previous is None
     # The same numbers from the states of whole readings.
     before = init_state(config, params, 1).layers[1].recurrent
-    after = apply(config, params, tokens[None, :WINDOW], init_state(config, params, 1)).state.layers[1].recurrent
+    after = apply(config, params, tokens[:, :WINDOW], init_state(config, params, 1)).state.layers[1].recurrent
     assert before is not None
     assert after is not None
     change = np.linalg.norm(after - before) / np.linalg.norm(before)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from block_recurrent.data.encoded import encode_document, token_dtype
@@ -11,36 +10,13 @@ from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
 from block_recurrent.data.writer import StoreWriter
-
-
-def prose(seed, words):
-    """Text with a vocabulary, sentences, paragraphs and some non-ASCII letters."""
-    rng = np.random.default_rng(seed)
-    lexicon = ["the", "river", "café", "Bern", "naïve", "of", "and", "house", "walked", "größer", "silent", "night"]
-    picked = rng.zipf(1.5, words) % len(lexicon)
-    ends = rng.choice([" ", ", ", ".\n", ".  "], words, p=[0.8, 0.1, 0.06, 0.04])
-    return "".join(lexicon[index] + end for index, end in zip(picked, ends, strict=True))
+from tests.vocabularies import prose, train_pieces
 
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory):
     """A tiny SentencePiece model, made here."""
-    import sentencepiece
-
-    prefix = tmp_path_factory.mktemp("vocabulary") / "tiny"
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(prose(seed, 40) for seed in range(60)),
-        model_prefix=str(prefix),
-        vocab_size=60,
-        model_type="unigram",
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    return f"{prefix}.model"
+    return train_pieces(tmp_path_factory.mktemp("vocabulary") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@ import pytest
 
 from block_recurrent.data.inspection import decode_document, describe, find_document, length_histogram, open_stores
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose, write_store
+from tests.data.conftest import write_store
+from tests.vocabularies import prose
 
 TEXTS = {"10 A Tale": prose(1, 200), "11 Other": "short café", "12": prose(2, 900), "7": "x", "empty": ""}
 

@@ -11,7 +11,8 @@ from block_recurrent.data.schedule import DocumentSchedule
 from block_recurrent.data.stream import DocumentStream
 from block_recurrent.data.training_data import limit_lengths, open_training
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose, write_store
+from tests.data.conftest import write_store
+from tests.vocabularies import prose
 
 LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda lengths: max(lengths) > 1)
 

@@ -13,10 +13,10 @@ from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import load_vocabulary
 from block_recurrent.data.workers import Encoder
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
 from tests.data.sources.test_arxiv import PAPERS, tar
 from tests.data.test_prepare import contents
+from tests.vocabularies import prose
 
 
 @pytest.fixture(scope="module")

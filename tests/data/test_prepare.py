@@ -17,7 +17,7 @@ from block_recurrent.data.store import TokenStore
 from block_recurrent.data.target import Target
 from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
+from tests.vocabularies import prose
 
 
 class Texts(Source):

@@ -14,9 +14,9 @@ from block_recurrent.data import prepare as prepare_module
 from block_recurrent.data import writer as writer_module
 from block_recurrent.data.store import TokenStore
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
 from tests.data.test_prepare import contents
+from tests.vocabularies import prose
 
 SHARD = 1 << 16
 SCRIPT = f"""

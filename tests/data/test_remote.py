@@ -11,10 +11,10 @@ from block_recurrent.config import PrepareConfig
 from block_recurrent.data import target as target_module
 from block_recurrent.data.prepare import prepare
 from block_recurrent.data.store import TokenStore
-from tests.data.conftest import prose
 from tests.data.gcs_server import serving
 from tests.data.sources.conftest import write_files
 from tests.data.test_prepare import contents
+from tests.vocabularies import prose
 
 SCRIPT = """
 import sys

@@ -16,7 +16,8 @@ from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.data.writer import StoreWriter
 from block_recurrent.errors import InputError
-from tests.data.conftest import describe, prose, write_store
+from tests.data.conftest import describe, write_store
+from tests.vocabularies import prose
 
 
 def test_random_access_is_the_text(sample):

@@ -16,9 +16,9 @@ from block_recurrent.data.sources.catalog import SOURCES
 from block_recurrent.data.store import TokenStore
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
 from tests.data.sources.test_arxiv import MAIN, paper, tar
+from tests.vocabularies import prose
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TensorFlow's own
 

@@ -9,8 +9,8 @@ from block_recurrent.data.store import TokenStore
 from block_recurrent.data.train_vocabulary import train_vocabulary
 from block_recurrent.data.vocabulary import load_recorded_vocabulary
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
+from tests.vocabularies import prose
 
 ODD = "def f(x):\r\n\tif x:\n\n\n        return '漢字 \U0001f600 \x00' # naïve   \n 1234 "
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from block_recurrent.data import vocabulary as vocabulary_module
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary, load_vocabulary
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
+from tests.vocabularies import prose, train_pieces
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 
@@ -85,34 +85,25 @@ def test_texts_beyond_the_limit_are_cut_where_the_ids_stay_the_same(model_path, 
 
 @pytest.mark.parametrize("options", [{}, {"add_dummy_prefix": False, "remove_extra_whitespaces": False}])
 def test_bpe_models_are_cut_at_their_own_limit(tmp_path, monkeypatch, options):
-    import sentencepiece
-
     texts = [prose(seed, 40) + "    indented   text\n" for seed in range(60)]
-    prefix = str(tmp_path / "bpe")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_prefix=prefix, vocab_size=80, model_type="bpe", minloglevel=2, **options
-    )
-    whole = SentencePieceVocabulary(f"{prefix}.model").encode("".join(texts))
+    path = train_pieces(tmp_path / "bpe", sentence_iterator=iter(texts), vocab_size=80, model_type="bpe", **options)
+    whole = SentencePieceVocabulary(path).encode("".join(texts))
     monkeypatch.setattr(vocabulary_module, "_BPE_CHARACTERS", 100)
-    cutting = SentencePieceVocabulary(f"{prefix}.model")
+    cutting = SentencePieceVocabulary(path)
     assert (cutting.encode("".join(texts)) == whole).all()
     assert len(list(cutting._parts("".join(texts)))) > 10
 
 
 def test_models_whose_pieces_reach_across_blanks_are_never_cut(tmp_path, monkeypatch):
-    import sentencepiece
-
-    prefix = str(tmp_path / "across")
-    sentencepiece.SentencePieceTrainer.train(
+    path = train_pieces(
+        tmp_path / "across",
         sentence_iterator=iter(["of the house of the river"] * 50),
-        model_prefix=prefix,
         vocab_size=40,
         model_type="bpe",
         split_by_whitespace=False,
-        minloglevel=2,
     )
     monkeypatch.setattr(vocabulary_module, "_BPE_CHARACTERS", 100)
-    vocabulary = SentencePieceVocabulary(f"{prefix}.model")
+    vocabulary = SentencePieceVocabulary(path)
     text = "of the house of the river " * 30
     assert list(vocabulary._parts(text)) == [text]
 
@@ -134,3 +125,32 @@ def test_fingerprint_of_bytes_never_changes():
     # Stores and checkpoints carry it.
     assert ByteVocabulary.fingerprint == hashlib.sha256(b"bytes: id = byte + 3, table 260").hexdigest()
     assert np.dtype(np.uint16) == ByteVocabulary().encode("x").dtype
+
+
+def test_pieces_stream_as_whole_characters_and_make_up_the_whole(tmp_path):
+    path = train_pieces(tmp_path / "bytes", byte_fallback=True, vocab_size=320)
+    vocabulary = load_vocabulary(path)
+    text = "the café, 漢😀 and  the 😀river"
+    ids = vocabulary.encode(text).tolist()
+    assert len([i for i in ids if i == vocabulary.unknown_id]) == 0
+    ids = [*ids, *ids[-3:], *vocabulary.encode("😀").tolist()[:3]]  # ends within a character
+    for start in (0, 1, 4, len(ids)):
+        stream = vocabulary.detokenizer(ids[:start])
+        shown = [stream.push(token) for token in ids[start:]]
+        whole = vocabulary.decode(ids[:start]) + "".join(shown) + stream.flush()
+        assert whole == vocabulary.decode(ids)
+        assert not any("\ufffd" in piece for piece in shown)
+
+
+@given(st.lists(st.integers(0, 59), max_size=30), st.integers(0, 30))
+def test_any_ids_stream_as_their_text(pieces, ids, start):
+    stream = pieces.detokenizer(ids[:start])
+    shown = "".join(stream.push(token) for token in ids[start:]) + stream.flush()
+    assert pieces.decode(ids[:start]) + shown == pieces.decode(ids)
+
+
+def test_what_the_vocabulary_lacks_streams_as_the_unknown_piece(pieces):
+    ids = pieces.encode("the ☃ river").tolist()
+    assert pieces.unknown_id in ids
+    stream = pieces.detokenizer([])
+    assert "".join(stream.push(token) for token in ids) + stream.flush() == pieces.decode(ids)

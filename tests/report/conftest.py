@@ -1,59 +1,56 @@
-"""A report on two tiny runs, one of them with hostile names and text, and on their comparison."""
+"""Two runs with made-up losses on real documents, whose names and text are markup; what `evaluate` would have left."""
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from etils import epath
 
-from block_recurrent.config import PrepareConfig
+from block_recurrent.analysis.ablations import Accountant, contribution, plan
+from block_recurrent.analysis.compare import write_comparison
+from block_recurrent.analysis.describe import describe_data
+from block_recurrent.analysis.records import Bootstrap, Estimate, Provenance, Subject, write
+from block_recurrent.analysis.results import (
+    Ablations,
+    Context,
+    Curve,
+    CurvePoint,
+    Diagnostics,
+    FixedGate,
+    LayerDiagnostics,
+    OfficialScores,
+    Scores,
+    StatePoint,
+)
+from block_recurrent.analysis.scores import by_position, summarise
+from block_recurrent.analysis.token_nats import TokenNats, scored_starts
+from block_recurrent.config import EvaluationConfig, PrepareConfig, RunConfig
 from block_recurrent.data.prepare import prepare
+from block_recurrent.data.store import TokenStore
 from block_recurrent.main import main
 from block_recurrent.report.gather import Gathered, gather
-from block_recurrent.train import train
-from tests.workdirs import QUIET, run_config
+from block_recurrent.run_record import make_record, write_record
+from tests.workdirs import run_config
 
 HOSTILE = "</script><script>window.attacked = true</script><img src=x onerror='window.attacked = true'>"
 
 
-def shell(*arguments: object) -> None:
-    """Runs a command, which has to succeed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["block_recurrent", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    assert not stopped.value.code
-
-
-def hostile_store(folder: Path) -> Path:
-    """Documents whose names and text are markup."""
-    texts = [
-        " ".join(f"{HOSTILE} Zürich {n} times {k} is {n * k}; said Anna{k}." for k in range(3 + n % 3))
-        for n in range(12)
-    ]
-    lines = [json.dumps({"name": f"{HOSTILE} {n}", "text": text}) for n, text in enumerate(texts)]
-    (folder / "texts.jsonl").write_text("\n".join(lines))
-    source: dict = {"source": "jsonl", "input": str(folder / "texts.jsonl"), "name_field": "name", "workers": 1}
-    prepare(PrepareConfig(**source, store=str(folder / "store"), validation_percent=30, test_percent=10))
-    return folder / "store"
-
-
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A recurrent run and one with caches alone, evaluated with all studies, and their comparison."""
+    """A recurrent run with all studies, one with caches alone, and their comparison."""
     folder = tmp_path_factory.mktemp("report")
-    config = run_config(hostile_store(folder), num_steps=4, checkpoint_every=2, eval_every=2)
-    caches_alone = dataclasses.replace(config.model, recurrent_layers=(), num_states=0)
-    recurrent, slide, both = folder / "recurrent <b>&", folder / "slide", folder / "both"
-    train(config, epath.Path(recurrent), QUIET)
-    train(dataclasses.replace(config, model=caches_alone), epath.Path(slide), QUIET)
-    few = ("--gin_param", "EvaluationConfig.bootstrap_replicates=50")
-    for run in (recurrent, slide):
-        shell("evaluate", "--workdir", run, "--official", "--ablations", "--diagnostics", *few)
-    shell("evaluate", "--workdir", recurrent, "--all-checkpoints", *few)
-    shell("compare", slide, recurrent, "--out", both, *few)
-    return [recurrent, slide, both]
+    store = TokenStore.open(_store(folder) / "validation")
+    config = run_config(folder / "store")
+    model = dataclasses.replace(config.model, recurrent_layers=(), num_states=0)
+    made = _MadeUp(store)
+    recurrent, slide, both = (epath.Path(folder / name) for name in ("recurrent <b>&", "slide", "both"))
+    models = [made.run(slide, dataclasses.replace(config, model=model), 1), made.run(recurrent, config, 2)]
+    made.studies(recurrent, config, *models[1])
+    write_comparison(made.header, store, models, EvaluationConfig(), both)
+    return [Path(path) for path in (recurrent, slide, both)]
 
 
 @pytest.fixture(scope="session")
@@ -65,5 +62,83 @@ def gathered(folders: list[Path]) -> Gathered:
 def page(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report, written by the command line."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    shell("report", *folders, "--out", path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["block_recurrent", "report", *map(str, folders), "--out", str(path)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert not stopped.value.code
     return path
+
+
+def _store(folder: Path) -> Path:
+    texts = [
+        " ".join(f"{HOSTILE} Zürich {n} times {k} is {n * k}; said Anna{k}." for k in range(3 + n % 9))
+        for n in range(12)
+    ]
+    lines = [json.dumps({"name": f"{HOSTILE} {n}", "text": text}) for n, text in enumerate(texts)]
+    (folder / "texts.jsonl").write_text("\n".join(lines))
+    source: Any = {"source": "jsonl", "input": str(folder / "texts.jsonl"), "name_field": "name", "workers": 1}
+    prepare(PrepareConfig(**source, store=str(folder / "store"), validation_percent=30, test_percent=10))
+    return folder / "store"
+
+
+class _MadeUp:
+    """Writes what `train` and `evaluate` write, from random losses."""
+
+    def __init__(self, store: TokenStore):
+        self._store, self._random = store, np.random.default_rng(0)
+        self.bootstrap = Bootstrap(replicates=50, level=0.95, seed=0)
+        provenance = Provenance(
+            command=("/somewhere/block_recurrent/__main__.py", "evaluate", "--workdir", HOSTILE),
+            date="2026-01-01T00:00:00+00:00",
+            versions={"jax": "0"},
+            devices="1 x cpu",
+            batch_size=3,
+            segment_length=16,
+        )
+        self.header = {"data": describe_data(store), "provenance": provenance, "bootstrap": self.bootstrap}
+
+    def run(self, folder: epath.Path, config: RunConfig, seed: int) -> tuple[Subject, TokenNats]:
+        folder.mkdir(parents=True)
+        stores = [{"source": "jsonl", "split": "train", "fingerprint": "f" * 64,
+                   "counts": {"documents": 7, "tokens": 7000}}]  # fmt: skip
+        write_record(folder, make_record(config, {"stores": stores}))
+        lines = [{"step": step, "group": "train", "bits_per_byte": 8 / (seed + step)} for step in range(1, 9)]
+        lines.append({"step": 8, "group": "validation", "bits_per_byte": 0.9})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        model = dataclasses.asdict(config.model)
+        subject = Subject(name=folder.name, path=str(folder / "checkpoints" / "8"), step=8, fingerprint=f"{seed:064}",
+                          parameters=1000 + seed, config=model)  # fmt: skip
+        nats = self.nats()
+        about = {**self.header, "subject": subject}
+        write(Scores(**about, **summarise(self._store, nats, self.bootstrap)), self.place(folder))
+        write(Context(**about, by_position=by_position(nats, self.bootstrap)), self.place(folder))
+        return subject, nats
+
+    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, nats: TokenNats) -> None:
+        about: Any = {**self.header, "subject": subject}
+        place, accountant = self.place(folder), Accountant(self._store, nats, self.bootstrap)
+        planned, skipped = plan(config.model, self._store, reset_tokens=16, frozen_tokens=16)
+        tampered = [accountant.carried(), *(accountant.ablation(item, self.nats()) for item in planned)]
+        contributed = contribution([(item, item.cost) for item in tampered])
+        write(Ablations(**about, ablations=tuple(tampered), contribution=contributed, skipped=skipped), place)
+        numbers = {"rows": 3, "segment_length": 16, "segments": 4, "passes": 0.5, "tokens": 180, "nats": 200.0}
+        write(OfficialScores(**about, **numbers, bits_per_token=1.25, token_perplexity=3.5), place)
+        half_lives = tuple(self._random.uniform(5, 500, 16).tolist())
+        gate = FixedGate(place="attention", keep=(0.5,) * 16, half_life_tokens=half_lives)
+        fields = [field.name for field in dataclasses.fields(StatePoint) if field.name != "position"]
+        points = [
+            StatePoint(position=8 * n, **{name: float(self._random.uniform()) for name in fields}) for n in range(500)
+        ]
+        layer = LayerDiagnostics(layer=1, fixed_gates=(gate,), lstm_gates=(), states=tuple(points))
+        write(Diagnostics(**about, document=HOSTILE, tokens=4000, window_length=8, layers=(layer,)), place)
+        estimate = Estimate(value=2.0, low=1.0, high=3.0)
+        scores = dict.fromkeys(("bits_per_token", "bits_per_byte", "token_perplexity", "word_perplexity"), estimate)
+        write(Curve(**about, points=tuple(CurvePoint(step=step, **scores) for step in (4, 8))), place.parent)
+
+    def place(self, folder: epath.Path) -> epath.Path:
+        return folder / "evaluation" / "store" / "validation" / "step_8"
+
+    def nats(self) -> TokenNats:
+        starts = scored_starts(self._store.lengths)
+        return TokenNats(self._random.gamma(1, 1, starts[-1]).astype(np.float32), starts)

@@ -8,41 +8,63 @@
   const theme = document.getElementById("theme");
   const runs = all("#runs input");
   const views = new Map();
-  let drawing = 0;
+  let drawing = Promise.resolve();
 
   const shownRuns = () => runs.filter((box) => box.checked).map((box) => box.value);
   const isDark = () => (theme.value ? theme.value === "dark" : prefersDark.matches);
 
-  // Figures: drawn anew for another theme; a choice of runs only sets their parameter.
-  async function draw() {
-    const turn = ++drawing;
+  // Figures: drawn when one of their runs is shown, and anew for another theme; a choice of runs sets their parameter.
+  const shownIn = (name, shown) => figures[name].runs.filter((run) => shown.includes(run));
+
+  async function drawOne(place, runsShown) {
+    const { spec } = structuredClone(figures[place.dataset.figure]);
+    spec.params.find((parameter) => parameter.name === "runs").value = runsShown;
     const config = isDark() ? themes.dark : themes.light;
+    const tooltip = { theme: isDark() ? "dark" : "light" };
+    const { view } = await vegaEmbed(place, spec, { config, tooltip, actions: false, renderer: "svg" });
+    all("svg", place).forEach((svg) => svg.setAttribute("aria-hidden", "true")); // its place has the label
+    views.set(place.dataset.figure, view);
+  }
+
+  async function drawAll() {
+    const shown = shownRuns();
     for (const place of all(".plot")) {
       const name = place.dataset.figure;
-      views.get(name)?.finalize();
-      const options = { config, actions: false, renderer: "svg", tooltip: { theme: isDark() ? "dark" : "light" } };
-      const result = await vegaEmbed(place, structuredClone(figures[name]), options);
-      if (turn !== drawing) return;
-      all("svg", place).forEach((svg) => svg.setAttribute("aria-hidden", "true")); // its place has the label
-      views.set(name, result.view);
-      await result.view.signal("runs", shownRuns()).runAsync();
+      const here = shownIn(name, shown);
+      place.closest("figure").hidden = here.length === 0;
+      if (here.length === 0) continue; // drawn when it is shown again: hidden, it would have no width
+      if (views.has(name)) await views.get(name).signal("runs", here).runAsync();
+      else await drawOne(place, here);
     }
     document.documentElement.dataset.drawn = isDark() ? "dark" : "light";
   }
 
+  // One drawing after the other, so that the last choice wins.
+  function draw() {
+    drawing = drawing.then(drawAll);
+  }
+
+  function drawAnew() {
+    drawing = drawing.then(() => {
+      views.forEach((view) => view.finalize());
+      views.clear();
+    });
+    draw();
+  }
+
   function chooseRuns() {
-    const shown = new Set(shownRuns());
-    const known = new Set(runs.map((box) => box.value));
+    const shown = shownRuns();
+    const known = runs.map((box) => box.value);
     for (const element of all("[data-run]")) {
-      element.hidden = known.has(element.dataset.run) && !shown.has(element.dataset.run);
+      element.hidden = known.includes(element.dataset.run) && !shown.includes(element.dataset.run);
     }
-    for (const view of views.values()) view.signal("runs", [...shown]).runAsync();
+    draw();
   }
 
   function chooseTheme() {
     if (theme.value) document.documentElement.dataset.theme = theme.value;
     else delete document.documentElement.dataset.theme;
-    draw();
+    drawAnew();
   }
 
   // Tables: a click on a heading sorts by its column; the second one the other way round.
@@ -100,7 +122,7 @@
 
   runs.forEach((box) => box.addEventListener("change", chooseRuns));
   theme.addEventListener("change", chooseTheme);
-  prefersDark.addEventListener("change", () => { if (!theme.value) draw(); });
+  prefersDark.addEventListener("change", () => { if (!theme.value) drawAnew(); });
   all("table.sortable").forEach(makeSortable);
   for (const box of all(".coloring")) {
     box.addEventListener("change", () => box.closest("[data-run]").classList.toggle("uncoloured", !box.checked));

@@ -7,8 +7,8 @@ from block_recurrent.config import PrepareConfig
 from block_recurrent.data.prepare import prepare
 from block_recurrent.data.sources import json_lines
 from block_recurrent.data.sources.splits import Splitter
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
+from tests.vocabularies import prose
 
 
 def lines(documents):

@@ -3,8 +3,8 @@ import pytest
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.prepare import prepare
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
+from tests.vocabularies import prose
 
 METADATA = (
     '10,"A Tale, with a comma",1850,http://x/10\n'

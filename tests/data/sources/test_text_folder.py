@@ -4,8 +4,8 @@ from block_recurrent.config import PrepareConfig
 from block_recurrent.data.prepare import prepare
 from block_recurrent.data.sources.splits import Splitter, has_own_splits, own_split
 from block_recurrent.errors import InputError
-from tests.data.conftest import prose
 from tests.data.sources.conftest import write_files
+from tests.vocabularies import prose
 
 
 def test_own_splits(tmp_path, read_back):

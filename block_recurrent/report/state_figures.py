@@ -1,0 +1,214 @@
+"""Figures of what the states are worth and of what they do: ablations, gates, states through a document."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from block_recurrent.analysis.records import DataSet
+from block_recurrent.analysis.results import StatePoint
+from block_recurrent.report.charts import (
+    Figure,
+    Rows,
+    axis,
+    bin_rows,
+    chart_of,
+    color_of_runs,
+    data_name,
+    interval_row,
+    interval_tooltip,
+    log_positions,
+    make_figure,
+    zero_rule,
+)
+from block_recurrent.report.gather import Gathered
+
+_POINTS = 240  # of a line through a document
+_QUANTILES = 101
+
+
+def ablations(gathered: Gathered, about: DataSet) -> Figure | None:
+    """What it costs to tamper with the states."""
+    rows = [
+        {"run": run.name, "states": item.name.replace("_", " "), "meaning": item.meaning, **interval_row(item.cost)}
+        for run, evaluated in gathered.evaluated(about)
+        if evaluated.ablations is not None
+        for item in evaluated.ablations.ablations[1:]
+    ]
+    if not rows:
+        return None
+    runs = len({row["run"] for row in rows})
+    names = list(dict.fromkeys(row["states"] for row in rows))
+    place = {
+        "y": alt.Y("states:N", title=None, sort=names),
+        "yOffset": alt.YOffset("run:N"),
+        "color": color_of_runs(gathered, rows),
+    }
+    x = alt.X("value:Q", title="bits per byte more than with the state carried")
+    tooltip = ["run:N", "states:N", "meaning:N", *interval_tooltip("cost")]
+    base = chart_of(rows)
+    whiskers = base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q", **place).transform_calculate(value="datum.low")
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, tooltip=tooltip, **place)
+    chart = zero_rule(vertical=True) + whiskers + points
+    text = (
+        f"Bits per byte that a model loses on {data_name(about)} when its recurrent states are tampered with, its "
+        "caches left alone; whiskers are intervals. Zero: the state did not matter."
+    )
+    height = max(160, len(names) * (20 + 18 * runs))
+    return make_figure(chart, rows, name="ablations", title="State ablations", text=text, height=height)
+
+
+def distance(gathered: Gathered, about: DataSet) -> Figure | None:
+    """Loss by distance since the last reset of the states."""
+    rows: Rows = []
+    for run, evaluated in gathered.evaluated(about):
+        for item in evaluated.ablations.ablations if evaluated.ablations else ():
+            pairs = (("reset", item.by_distance), ("carried", item.carried_by_distance))
+            rows += [{"run": run.name, "state": name, **row} for name, bins in pairs for row in bin_rows(bins)]
+    if not rows:
+        return None
+    chart = chart_of(rows).mark_line().encode(
+        x=log_positions("tokens since the state started anew"),
+        y=alt.Y("value:Q", title="bits per token", scale=alt.Scale(zero=False)),
+        color=color_of_runs(gathered, rows),
+        strokeDash=alt.StrokeDash("state:N", title=None, scale=alt.Scale(domain=["carried", "reset"])),
+        tooltip=["run:N", "state:N", "tokens:N", *interval_tooltip("bits per token")],
+    )  # fmt: skip
+    text = (
+        f"Bits per token of the same tokens with the state carried and with the state reset at regular places, against "
+        f"the tokens since the last reset, {data_name(about)}. The gap is what the state brings; it closes as the new "
+        "state fills."
+    )
+    return make_figure(chart, rows, name="distance", title="Loss since the start of the state", text=text)
+
+
+def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
+    """How long the channels of gates remember."""
+    rows: Rows = []
+    for run, layer in _layers(gathered, about):
+        for gate in (*layer.fixed_gates, *layer.lstm_gates):
+            label = f"layer {layer.layer}, {gate.place} gate"
+            for share, value in _quantiles(gate.half_life_tokens):
+                rows.append({"run": run, "gate": label, "share": share, "value": value})
+    if not rows:
+        return None
+    chart = chart_of(rows).mark_line().encode(
+        x=alt.X("share:Q", title="share of channels with a shorter half-life", axis=axis("%")),
+        y=alt.Y("value:Q", title="half-life (tokens)", scale=alt.Scale(type="log", nice=False), axis=axis(",d")),
+        color=color_of_runs(gathered, rows),
+        strokeDash=alt.StrokeDash("gate:N", title=None),
+        tooltip=["run:N", "gate:N", alt.Tooltip("share:Q", format=".0%"), alt.Tooltip("value:Q", format=",.0f")],
+    )  # fmt: skip
+    text = (
+        "Channels of the states ordered by half-life: the tokens after which the gate has left half of a channel's "
+        "content. For lstm gates, by the geometric mean of the forget gate."
+    )
+    return make_figure(chart, rows, name="half_lives", title="Half-lives of the gates", text=text)
+
+
+def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
+    """Mean forget and input gates of the channels."""
+    rows = [
+        {"run": run, "gate": f"layer {layer.layer}, {gate.place} gate", "forget": f, "input": i}
+        for run, layer in _layers(gathered, about)
+        for gate in layer.lstm_gates
+        for f, i in zip(gate.forget_mean, gate.input_mean, strict=True)
+    ]
+    if not rows:
+        return None
+    chart = chart_of(rows).mark_point(size=30).encode(
+        x=alt.X("forget:Q", title="mean forget gate", scale=alt.Scale(domain=[0, 1])),
+        y=alt.Y("input:Q", title="mean input gate", scale=alt.Scale(domain=[0, 1])),
+        color=color_of_runs(gathered, rows),
+        shape=alt.Shape("gate:N", title=None),
+        tooltip=["run:N", "gate:N", alt.Tooltip("forget:Q", format=".3f"), alt.Tooltip("input:Q", format=".3f")],
+    )  # fmt: skip
+    text = "Each channel's mean input gate against its mean forget gate, over blocks and state vectors."
+    return make_figure(chart, rows, name="lstm_gates", title="lstm gates", text=text)
+
+
+# Field of `results.StatePoint`, title, axis, and what it means.
+_STATE_FIGURES: tuple[tuple[str, str, str, str], ...] = (
+    ("norm", "Length of the states", "mean length", "Mean length of the state vectors before each block."),
+    (
+        "change",
+        "Change",
+        "|change| / |states|",
+        "How much a block changes the states, as a share of their length. Near 0 the states stand still.",
+    ),
+    (
+        "similarity_to_initial",
+        "Likeness to the initial states",
+        "cosine",
+        "Cosine of all states with the trained initial ones. 1: nothing has been written.",
+    ),
+    (
+        "similarity_to_previous",
+        "Likeness to 1,000 tokens before",
+        "cosine",
+        "Cosine with the states a thousand tokens before: how fast they drift.",
+    ),
+    (
+        "states_share",
+        "Share of attention's output that comes from states",
+        "share",
+        "Of what attention adds to the tokens' stream, the share that comes from the states. 0: tokens ignore them.",
+    ),
+    (
+        "states_read",
+        "States that a token reads",
+        "effective number",
+        "Effective number of states that a token's attention falls on; all of them where it is uniform.",
+    ),
+    (
+        "mass_on_previous_block",
+        "States' attention to the block before",
+        "share of attention",
+        "Of the states' attention to tokens, the share that falls on the block before the present one.",
+    ),
+)
+
+
+def states(gathered: Gathered, about: DataSet) -> list[Figure]:
+    """The states through the longest document, one small figure for each number."""
+    figures = []
+    for field, title, unit, text in _STATE_FIGURES:
+        rows = [
+            {"run": run, "layer": f"layer {layer.layer}", "position": point.position, "value": getattr(point, field)}
+            for run, layer in _layers(gathered, about)
+            for point in _thinned(layer.states)
+            if getattr(point, field) is not None
+        ]
+        if not rows:
+            continue
+        chart = chart_of(rows).mark_line(strokeWidth=1.5).encode(
+            x=alt.X("position:Q", title="position in the document (tokens)", axis=axis("~s", 6)),
+            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
+            color=color_of_runs(gathered, rows),
+            strokeDash=alt.StrokeDash("layer:N", title=None, legend=None),
+            tooltip=["run:N", "layer:N", "position:Q", alt.Tooltip("value:Q", format=".4f")],
+        )  # fmt: skip
+        figures.append(make_figure(chart, rows, name=f"states_{field}", title=title, text=text, height=190))
+    return figures
+
+
+def _layers(gathered: Gathered, about: DataSet) -> list[tuple[str, Any]]:
+    """Diagnostics of recurrent layers, with the run's name."""
+    return [
+        (run.name, layer)
+        for run, evaluated in gathered.evaluated(about)
+        if evaluated.diagnostics is not None
+        for layer in evaluated.diagnostics.layers
+    ]
+
+
+def _quantiles(values: Sequence[float]) -> list[tuple[float, float]]:
+    ordered = sorted(values)
+    count = min(_QUANTILES, len(ordered))
+    picked = [round(k * (len(ordered) - 1) / max(1, count - 1)) for k in range(count)]
+    return [(k / max(1, len(ordered) - 1), ordered[k]) for k in picked]
+
+
+def _thinned(points: Sequence[StatePoint]) -> Sequence[StatePoint]:
+    return points[:: max(1, math.ceil(len(points) / _POINTS))]

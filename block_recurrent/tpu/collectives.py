@@ -1,0 +1,82 @@
+"""What devices tell one another in a step, read from the compiled program's text."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+_HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+_CALLED = re.compile(r"(?:body|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_OPERATION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
+_ARRAY = re.compile(r"\b(pred|[a-z]+\d+(?:e\dm\d\w*)?)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Collectives of one kind in one execution of the program.
+
+    Attributes:
+        count: how many are executed.
+        bytes: of their results on one device, added up.
+    """
+
+    count: int
+    bytes: int
+
+
+def collectives(program: str) -> dict[str, Traffic]:
+    """Counts collectives by kind; those in a loop as often as the loop runs.
+
+    Args:
+        program: optimised HLO, as `jax.stages.Compiled.as_text` gives it.
+    """
+    computations = dict(_computations(program))
+    entry = next(name for name, (_, is_entry) in computations.items() if is_entry)
+    counts: collections.Counter[str] = collections.Counter()
+    sizes: collections.Counter[str] = collections.Counter()
+
+    def visit(name: str, times: int) -> None:
+        for line in computations.get(name, ([], False))[0]:
+            if operation := _OPERATION.search(line):
+                counts[operation[2]] += times
+                sizes[operation[2]] += times * _result_bytes(operation[1], started=operation[3] is not None)
+            trips = _TRIPS.search(line)
+            inner = times * (int(trips[1]) if trips and " while(" in line else 1)
+            for called in _called(line):
+                visit(called, inner)
+
+    visit(entry, 1)
+    return {kind: Traffic(counts[kind], sizes[kind]) for kind in _KINDS if counts[kind]}
+
+
+def _computations(program: str) -> Iterator[tuple[str, tuple[list[str], bool]]]:
+    name, lines, is_entry = None, [], False
+    for line in program.splitlines():
+        if header := _HEADER.match(line):
+            name, lines, is_entry = header[1], [], line.startswith("ENTRY")
+        elif line.startswith("}") and name is not None:
+            yield name, (lines, is_entry)
+            name = None
+        elif name is not None:
+            lines.append(line)
+
+
+def _called(line: str) -> list[str]:
+    branches = _BRANCHES.search(line)
+    listed = [name.strip().lstrip("%") for name in branches[1].split(",")] if branches else []
+    return _CALLED.findall(line) + listed
+
+
+def _result_bytes(shape: str, *, started: bool) -> int:
+    """Of a result; one that is only started also holds its operands, so the largest array stands for it."""
+    sizes = [_width(dtype) * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in _ARRAY.findall(shape)]
+    return max(sizes, default=0) if started else sum(sizes)
+
+
+def _width(dtype: str) -> int:
+    bits = re.search(r"\d+", dtype)
+    return max(1, int(bits[0]) // 8) if bits else 1

@@ -1,0 +1,179 @@
+"""Compiling a run's steps for a slice: does it fit, how long may it take, what did the compiler need."""
+
+import dataclasses
+import re
+import resource
+import time
+from typing import Any
+
+from jax.sharding import Mesh
+
+from block_recurrent.config import RunConfig
+from block_recurrent.describe import bytes_per_device
+from block_recurrent.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model import abstract_params
+from block_recurrent.partitioning import check_rows, make_mesh
+from block_recurrent.tpu.collectives import Traffic, collectives
+from block_recurrent.tpu.estimate import Estimate, estimate
+from block_recurrent.tpu.steps import DECODED_ROWS, DECODED_TOKENS, lower_step
+from block_recurrent.tpu.topology import Topology
+from block_recurrent.train_step import abstract_train_state
+
+USABLE = 0.97  # of a chip's memory: the runtime keeps some for itself
+_USED = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")  # libtpu, of a program that does not fit
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """What is known of a step that was compiled for a slice; bytes are those of one chip.
+
+    Attributes:
+        step: `train`, `evaluate` or `decode`.
+        topology: name of the slice.
+        num_chips: of the slice.
+        batch_size: rows of the batch.
+        tokens: of the step.
+        parameters, optimizer, state: bytes that outlive the step.
+        temporaries: bytes that the step needs besides.
+        peak: bytes that are in use at once at most, by the compiler's own account.
+        reserved: bytes of all arguments, results, temporaries and of the program, as they are laid out; more than
+            `peak` by what lies idle between them. This has to fit.
+        capacity: bytes of a chip's HBM.
+        flops_per_token: analytic, of the model.
+        flops: analytic, of the step on the whole slice.
+        traffic: collectives by kind.
+        estimate: a lower bound of the step's time.
+        lower_seconds, compile_seconds: tracing, and compiling with libtpu.
+        host_bytes: the largest resident memory of this process so far.
+    """
+
+    step: str
+    topology: str
+    num_chips: int
+    batch_size: int
+    tokens: int
+    parameters: int
+    optimizer: int
+    state: int
+    temporaries: int
+    peak: int
+    reserved: int
+    capacity: int
+    flops_per_token: float
+    flops: float
+    traffic: dict[str, Traffic]
+    estimate: Estimate
+    lower_seconds: float
+    compile_seconds: float
+    host_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether a chip has the memory."""
+        return self.reserved <= USABLE * self.capacity
+
+    @property
+    def advice(self) -> str:
+        """What to change where it does not fit; empty where it does."""
+        if self.fits:
+            return ""
+        lasting = self.parameters + self.optimizer
+        advice = []
+        if lasting > 0.3 * self.capacity:
+            advice.append("divide parameters and optimizer: MeshConfig.fsdp")
+        if self.step == "train":
+            advice.append("keep less for the backward pass: ModelConfig.remat='dots', then 'full'")
+            advice.append("logits in chunks: ModelConfig.loss_chunk=512")
+            advice.append("fewer rows at once: TrainConfig.accumulate_steps")
+        return "; ".join([*advice, "a smaller DataConfig.batch_size or more chips"])
+
+
+def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
+    """Lowers and compiles a step for a slice.
+
+    Args:
+        step: one of `steps.STEPS`.
+        run: the experiment.
+        topology: the slice; it need not be there.
+
+    Raises:
+        InputError: mesh and slice, or mesh and batch, do not fit each other, or libtpu is missing.
+    """
+    mesh = make_mesh(run.mesh, topology.devices())
+    check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    began = time.perf_counter()
+    lowered = lower_step(step, run, mesh)
+    lowered_at = time.perf_counter()
+    program = _compile(lowered)
+    seconds = {"lower_seconds": lowered_at - began, "compile_seconds": time.perf_counter() - lowered_at}
+    return _describe(step, run, mesh, topology, program, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    peak: int
+    reserved: int
+    temporaries: int
+    moved: int
+    traffic: dict[str, Traffic]
+
+
+def _compile(lowered: Any) -> _Program:
+    """Compiles; of a program that does not fit, the compiler says at least how much it would take."""
+    try:
+        compiled = lowered.compile()
+    except Exception as error:  # jaxlib's own error class
+        used = _USED.search(str(error))
+        if used is None:
+            raise
+        needed = round(float(used[1]) * _UNITS[used[2]])
+        return _Program(needed, needed, 0, 0, {})
+    memory = compiled.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    arrays = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
+    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
+    return _Program(
+        peak=memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes,
+        reserved=arrays + memory.generated_code_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        moved=moved,
+        traffic=collectives(compiled.as_text()),
+    )
+
+
+def _describe(
+    step: str, run: RunConfig, mesh: Mesh, topology: Topology, program: _Program, seconds: dict[str, float]
+) -> CompiledStep:
+    rows, length = run.data.batch_size, run.data.segment_length
+    per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
+    tokens = DECODED_ROWS * DECODED_TOKENS if step == "decode" else rows * length
+    chips = 1 if step == "decode" else topology.num_chips
+    devices = topology.chip.devices
+    lasting = abstract_train_state(run)
+    return CompiledStep(
+        step=step,
+        topology=topology.name,
+        num_chips=chips,
+        batch_size=DECODED_ROWS if step == "decode" else rows,
+        tokens=tokens,
+        parameters=devices * bytes_per_device(mesh, abstract_params(run.model)),
+        optimizer=devices * bytes_per_device(mesh, lasting.opt_state) if step == "train" else 0,
+        state=0 if step == "decode" else devices * bytes_per_device(mesh, lasting.model_state),
+        temporaries=devices * program.temporaries,
+        peak=devices * program.peak,
+        reserved=devices * program.reserved,
+        capacity=topology.chip.memory,
+        flops_per_token=per_token,
+        flops=per_token * tokens,
+        traffic=program.traffic,
+        estimate=estimate(
+            topology.chip,
+            flops=per_token * tokens / chips,
+            moved=devices * program.moved,
+            traffic=program.traffic,
+            num_chips=chips,
+        ),
+        **seconds,
+        host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )

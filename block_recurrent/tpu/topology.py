@@ -1,0 +1,67 @@
+"""TPU slices by name, without a TPU: libtpu describes their devices to jax on any Linux machine."""
+
+import dataclasses
+import math
+import os
+import re
+from typing import Any
+
+from block_recurrent.chips import CHIPS, Chip
+from block_recurrent.errors import InputError
+
+# For this process alone, before libtpu is loaded: ask no metadata server, belong to no real slice.
+_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v4-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+_NAME = re.compile(r"(?P<chip>\w+):(?P<shape>\d+(x\d+){1,2})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """A slice.
+
+    Attributes:
+        name: such as `v4:2x2x4`.
+        chip: what it is made of.
+        num_chips: how many.
+    """
+
+    name: str
+    chip: Chip
+    num_chips: int
+
+    @classmethod
+    def parse(cls, name: str) -> "Topology":
+        """Reads a name.
+
+        Raises:
+            InputError: it is not CHIP:AxB or CHIP:AxBxC with a known chip.
+        """
+        match = _NAME.fullmatch(name)
+        chips = {chip.name: chip for chip in CHIPS}
+        if match is None or match["chip"] not in chips:
+            allowed = f"CHIP:AxB or CHIP:AxBxC, such as v4:2x2x4 or v5e:4x8, with a chip of {', '.join(chips)}"
+            raise InputError(f"--topology {name}: must be {allowed}")
+        return cls(name, chips[match["chip"]], math.prod(map(int, match["shape"].split("x"))))
+
+    def devices(self) -> list[Any]:
+        """The slice's devices, to compile for and not to run on.
+
+        Raises:
+            InputError: libtpu is not installed, or knows no such slice.
+        """
+        os.environ.update(_ENVIRONMENT)
+        from jax.experimental import topologies
+
+        options = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
+        try:
+            return list(topologies.get_topology_desc(self.name, platform="tpu", **options).devices)
+        except ModuleNotFoundError:
+            raise InputError("compile: libtpu is not installed; pip install 'block-recurrent[tpu]'") from None
+        except Exception as error:  # jaxlib's own error class
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"--topology {self.name}: libtpu refuses it: {reason}") from None

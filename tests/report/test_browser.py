@@ -1,0 +1,199 @@
+"""The report in a real browser: no error, no request, nothing wider than the screen, controls that work."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WIDTHS = {"desktop": 1280, "phone": 390}
+_PATIENCE = 120_000  # milliseconds; a busy machine is slow, not wrong
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: `make test-browser` installs it"),
+]
+
+
+class Opened:
+    """The report in a window, with everything that went wrong.
+
+    Attributes:
+        tab: playwright's page.
+        complaints: warnings and errors of the console, uncaught errors, and requests beyond the file itself.
+    """
+
+    def __init__(self, browser, page: Path, width: int, scheme: str):
+        self.complaints: list[str] = []
+        still = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no smooth scrolling to wait for
+        self.tab = browser.new_page(viewport={"width": width, "height": 900}, **still)
+        self.tab.set_default_timeout(_PATIENCE)
+        self.tab.on("console", self._on_console)
+        self.tab.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.tab.on("request", lambda request: self._on_request(request.url, page))
+        self.tab.goto(page.as_uri())
+        self.wait_until_drawn("light" if scheme == "light" else "dark")
+
+    def wait_until_drawn(self, scheme: str) -> None:
+        self.tab.wait_for_function(f"document.documentElement.dataset.drawn === '{scheme}'")
+
+    def _on_console(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"console: {message.text}")
+
+    def _on_request(self, url: str, page: Path) -> None:
+        if url != page.as_uri() and not url.startswith(("data:", "blob:")):
+            self.complaints.append(f"request: {url}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # In CI the tests run as root, where Chromium's sandbox cannot.
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=WIDTHS.values(), ids=list(WIDTHS))
+def opened(request, browser, page) -> Iterator[Opened]:
+    window = Opened(browser, page, request.param, "light")
+    yield window
+    assert window.complaints == []
+    assert window.tab.evaluate("window.attacked") is None
+    window.tab.close()
+
+
+def test_everything_is_drawn_and_fits_the_screen(opened):
+    tab = opened.tab
+    assert tab.locator(".plot").count() > 10
+    assert tab.locator(".plot").count() == tab.locator(".plot svg").count()
+    width = tab.viewport_size["width"]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for section in tab.locator("main section").all():
+        box = section.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= width
+    for svg in tab.locator(".plot svg").all():
+        box = svg.bounding_box()
+        assert box is not None
+        assert 200 < box["width"] <= width
+
+
+def test_choosing_runs_hides_their_rows_and_marks(opened):
+    tab = opened.tab
+    boxes = tab.locator("#runs input")
+    assert boxes.count() == 2
+    name = boxes.nth(0).get_attribute("value")
+    rows = tab.locator(f"#scores tr[data-run='{name}']")
+    own, common = tab.locator("[data-figure=half_lives]"), "[data-figure=position] .mark-line path"
+    assert rows.is_visible()
+    assert own.is_visible()
+    lines = tab.locator(common).count()
+    boxes.nth(0).uncheck()
+    own.wait_for(state="hidden")  # shows this run alone
+    assert rows.is_hidden()
+    tab.wait_for_function(f"document.querySelectorAll('{common}').length === {lines - 1}")
+    boxes.nth(0).check()
+    own.wait_for(state="visible")
+    assert rows.is_visible()
+    tab.wait_for_function(f"document.querySelectorAll('{common}').length === {lines}")
+
+
+def test_tables_are_sorted_by_their_headings_with_the_keyboard(opened):
+    tab = opened.tab
+    table = tab.locator("#paper table").first
+    heading = table.locator("thead th").nth(2)
+    heading.locator("button").focus()
+    for key, direction, sign in (("Enter", "ascending", 1), ("Space", "descending", -1)):
+        tab.keyboard.press(key)
+        assert heading.get_attribute("aria-sort") == direction
+        texts = [cell.split()[0].rstrip("?") for cell in table.locator("tbody tr td:nth-of-type(2)").all_inner_texts()]
+        numbers = [float(text) for text in texts if text != "\N{EN DASH}"]
+        assert len(numbers) > 10
+        assert numbers == sorted(numbers, key=lambda number: sign * number)
+        assert texts[len(numbers) :] == ["\N{EN DASH}"] * (len(texts) - len(numbers))
+
+
+def test_theme_follows_the_choice(opened):
+    tab = opened.tab
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(ground)
+    tab.locator("#theme").select_option("dark")
+    opened.wait_until_drawn("dark")
+    assert tab.evaluate(ground) != light
+    tab.locator("#theme").select_option("")
+    opened.wait_until_drawn("light")
+    assert tab.evaluate(ground) == light
+
+
+def test_the_system_may_be_dark(browser, page):
+    window = Opened(browser, page, WIDTHS["desktop"], "dark")
+    assert window.tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 27, 32)"
+    assert window.complaints == []
+    window.tab.close()
+
+
+def test_passages_lose_and_regain_their_colours(opened):
+    tab = opened.tab
+    coloured = tab.locator("blockquote [class^=g], blockquote [class^=l]").first
+    ground = "element => getComputedStyle(element).backgroundColor"
+    before = coloured.evaluate(ground)
+    tab.locator(".coloring").first.uncheck()
+    assert coloured.evaluate(ground) == "rgba(0, 0, 0, 0)" != before
+    tab.locator(".coloring").first.check()
+    assert coloured.evaluate(ground) == before
+
+
+def test_settings_show_differences_first(opened):
+    tab = opened.tab
+    same = tab.locator("#settings tr.same")
+    assert same.count() > 5
+    assert same.first.is_hidden()
+    tab.locator("#all-settings").check()
+    assert same.first.is_visible()
+
+
+def test_sections_are_reached_from_the_bar(opened):
+    tab = opened.tab
+    for link in tab.locator("nav a").all():
+        link.click()
+        title = tab.locator(link.get_attribute("href")).locator("h2")
+        title.wait_for()
+        # Scrolled to, and not hidden below the bar.
+        tab.wait_for_function(
+            "title => { const y = title.getBoundingClientRect().top; return y >= 0 && y < innerHeight; }",
+            arg=title.element_handle(),
+        )
+    tab.locator("summary").last.click()
+    assert tab.locator("details").last.get_attribute("open") is not None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(browser, page, scheme):
+    """WCAG's contrast of 4.5 for text, between the page's own colours."""
+    window = Opened(browser, page, WIDTHS["desktop"], scheme)
+    read = "name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
+    colours = {name: window.tab.evaluate(read, f"--{name}") for pair in _PAIRS for name in pair}
+    window.tab.close()
+    for ink, ground in _PAIRS:
+        assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+
+
+_PAIRS = [
+    (ink, ground) for ink in ("ink", "faint", "link") for ground in ("ground", "raised")
+] + [("warn-ink", "warn-ground"), ("ok-ink", "ok-ground")]  # fmt: skip
+
+
+def _contrast(one: str, other: str) -> float:
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,54 @@
+"""Steps compiled by libtpu for slices that are not there: `make test-tpu-compile`."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.tpu_compile,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
+]
+
+SMALL = {
+    "ModelConfig.embed_dim": 256,
+    "ModelConfig.num_heads": 2,
+    "ModelConfig.head_dim": 128,
+    "ModelConfig.mlp_dim": 512,
+    "ModelConfig.num_states": 128,
+    "DataConfig.segment_length": 512,
+    "DataConfig.batch_size": 8,
+}
+
+
+def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What `compile` finds, in a process of its own."""
+    result = tmp_path / "result.json"
+    flags = [text for name, value in (params or {}).items() for text in ("--gin_param", f"{name}={value}")]
+    command = [sys.executable, "-m", "block_recurrent", "compile", *arguments, *flags, "--json", str(result)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    subprocess.run(command, check=True, env=environment | {"COLUMNS": "200"})
+    return json.loads(result.read_text())
+
+
+@pytest.mark.parametrize("step", ["train", "evaluate", "decode"])
+def test_a_small_run(tmp_path, step):
+    quickstart = ("--gin_file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
+    found = compiled(tmp_path, *quickstart, params=SMALL)
+    assert 0 < found["reserved"] < found["capacity"]
+    assert ("all-reduce" in found["traffic"]) == (step == "train")  # gradients
+    assert found["num_chips"] == (1 if step == "decode" else 4)
+
+
+def test_a_row_of_table_1_at_its_size(tmp_path):
+    """Bounds: issue 7 of the project; 16 rows on 16 chips are one 4096-token sequence each."""
+    files = ("table1/rec_fixed_skip", "data/pg19_tokens", "recipes/cosine", "hardware/tpu")
+    arguments = [text for file in files for text in ("--gin_file", f"gin/{file}.gin")]
+    found = compiled(tmp_path, *arguments, "--topology", "v4:2x2x4", params={"DataConfig.batch_size": 16})
+    assert found["peak"] <= 4.0e9
+    assert found["traffic"]["all-reduce"]["bytes"] > 2 * 150e6  # the gradients, in bfloat16

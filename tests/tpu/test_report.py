@@ -1,0 +1,74 @@
+"""The report is made entry by entry and goes on where it stopped."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from block_recurrent.tpu import report
+from block_recurrent.tpu.collectives import Traffic
+from block_recurrent.tpu.compile import CompiledStep
+from block_recurrent.tpu.estimate import Estimate
+
+COMPILED = CompiledStep(
+    step="train",
+    topology="v4:2x2x4",
+    num_chips=16,
+    batch_size=32,
+    tokens=32 * 4096,
+    parameters=600_000_000,
+    optimizer=900_000_000,
+    state=10_000_000,
+    temporaries=3_000_000_000,
+    peak=4_000_000_000,
+    reserved=4_510_000_000,
+    capacity=32 << 30,
+    flops_per_token=1e9,
+    flops=1.3e14,
+    traffic={"all-reduce": Traffic(10, 600_000_000)},
+    estimate=Estimate(0.1, 0.05, 0.01),
+    lower_seconds=2.0,
+    compile_seconds=99.0,
+    host_bytes=4_000_000_000,
+)
+ENTRIES = [
+    report.Entry(gin_file=f"table1/{row}.gin", topology="v4:2x2x4", step="train") for row in ("slide_13l", "xl_512")
+]
+
+
+def test_a_result_is_read_back_as_it_was(tmp_path):
+    report.write_result(tmp_path / "one.json", COMPILED)
+    assert report.read_result(tmp_path / "one.json") == COMPILED
+
+
+def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, **_):
+        calls.append(command)
+        if "gin/table1/xl_512.gin" in command and len(calls) < 3:
+            return SimpleNamespace(returncode=2, stderr="error: broken")
+        report.write_result(Path(command[command.index("--json") + 1]), COMPILED)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    path, said = tmp_path / "report.md", []
+    assert report.complete_report(ENTRIES, path, said.append) == 1
+    assert said[-1].endswith("exit code 2: error: broken")
+    assert calls[0][:4] == [sys.executable, "-m", "block_recurrent", "compile"]
+    first = path.read_text()
+    assert "1 of 2 entries" in first
+    assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01, 4.00, 4.51 of 34.36 |" in first
+    assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
+    assert report.complete_report(ENTRIES, path, said.append, limit=1) == 0
+    assert len(calls) == 3
+    assert "missing" not in path.read_text()
+
+
+def test_what_does_not_fit_comes_with_advice():
+    too_large = dataclasses.replace(COMPILED, reserved=40 << 30, optimizer=20 << 30)
+    assert not too_large.fits
+    for advice in ("MeshConfig.fsdp", "ModelConfig.remat", "ModelConfig.loss_chunk", "accumulate_steps"):
+        assert advice in too_large.advice
+    assert COMPILED.advice == ""
