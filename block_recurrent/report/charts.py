@@ -23,7 +23,7 @@ class Figure:
     """A figure.
 
     Attributes:
-        name: of its files, without ending; also its anchor on the page.
+        name: of its files, without ending.
         title: short.
         text: what is to be seen, for people who do not see it, and what the axes mean.
         runs: names of the runs that it shows.

@@ -41,7 +41,7 @@
 
   // One drawing after the other, so that the last choice wins.
   function draw() {
-    drawing = drawing.then(drawAll);
+    drawing = drawing.then(drawAll).catch(console.error);
   }
 
   function drawAnew() {
