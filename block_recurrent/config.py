@@ -28,6 +28,8 @@ Remat = Literal["none", "dots", "full"]
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
 
+# Fields of `ModelConfig` that decide how, and not what, is computed: a run may be continued with other values.
+HOW_NOT_WHAT = ("remat", "scan_layers", "loss_chunk")
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
 

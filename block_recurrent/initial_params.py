@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from block_recurrent.config import ModelConfig
+from block_recurrent.config import HOW_NOT_WHAT, ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.export import CONFIG_FILE, load_export
 from block_recurrent.interop.meliad import convert_params, model_config
@@ -18,7 +18,7 @@ from block_recurrent.saved_run import SavedRun
 from block_recurrent.typing import Params
 
 # What may differ between the run that is begun and the one its parameters come from: no parameter depends on it.
-_FREE = {"dropout_rate", "attention_dropout_rate", "dtype", "remat", "scan_layers", "loss_chunk"}
+_FREE = {"dropout_rate", "attention_dropout_rate", "dtype", *HOW_NOT_WHAT}
 _REASONS = {
     "window_length": "positions are learned relative to the window, and states by what a block holds",
     "num_states": "every state vector has parameters of its own",

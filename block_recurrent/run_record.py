@@ -9,7 +9,15 @@ from typing import Any
 
 from etils import epath
 
-from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.config import (
+    HOW_NOT_WHAT,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+)
 from block_recurrent.errors import InputError
 
 _FILE = "run.json"
@@ -28,9 +36,7 @@ _FREE = {
     *(f"config.mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
     "config.data.store",
     "config.data.eval_split",
-    "config.model.remat",
-    "config.model.scan_layers",
-    "config.model.loss_chunk",
+    *(f"config.model.{name}" for name in HOW_NOT_WHAT),
 }
 
 
@@ -57,7 +63,9 @@ def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
     path = workdir / _FILE
     if not path.exists():
         return
-    old = dict(_leaves(_read(path)))
+    # Read as a configuration: a field that is younger than the run has its default there.
+    config = json.loads(json.dumps(dataclasses.asdict(read_run(workdir)[0])))
+    old = dict(_leaves(_read(path) | {"config": config}))
     new = dict(_leaves(record))
     fields = {name for name in old | new if not name.startswith("versions.")} - _FREE
     different = sorted(name for name in fields if old.get(name) != new.get(name))

@@ -23,7 +23,7 @@ import altair as alt
 import jax
 import numpy as np
 from etils import epath
-from random_tokens import steps_on_random_tokens
+from random_tokens import compile_step, repeat
 
 from block_recurrent import gin_files
 from block_recurrent.config import RunConfig
@@ -38,9 +38,9 @@ MODELS = {
     "Rec:fixed:skip": "gin/laptop/rec_fixed_skip.gin",
 }
 LENGTHS = tuple(1024 * 2**power for power in range(7))
-FIT_FROM = 4096  # below, what does not grow with the length weighs on the exponent
+FIT_FROM = 2048  # below, what does not grow with the length weighs on the exponent
 MEASURED_SECONDS = 8.0  # of steps, at least two of them
-SAVED_SCORES = 3  # arrays of one score for each pair of tokens that the backward pass keeps of a layer, about
+USABLE = 0.8  # of the memory that is free
 
 
 def run_of(gin_file: str, length: int) -> tuple[RunConfig, int]:
@@ -52,24 +52,25 @@ def run_of(gin_file: str, length: int) -> tuple[RunConfig, int]:
     return dataclasses.replace(run, data=dataclasses.replace(run.data, segment_length=length)), 1
 
 
-def fits_in_memory(run: RunConfig) -> bool:
-    """Whether a model without a window may be tried: its scores for all pairs of tokens grow with the square."""
-    if run.model.window_length is not None or run.model.layer == "lstm":
-        return True
-    scores = run.model.num_layers * run.model.num_heads * run.data.segment_length**2 * 4 * SAVED_SCORES
-    return scores < 0.6 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
 def measure(run: RunConfig, steps: int) -> dict[str, Any]:
-    """Median seconds for a document, over as many repetitions as fit into the time."""
-    take = steps_on_random_tokens(run)
-    take()  # compiles
+    """Median seconds for a document, over as many repetitions as fit into the time; None where memory is too small."""
+    step = compile_step(run)
+    needed = step.memory_analysis().temp_size_in_bytes
+    if needed > USABLE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"):
+        return {"seconds": None, "gigabytes": needed / 1e9}
+    take = repeat(step, run)
+    take()
     seconds: list[float] = []
     while len(seconds) < 2 or sum(seconds) < MEASURED_SECONDS:
         start = time.perf_counter()
         take()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds) * steps, "steps": steps, "repetitions": len(seconds)}
+    return {
+        "seconds": statistics.median(seconds) * steps,
+        "steps": steps,
+        "repetitions": len(seconds),
+        "gigabytes": needed / 1e9,
+    }
 
 
 def exponent(points: dict[str, dict[str, Any]]) -> float | None:
@@ -96,7 +97,7 @@ def as_markdown(record: dict[str, Any]) -> str:
     machine = f"{record['cores']} cores ({record['machine']}), jax {record['jax']}"
     text = (
         f"Seconds of training on one document, forward and backward, on {machine}. Models of `gin/laptop/`. "
-        "`memory`: the scores of all pairs of tokens would not fit."
+        "`memory`: the step needs more than the machine has free."
     )
     return f"# Cost by document length\n\n{text}\n\n" + "\n".join(lines) + "\n"
 
@@ -112,7 +113,12 @@ def figure(record: dict[str, Any]) -> Figure:
         alt.Chart(alt.Data(values=rows))
         .mark_line(point=True)
         .encode(
-            x=alt.X("tokens:Q", title="tokens of the document", scale=alt.Scale(type="log", base=2)),
+            x=alt.X(
+                "tokens:Q",
+                title="tokens of the document",
+                scale=alt.Scale(type="log", base=2, nice=False),
+                axis=alt.Axis(values=LENGTHS),
+            ),
             y=alt.Y("seconds:Q", title="seconds of training", scale=alt.Scale(type="log")),
             color=alt.Color("model:N", title=None, sort=list(MODELS)),
         )
@@ -140,7 +146,7 @@ def main() -> None:
             if str(length) in points:
                 continue
             run, steps = run_of(MODELS[name], length)
-            points[str(length)] = measure(run, steps) if fits_in_memory(run) else {"seconds": None, "steps": steps}
+            points[str(length)] = measure(run, steps)
             seconds = points[str(length)]["seconds"]
             print(f"{name:15} {length:7,} tokens: {'memory' if seconds is None else f'{seconds:.3f} s'}", flush=True)
             record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -51,18 +51,35 @@ def list_experiments(found: list[Experiment]) -> None:
     CONSOLE.print("* without the embedding; FLOPs of training; relative to the row with one layer more", style="dim")
 
 
-def print_commands(missing: list[Experiment], tpu: str | None) -> None:
-    """Prints what would be run, as a shell script; for a TPU, to be run on all hosts of its pod."""
+def print_commands(missing: list[Experiment]) -> None:
+    """Prints what would be run, as a shell script."""
     for number, experiment in enumerate(missing, 1):
-        print(f"# {number} of {len(missing)}: {experiment.row} on {experiment.data}, seed {experiment.seed}")
+        print(_heading(number, len(missing), experiment))
         for command in experiment.commands():
-            words = ["python", *command[1:]]
-            if tpu is None:
-                print(shlex.join(words))
-            else:
-                name, _, zone = tpu.partition(":")
-                remote = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", name, f"--zone={zone}", "--worker=all"]
-                print(shlex.join([*remote, "--command", f"cd block-recurrent && .venv/bin/{shlex.join(words)}"]))
+            print(_shell(command))
+
+
+def print_tpu_commands(missing: list[Experiment], tpu: str) -> None:
+    """Prints what would be run with a TPU slice, NAME:ZONE, for training (see docs/tpu.md)."""
+    name, _, zone = tpu.partition(":")
+    if not name or not zone:
+        raise InputError(f"--tpu {tpu}: must be NAME:ZONE, e.g. table1:us-central2-b")
+    for number, experiment in enumerate(missing, 1):
+        prepare, train, evaluate = experiment.commands()
+        arguments = [*train[train.index("train") :], "--gin_file", "gin/hardware/tpu.gin"]
+        print(_heading(number, len(missing), experiment))
+        print(f"{_shell(prepare)}  # from any machine")
+        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh {shlex.join(arguments)}")
+        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh status  # when training has ended:")
+        print(f"{_shell(evaluate)}  # from one machine")
+
+
+def _heading(number: int, count: int, experiment: Experiment) -> str:
+    return f"# {number} of {count}: {experiment.row} on {experiment.data}, seed {experiment.seed}"
+
+
+def _shell(command: list[str]) -> str:
+    return shlex.join(["python", *command[1:]])
 
 
 def run_to_end(command: list[str]) -> int:
@@ -100,7 +117,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--table", required=True, choices=list(ALL))
     parser.add_argument("--list", action="store_true", help="show every run, its size and how far it is")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the missing runs")
-    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: as commands for this TPU")
+    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: training on this slice")
     parser.add_argument("--rows", default="", help="only rows whose name holds this text")
     parser.add_argument("--data", nargs="+", help="data sets, by their files in gin/data/ [default: all columns]")
     parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="learning rate [default: %(default)s]")
@@ -134,7 +151,7 @@ def main() -> int:
     for experiment in missing:
         experiment.config()  # a mistake in any of them is told before the first begins
     if arguments.dry_run:
-        print_commands(missing, arguments.tpu)
+        print_tpu_commands(missing, arguments.tpu) if arguments.tpu else print_commands(missing)
         return 0
     return launch(table, missing)
 

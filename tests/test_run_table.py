@@ -122,10 +122,10 @@ def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp
     for words in ("table1/rec_fixed_skip.gin", "data/arxiv.gin", "recipes/cosine.gin", "--workdir gs://bucket/runs/"):
         assert words in train_command
     assert command(monkeypatch, *common, *folders, "--tpu", "pod:us-central2-b") == 0
-    remote = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
-    assert all(
-        line.startswith("gcloud compute tpus tpu-vm ssh pod --zone=us-central2-b --worker=all") for line in remote
-    )
+    remote = [line for line in capsys.readouterr().out.splitlines() if "tpu.sh train" in line]
+    assert len(remote) == 2
+    assert all(line.startswith("NAME=pod ZONE=us-central2-b experiments/tpu/tpu.sh train --gin") for line in remote)
+    assert all(line.endswith("--gin_file gin/hardware/tpu.gin") for line in remote)
 
 
 @pytest.mark.parametrize(

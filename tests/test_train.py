@@ -19,6 +19,7 @@ from block_recurrent.checkpoint import Checkpoints
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
 from block_recurrent.metrics import read_metrics
+from block_recurrent.run_record import check_record
 from block_recurrent.train import train
 from block_recurrent.train_step import TrainState, abstract_train_state
 from tests.workdirs import QUIET, run_config
@@ -117,6 +118,14 @@ def test_the_loss_falls(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=60, eval_every=100, checkpoint_every=100)
     result = train(run, epath.Path(tmp_path), QUIET)
     assert result.last_evaluation["bits_per_byte"] < 0.8 * result.first_evaluation["bits_per_byte"]
+
+
+def test_a_run_that_is_older_than_a_field_is_continued(uninterrupted, tmp_path):
+    _, whole = uninterrupted
+    record = json.loads((Path(whole) / "run.json").read_text())
+    del record["config"]["model"]["layer"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    check_record(epath.Path(tmp_path), json.loads((Path(whole) / "run.json").read_text()))
 
 
 def test_another_run_in_the_workdir_is_refused_with_the_fields(uninterrupted):
