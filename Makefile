@@ -32,6 +32,12 @@ endef
 	.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[beam]' pytest hypothesis
 	touch $@
 
+# With libtpu jax looks for chips at every start: an environment of its own.
+.venv-tpu/all: setup.py requirements.lock
+	test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]' beartype hypothesis pytest
+	touch $@
+
 quickstart: .venv/core  ## prepare real text, train a small model for a few minutes, evaluate and sample it
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
@@ -60,9 +66,8 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
 
-test-tpu-compile: .venv/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]'
-	$(BIN)/python -m pytest -s -m tpu_compile
+test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
+	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/tpu/test_compile.py
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
@@ -99,4 +104,4 @@ lock: .venv/all  ## resolve requirements.lock anew from setup.py
 	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove the environment and caches; prepared data and runs stay
-	rm -rf .venv .venv-beam .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-beam .venv-tpu .pytest_cache .ruff_cache build *.egg-info

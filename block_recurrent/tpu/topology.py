@@ -55,7 +55,10 @@ class Topology:
             InputError: libtpu is not installed, or knows no such slice.
         """
         os.environ.update(_ENVIRONMENT)
+        import jax
         from jax.experimental import topologies
+
+        jax.config.update("jax_platforms", "cpu")  # no search for chips: the slice is only described
 
         options = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
         try:
