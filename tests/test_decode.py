@@ -68,7 +68,7 @@ def test_every_row_predicts_what_the_forward_pass_predicts_at_every_position(nam
         np.testing.assert_allclose(state.logits, wanted, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["lstm_dual", "feedback_two_recurrent"])
+@pytest.mark.parametrize("name", ["lstm_dual", pytest.param("feedback_two_recurrent", marks=pytest.mark.slow)])
 def test_a_row_is_what_it_is_alone_and_the_memory_is_the_forward_passes(name):
     config, params = CACHED[name], perturbed_params(CACHED[name])
     tokens = np.asarray(random_tokens(config, 3, TOTAL))

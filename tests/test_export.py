@@ -60,6 +60,7 @@ def test_an_older_checkpoint_is_read_by_its_step(trained):
         SavedRun.load(workdir / "checkpoints" / "3")
 
 
+@pytest.mark.slow
 def test_a_new_run_begins_where_another_ended(trained, tmp_path):
     run, workdir = trained
     export_params(SavedRun.load(workdir), epath.Path(tmp_path / "out"))

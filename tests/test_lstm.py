@@ -79,6 +79,7 @@ def test_segments_of_any_length_equal_the_whole_and_a_document_starts_afresh():
     assert jnp.abs(again.logits[1] - whole.logits[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_trains_resumes_bit_for_bit_and_is_evaluated_like_any_other_model(store_folder, tmp_path):
     base = run_config(store_folder)
     config = dataclasses.replace(base, model=dataclasses.replace(LSTM, vocab_size=260, dropout_rate=0.1))

@@ -275,7 +275,7 @@ def test_public_names_resolve_lazily():
     [
         ("slide", {"remat": "dots"}),
         ("lstm_dual", {"scan_layers": True}),
-        ("feedback_fixed_skip", {"remat": "full", "scan_layers": True}),
+        pytest.param("feedback_fixed_skip", {"remat": "full", "scan_layers": True}, marks=pytest.mark.slow),
     ],
 )
 def test_loops_over_layers_and_rematerialisation_change_no_number(name, how):

@@ -70,7 +70,7 @@ def rows(table: PaperTable, data: str) -> list[Experiment]:
     return experiments(table, data=[data], recipe=recipe, seeds={}, **nowhere)
 
 
-QUICK = {"gin/table1/xl_512.gin", "gin/table1/slide_13l.gin", "gin/table1/rec_lstm_dual.gin", "gin/laptop/slide_5l.gin"}
+QUICK = {"gin/table1/rec_lstm_dual.gin", "gin/laptop/slide_5l.gin"}
 
 
 def cases() -> list[Any]:
@@ -142,6 +142,7 @@ def test_mistakes_are_told_before_anything_begins(arguments, message, monkeypatc
         command(monkeypatch, *arguments, "--runs", tmp_path, "--results", tmp_path)
 
 
+@pytest.mark.slow
 def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tmp_path, store_folder):
     """One row: run from text to result; gathered where its result is gone; refused with other parameters."""
     store, runs, results = tmp_path / "store", tmp_path / "runs", tmp_path / "results"

@@ -29,7 +29,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "bfloat16" else ()) for name in MODELS]
+)
 def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folder, tmp_path, name):
     from block_recurrent.data.vocabulary import ByteVocabulary
 

@@ -76,6 +76,7 @@ def test_a_killed_run_continues_from_its_newest_checkpoint(uninterrupted, tmp_pa
     assert lines == expected
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_changes_nothing(uninterrupted, tmp_path):
     run, whole = uninterrupted
     config = json.dumps(dataclasses.asdict(run))
@@ -114,6 +115,7 @@ def test_a_finished_run_only_reports(uninterrupted):
     assert result.last_evaluation["complete"]
 
 
+@pytest.mark.slow
 def test_the_loss_falls(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=60, eval_every=100, checkpoint_every=100)
     result = train(run, epath.Path(tmp_path), QUIET)

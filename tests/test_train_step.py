@@ -99,7 +99,7 @@ def test_losses_in_chunks_of_tokens_are_the_same():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), steps[1].params, steps[0].params)
 
 
-@pytest.mark.parametrize("name", ["slide", "fixed_skip", "feedback_lstm_single"])
+@pytest.mark.parametrize("name", ["slide", "fixed_skip", pytest.param("feedback_lstm_single", marks=pytest.mark.slow)])
 def test_a_donated_step_computes_the_same(name):
     config = CACHED[name]
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
