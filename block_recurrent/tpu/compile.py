@@ -36,7 +36,7 @@ class CompiledStep:
         tokens: of the step.
         parameters, optimizer, state: bytes that outlive the step.
         temporaries: bytes that the step needs besides.
-        peak: bytes that are in use at once at most, by the compiler's own account.
+        peak: bytes of arrays in use at once at most, by the compiler's own account; without the program's code.
         reserved: bytes of all arguments, results, temporaries and of the program, as they are laid out; more than
             `peak` by what lies idle between them. This has to fit.
         capacity: bytes of a chip's HBM.
@@ -134,7 +134,7 @@ def _compile(lowered: Any) -> _Program:
     arrays = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     return _Program(
-        peak=memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes,
+        peak=memory.peak_memory_in_bytes,
         reserved=arrays + memory.generated_code_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         moved=moved,
