@@ -47,7 +47,7 @@ def test_a_small_run(tmp_path, step):
 
 
 def test_a_row_of_table_1_at_its_size(tmp_path):
-    """Bounds: issue 7 of the project; 16 rows on 16 chips are one 4096-token sequence each."""
+    """16 rows on 16 chips are one 4096-token sequence each; it takes at most 4 GB of arrays at once."""
     files = ("table1/rec_fixed_skip", "data/pg19_tokens", "recipes/cosine", "hardware/tpu")
     arguments = [text for file in files for text in ("--gin_file", f"gin/{file}.gin")]
     found = compiled(tmp_path, *arguments, "--topology", "v4:2x2x4", params={"DataConfig.batch_size": 16})
