@@ -104,7 +104,7 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> Any:
     step = functools.partial(
         train_step,
         run.model,
-        make_optimizer(run.optimizer, run.train.num_steps),
+        make_optimizer(run.optimizer, run.train.num_steps, stack_layers=run.model.scan_layers),
         accumulate_steps=run.train.accumulate_steps,
         gather=functools.partial(gather, mesh),
     )
@@ -131,7 +131,7 @@ class _Loop:
     ):
         self._config, self._workdir, self._console, self._mesh = run, workdir, console, mesh
         self._training, self._held_out, self._profile = training, held_out, profile
-        self._optimizer = make_optimizer(run.optimizer, run.train.num_steps)
+        self._optimizer = make_optimizer(run.optimizer, run.train.num_steps, stack_layers=run.model.scan_layers)
         self._abstract = abstract_train_state(run)
         self._shardings = shardings(mesh, self._abstract)
         self._preemption = Preemption()
