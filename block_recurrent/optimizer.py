@@ -4,21 +4,17 @@ One leaf of the parameters is one official parameter in its official shape: Adaf
 leaf, so fusing or splitting kernels would change its updates.
 """
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 
 from block_recurrent.config import OptimizerConfig
-from block_recurrent.named_leaves import named_leaves
 
 LearningRate: TypeAlias = Callable[[jax.typing.ArrayLike], jax.Array]
 
-_LAYER = re.compile(r"\blayer_\d+/")
 _MIN_RSQRT_STEP = 100.0  # before this step the inverse square root is held
 
 
@@ -41,64 +37,14 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:
     return schedule
 
 
-def make_optimizer(
-    config: OptimizerConfig, num_steps: int, *, stack_layers: bool = False
-) -> optax.GradientTransformation:
-    """Adafactor with momentum; no weight decay, no global-norm clipping.
-
-    Args:
-        config: its settings.
-        num_steps: length of the run; see `make_schedule`.
-        stack_layers: update the same parameter of all layers at once, a much smaller program to compile. State and
-            updates are those without it.
-    """
-    adafactor = optax.adafactor(
+def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+    """Adafactor with momentum; no weight decay, no global-norm clipping."""
+    return optax.adafactor(
         make_schedule(config, num_steps),
         decay_rate=config.decay_rate,
         momentum=config.momentum,
         multiply_by_parameter_scale=True,
     )
-    return _stack_layers(adafactor) if stack_layers else adafactor
-
-
-def _stack_layers(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Updates leaves that differ in their layer alone as one stacked leaf; right where leaves do not mix."""
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        structure = jax.tree.structure(params)
-
-        def is_leafwise(part: Any) -> bool:
-            return jax.tree.structure(part) == structure
-
-        def stack(part: Any, group: list[int]) -> Any:
-            leaves = jax.tree.leaves(part)
-            return jnp.stack([leaves[index] for index in group]) if is_leafwise(part) else part
-
-        def unstack(stacked: Sequence[Array]) -> Any:
-            by_index = {i: leaf[n] for group, leaf in zip(groups, stacked, strict=True) for n, i in enumerate(group)}
-            return structure.unflatten([by_index[index] for index in range(structure.num_leaves)])
-
-        groups = _equal_but_for_layer(params)
-        parts, outer = jax.tree.flatten(state, is_leaf=is_leafwise)  # trees like `params`, and counters
-        axes = outer.unflatten([0 if is_leafwise(part) else None for part in parts])
-        together = jax.vmap(optimizer.update, in_axes=(0, axes, 0), out_axes=(0, axes))
-        results = [
-            together(stack(updates, group), outer.unflatten([stack(part, group) for part in parts]), stack(params, group))
-            for group in groups
-        ]
-        by_part = zip(*(outer.flatten_up_to(new_state) for _, new_state in results), strict=True)
-        new_parts = [unstack(new) if is_leafwise(part) else new[0] for part, new in zip(parts, by_part, strict=True)]
-        return unstack([new_updates for new_updates, _ in results]), outer.unflatten(new_parts)
-
-    return optax.GradientTransformation(optimizer.init, update)
-
-
-def _equal_but_for_layer(params: Any) -> list[list[int]]:
-    """Indices of the leaves, grouped by shape and by name without the layer."""
-    groups: dict[Any, list[int]] = {}
-    for index, (name, leaf) in enumerate(named_leaves(params).items()):
-        groups.setdefault((_LAYER.sub("", name), leaf.shape), []).append(index)
-    return list(groups.values())
 
 
 def _decay(config: OptimizerConfig, total: int) -> Callable[[jax.Array], jax.Array]:

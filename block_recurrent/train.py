@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from block_recurrent.checkpoint import CHECKPOINTS, Checkpoints, Restored
+from block_recurrent.chips import compiler_options
 from block_recurrent.config import RunConfig
 from block_recurrent.data.prefetch import Prefetcher
 from block_recurrent.data.split import open_split
@@ -104,12 +105,17 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> Any:
     step = functools.partial(
         train_step,
         run.model,
-        make_optimizer(run.optimizer, run.train.num_steps, stack_layers=run.model.scan_layers),
+        make_optimizer(run.optimizer, run.train.num_steps),
         accumulate_steps=run.train.accumulate_steps,
         gather=functools.partial(gather, mesh),
     )
     placed = shardings(mesh, abstract_train_state(run))
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(placed, replicated(mesh)),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
 
 
 class _EndEvaluationError(Exception):
@@ -131,7 +137,7 @@ class _Loop:
     ):
         self._config, self._workdir, self._console, self._mesh = run, workdir, console, mesh
         self._training, self._held_out, self._profile = training, held_out, profile
-        self._optimizer = make_optimizer(run.optimizer, run.train.num_steps, stack_layers=run.model.scan_layers)
+        self._optimizer = make_optimizer(run.optimizer, run.train.num_steps)
         self._abstract = abstract_train_state(run)
         self._shardings = shardings(mesh, self._abstract)
         self._preemption = Preemption()

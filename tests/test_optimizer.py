@@ -1,4 +1,3 @@
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -115,37 +114,3 @@ def test_three_steps_equal_optax_on_the_official_leaves():
         updates, ours_state = ours.update(convert_params(by_path, config), ours_state, params)
         params = optax.apply_updates(params, updates)
         jax.tree.map(np.testing.assert_array_equal, params, convert_params(flat, config))
-
-
-def test_layers_updated_together_are_updated_alike():
-    """Layers 0 and 2 share their shapes; layer 1 has a wider kernel of the same name and one of its own."""
-    shapes: dict[str, Any] = {
-        "embedding": (150, 130),
-        "layers": {
-            "layer_00": {"output": {"kernel": (130, 140)}, "scale": (7,)},
-            "layer_01": {"output": {"kernel": (130, 150)}, "scale": (7,), "gate": (130,)},
-            "layer_02": {"output": {"kernel": (130, 140)}, "scale": (7,)},
-        },
-    }
-    keys = iter(jax.random.split(jax.random.key(0), 100))
-
-    def draw() -> Any:
-        return jax.tree.map(
-            lambda shape: jax.random.normal(next(keys), shape), shapes, is_leaf=lambda x: isinstance(x, tuple)
-        )
-
-    config = OptimizerConfig(warmup_steps=2, max_rate=0.03)
-    plain, stacked = make_optimizer(config, 10), make_optimizer(config, 10, stack_layers=True)
-    params = draw()
-    state, stacked_state = plain.init(params), stacked.init(params)
-    for _ in range(3):
-        gradients = draw()
-        updates, state = plain.update(gradients, state, params)
-        stacked_updates, stacked_state = jax.jit(stacked.update)(gradients, stacked_state, params)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), stacked_updates, updates)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), stacked_state, state)
-        params = optax.apply_updates(params, updates)
-    stacks = [line for line in str(jax.make_jaxpr(stacked.update)(params, state, params)).splitlines() if "sqrt" in line]
-    assert len(stacks) < len(
-        [line for line in str(jax.make_jaxpr(plain.update)(params, state, params)).splitlines() if "sqrt" in line]
-    )

@@ -36,7 +36,8 @@ class CompiledStep:
         tokens: of the step.
         parameters, optimizer, state: bytes that outlive the step.
         temporaries: bytes that the step needs besides.
-        peak: bytes of arrays in use at once at most, by the compiler's own account; without the program's code.
+        code: bytes of the program itself.
+        peak: bytes in use at once at most: arrays by the compiler's own account, and the code.
         reserved: bytes of all arguments, results, temporaries and of the program, as they are laid out; more than
             `peak` by what lies idle between them. This has to fit.
         capacity: bytes of a chip's HBM.
@@ -57,6 +58,7 @@ class CompiledStep:
     optimizer: int
     state: int
     temporaries: int
+    code: int
     peak: int
     reserved: int
     capacity: int
@@ -112,6 +114,7 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
+    code: int
     peak: int
     reserved: int
     temporaries: int
@@ -128,13 +131,14 @@ def _compile(lowered: Any) -> _Program:
         if used is None:
             raise
         needed = round(float(used[1]) * _UNITS[used[2]])
-        return _Program(needed, needed, 0, 0, {})
+        return _Program(0, needed, needed, 0, 0, {})
     memory = compiled.memory_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     arrays = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     return _Program(
-        peak=memory.peak_memory_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+        peak=memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes,
         reserved=arrays + memory.generated_code_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         moved=moved,
@@ -161,6 +165,7 @@ def _describe(
         optimizer=devices * bytes_per_device(mesh, lasting.opt_state) if step == "train" else 0,
         state=0 if step == "decode" else devices * bytes_per_device(mesh, lasting.model_state),
         temporaries=devices * program.temporaries,
+        code=devices * program.code,
         peak=devices * program.peak,
         reserved=devices * program.reserved,
         capacity=topology.chip.memory,

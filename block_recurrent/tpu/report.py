@@ -16,6 +16,7 @@ from block_recurrent.tpu.estimate import ASSUMPTIONS, Estimate
 
 RESULTS = "compile_results"  # the folder of finished entries, beside the report
 FOLDERS = ("table1", "table2", "scaling")  # of gin/, whose files `compile --all` goes through
+ALL_STEPS = ("table1/rec_fixed_skip.gin", "table1/slide_13l.gin", "table1/xl_512.gin")  # evaluated and decoded, too
 SHARED = ("gin/data/pg19_tokens.gin", "gin/recipes/cosine.gin", "gin/hardware/tpu.gin")
 _GB = 1e9
 

@@ -21,6 +21,7 @@ COMPILED = CompiledStep(
     optimizer=900_000_000,
     state=10_000_000,
     temporaries=3_000_000_000,
+    code=100_000_000,
     peak=4_000_000_000,
     reserved=4_510_000_000,
     capacity=32 << 30,
