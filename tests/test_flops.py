@@ -61,7 +61,7 @@ def test_the_count_of_an_lstm_is_that_of_the_program():
 def training_arguments(config: ModelConfig, length: int) -> Any:
     """Shapes of parameters, memory and batch for one row."""
     params = abstract_params(config)
-    shaped = jax.ShapeDtypeStruct
+    shaped: Any = jax.ShapeDtypeStruct
     tokens = shaped((1, length), jnp.int32)
     batch = SegmentBatch(tokens, tokens, shaped((1, length), jnp.float32), shaped((1,), jnp.bool_))
     return params, jax.eval_shape(lambda params: init_state(config, params, 1), params), batch
@@ -78,7 +78,7 @@ def test_xla_counts_the_same_within_two_percent(name, training):
     sizes = {"embed_dim": 512, "num_heads": 4, "head_dim": 128, "mlp_dim": 2048, "vocab_size": 256}
     config = dataclasses.replace(ALL[name], **sizes, num_states=64 if ALL[name].recurrent_layers else 0)
     program = jax.jit(jax.grad(loss, argnums=1) if training else loss, static_argnums=0)
-    found = program.lower(config, *training_arguments(config, WINDOW)).cost_analysis()
+    found: Any = program.lower(config, *training_arguments(config, WINDOW)).cost_analysis()
     masked = config.num_layers * 4 * config.num_heads * config.head_dim * WINDOW
     counted = WINDOW * (sum(forward_flops(config, WINDOW).values()) + masked)
     assert found["flops"] == pytest.approx(counted * (TRAINING_FACTOR if training else 1), rel=0.02)

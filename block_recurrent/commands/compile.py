@@ -89,15 +89,14 @@ def _show(one: "CompiledStep") -> None:
     from block_recurrent import console
     from block_recurrent.tpu.estimate import ASSUMPTIONS
 
-    measured = one.temporaries > 0  # the compiler does not say more of a program that does not fit
+    measured = one.code > 0  # the compiler does not say more of a program that does not fit
     rows = [
         ("fits", "yes" if one.fits else f"no: {one.advice}"),
-        ("reserved of a chip's HBM", f"{one.reserved / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
-        ("in use at once at most", f"{one.peak / 1e9:.2f} GB"),
+        ("at most in use of a chip's HBM", f"{one.peak / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
         ("parameters", f"{one.parameters / 1e9:.2f} GB"),
         ("optimizer", f"{one.optimizer / 1e9:.2f} GB"),
         ("caches and recurrent states", f"{one.state / 1e9:.2f} GB"),
-        ("temporaries", f"{one.temporaries / 1e9:.2f} GB" if measured else "unknown"),
+        ("temporaries", f"{one.temporaries / 1e9:.2f} GB"),
         ("the program itself", f"{one.code / 1e9:.2f} GB" if measured else "unknown"),
         ("batch", f"{one.batch_size} rows, {one.tokens:,} tokens"),
         ("FLOPs per token, per step", f"{one.flops_per_token:.4g}, {one.flops:.4g}"),

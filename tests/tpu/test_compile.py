@@ -40,7 +40,7 @@ def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = No
 def test_a_small_run(tmp_path, step):
     quickstart = ("--gin_file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
     found = compiled(tmp_path, *quickstart, params=SMALL)
-    assert 0 < found["reserved"] < found["capacity"]
+    assert 0 < found["peak"] < found["capacity"]
     told = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
     assert (told > 1_000_000) == (step == "train")  # gradients; evaluation adds up a number for each row
     assert found["num_chips"] == (1 if step == "decode" else 4)
@@ -63,4 +63,4 @@ def test_a_row_of_table_1_at_its_size(tmp_path):
 
 def test_a_segment_of_32k_tokens_fits_the_smallest_chip(tmp_path):
     found = compiled_row(tmp_path, "v5e:4x8", {"DataConfig.batch_size": 32, "DataConfig.segment_length": 32_768})
-    assert found["reserved"] <= 0.97 * found["capacity"] < 17e9
+    assert found["peak"] <= 0.98 * found["capacity"] < 17e9
