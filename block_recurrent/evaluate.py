@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from block_recurrent.chips import compiler_options
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batches import Batch, BatchReader
 from block_recurrent.data.schedule import EvaluationSchedule
@@ -131,7 +132,12 @@ def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[An
     abstract = jax.eval_shape(lambda: init_state(config, init_params(config, jax.random.key(0)), batch_size))
     memory, whole = shardings(mesh, abstract), replicated(mesh)
     initialise = jax.jit(lambda params: init_state(config, params, batch_size), out_shardings=memory)
-    step = jax.jit(functools.partial(eval_step, config), donate_argnums=1, out_shardings=(memory, whole, whole))
+    step = jax.jit(
+        functools.partial(eval_step, config),
+        donate_argnums=1,
+        out_shardings=(memory, whole, whole),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
     return initialise, step
 
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from block_recurrent.checkpoint import CHECKPOINTS, Checkpoints, Restored
+from block_recurrent.chips import compiler_options
 from block_recurrent.config import RunConfig
 from block_recurrent.data.prefetch import Prefetcher
 from block_recurrent.data.split import open_split
@@ -109,7 +110,12 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> Any:
         gather=functools.partial(gather, mesh),
     )
     placed = shardings(mesh, abstract_train_state(run))
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(placed, replicated(mesh)),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
 
 
 class _EndEvaluationError(Exception):

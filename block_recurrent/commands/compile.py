@@ -89,15 +89,15 @@ def _show(one: "CompiledStep") -> None:
     from block_recurrent import console
     from block_recurrent.tpu.estimate import ASSUMPTIONS
 
-    measured = one.temporaries > 0  # the compiler does not say more of a program that does not fit
+    measured = one.code > 0  # the compiler does not say more of a program that does not fit
     rows = [
         ("fits", "yes" if one.fits else f"no: {one.advice}"),
-        ("reserved of a chip's HBM", f"{one.reserved / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
-        ("in use at once at most", f"{one.peak / 1e9:.2f} GB"),
+        ("at most in use of a chip's HBM", f"{one.peak / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
         ("parameters", f"{one.parameters / 1e9:.2f} GB"),
         ("optimizer", f"{one.optimizer / 1e9:.2f} GB"),
         ("caches and recurrent states", f"{one.state / 1e9:.2f} GB"),
-        ("temporaries", f"{one.temporaries / 1e9:.2f} GB" if measured else "unknown"),
+        ("temporaries", f"{one.temporaries / 1e9:.2f} GB"),
+        ("the program itself", f"{one.code / 1e9:.2f} GB" if measured else "unknown"),
         ("batch", f"{one.batch_size} rows, {one.tokens:,} tokens"),
         ("FLOPs per token, per step", f"{one.flops_per_token:.4g}, {one.flops:.4g}"),
         *[(kind, f"{t.count} a step, {t.bytes / 1e6:,.1f} MB") for kind, t in one.traffic.items()],
@@ -120,18 +120,17 @@ def _show(one: "CompiledStep") -> None:
 
 
 def _complete_report(topologies: list[str], out: Path, limit: int | None) -> None:
-    from block_recurrent.tpu.report import FOLDERS, Entry, complete_report
+    from block_recurrent.tpu.report import ALL_STEPS, FOLDERS, Entry, complete_report
 
     root = Path("gin")
-    files = [str(path.relative_to(root)) for folder in FOLDERS for path in sorted((root / folder).glob("*.gin"))]
+    files = [f"{folder}/{path.name}" for folder in FOLDERS for path in sorted((root / folder).glob("*.gin"))]
     if not files:
         raise InputError(f"compile --all: no files in {', '.join(f'gin/{folder}' for folder in FOLDERS)}")
-    entries = [Entry(gin_file=file, topology=name, step="train") for file in files for name in topologies]
-    rows = [file for file in files if file.split("/")[-1] in ("rec_fixed_skip.gin", "slide_13l.gin", "xl_512.gin")]
+    entries = [Entry(gin_file=file, topology=name, step="train") for name in topologies for file in files]
     entries += [
         Entry(gin_file=file, topology=name, step=step)
-        for file in rows
         for name in topologies
+        for file in ALL_STEPS
         for step in ("evaluate", "decode")
     ]
     out.parent.mkdir(parents=True, exist_ok=True)

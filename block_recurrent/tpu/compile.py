@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from block_recurrent.config import RunConfig
 from block_recurrent.describe import bytes_per_device
 from block_recurrent.flops import TRAINING_FACTOR, forward_flops
-from block_recurrent.model import abstract_params
 from block_recurrent.partitioning import check_rows, make_mesh
 from block_recurrent.tpu.collectives import Traffic, collectives
 from block_recurrent.tpu.estimate import Estimate, estimate
@@ -19,8 +18,9 @@ from block_recurrent.tpu.steps import DECODED_ROWS, DECODED_TOKENS, lower_step
 from block_recurrent.tpu.topology import Topology
 from block_recurrent.train_step import abstract_train_state
 
-USABLE = 0.97  # of a chip's memory: the runtime keeps some for itself
-_USED = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")  # libtpu, of a program that does not fit
+USABLE = 0.98  # of a chip's memory: libtpu gives a program 15.75 of 16 GiB
+# What libtpu says of a program that does not fit: all that it takes, or its temporaries alone.
+_REFUSED = re.compile(r"(Used |temporaries \()([\d.]+)([KMGT])")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -35,10 +35,9 @@ class CompiledStep:
         batch_size: rows of the batch.
         tokens: of the step.
         parameters, optimizer, state: bytes that outlive the step.
-        temporaries: bytes that the step needs besides.
-        peak: bytes of arrays in use at once at most, by the compiler's own account; without the program's code.
-        reserved: bytes of all arguments, results, temporaries and of the program, as they are laid out; more than
-            `peak` by what lies idle between them. This has to fit.
+        temporaries: bytes in use besides, at most at once, by the compiler's own account.
+        code: bytes of the program itself; 0 if the compiler refused it.
+        peak: bytes in use at once at most: all of these and the batch. This has to fit.
         capacity: bytes of a chip's HBM.
         flops_per_token: analytic, of the model.
         flops: analytic, of the step on the whole slice.
@@ -57,8 +56,8 @@ class CompiledStep:
     optimizer: int
     state: int
     temporaries: int
+    code: int
     peak: int
-    reserved: int
     capacity: int
     flops_per_token: float
     flops: float
@@ -71,7 +70,7 @@ class CompiledStep:
     @property
     def fits(self) -> bool:
         """Whether a chip has the memory."""
-        return self.reserved <= USABLE * self.capacity
+        return self.peak <= USABLE * self.capacity
 
     @property
     def advice(self) -> str:
@@ -105,64 +104,78 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
     began = time.perf_counter()
     lowered = lower_step(step, run, mesh)
     lowered_at = time.perf_counter()
-    program = _compile(lowered)
-    seconds = {"lower_seconds": lowered_at - began, "compile_seconds": time.perf_counter() - lowered_at}
-    return _describe(step, run, mesh, topology, program, seconds)
+    lasting = _lasting(step, run, mesh)
+    program = _compile(lowered, sum(lasting.values()))
+    seconds = (lowered_at - began, time.perf_counter() - lowered_at)
+    return _describe(step, run, topology, lasting, program, seconds)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    peak: int
-    reserved: int
+    """Bytes of one device; `arguments` None of a program that the compiler refused."""
+
+    arguments: int | None
     temporaries: int
+    code: int
     moved: int
     traffic: dict[str, Traffic]
 
 
-def _compile(lowered: Any) -> _Program:
+def _compile(lowered: Any, lasting: int) -> _Program:
     """Compiles; of a program that does not fit, the compiler says at least how much it would take."""
     try:
         compiled = lowered.compile()
     except Exception as error:  # jaxlib's own error class
-        used = _USED.search(str(error))
-        if used is None:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
             raise
-        needed = round(float(used[1]) * _UNITS[used[2]])
-        return _Program(needed, needed, 0, 0, {})
+        needed = round(float(refused[2]) * _UNITS[refused[3]])
+        return _Program(None, needed - lasting if refused[1] == "Used " else needed, 0, 0, {})
     memory = compiled.memory_analysis()
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    arrays = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
-    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     return _Program(
-        peak=memory.peak_memory_in_bytes,
-        reserved=arrays + memory.generated_code_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        moved=moved,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+        # The compiler's sum of temporaries counts every buffer, not those in use at once.
+        moved=memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes,
         traffic=collectives(compiled.as_text()),
     )
 
 
+def _lasting(step: str, run: RunConfig, mesh: Mesh) -> dict[str, int]:
+    """Bytes on one device of what outlives the step."""
+    state = abstract_train_state(run)
+    return {
+        "parameters": bytes_per_device(mesh, state.params),
+        "optimizer": bytes_per_device(mesh, state.opt_state) if step == "train" else 0,
+        "state": bytes_per_device(mesh, state.model_state) if step != "decode" else 0,
+    }
+
+
 def _describe(
-    step: str, run: RunConfig, mesh: Mesh, topology: Topology, program: _Program, seconds: dict[str, float]
+    step: str,
+    run: RunConfig,
+    topology: Topology,
+    lasting: dict[str, int],
+    program: _Program,
+    seconds: tuple[float, float],
 ) -> CompiledStep:
     rows, length = run.data.batch_size, run.data.segment_length
     per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
     tokens = DECODED_ROWS * DECODED_TOKENS if step == "decode" else rows * length
     chips = 1 if step == "decode" else topology.num_chips
     devices = topology.chip.devices
-    lasting = abstract_train_state(run)
+    arguments = sum(lasting.values()) if program.arguments is None else program.arguments
     return CompiledStep(
         step=step,
         topology=topology.name,
         num_chips=chips,
         batch_size=DECODED_ROWS if step == "decode" else rows,
         tokens=tokens,
-        parameters=devices * bytes_per_device(mesh, abstract_params(run.model)),
-        optimizer=devices * bytes_per_device(mesh, lasting.opt_state) if step == "train" else 0,
-        state=0 if step == "decode" else devices * bytes_per_device(mesh, lasting.model_state),
+        **{part: devices * size for part, size in lasting.items()},
         temporaries=devices * program.temporaries,
-        peak=devices * program.peak,
-        reserved=devices * program.reserved,
+        code=devices * program.code,
+        peak=devices * (arguments + program.temporaries + program.code),
         capacity=topology.chip.memory,
         flops_per_token=per_token,
         flops=per_token * tokens,
@@ -174,6 +187,7 @@ def _describe(
             traffic=program.traffic,
             num_chips=chips,
         ),
-        **seconds,
+        lower_seconds=seconds[0],
+        compile_seconds=seconds[1],
         host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )

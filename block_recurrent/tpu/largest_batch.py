@@ -32,14 +32,14 @@ def largest_batch(run: RunConfig, topology: Topology) -> str:
     one, two = compiled(1), compiled(2)
     if not one.fits:
         return f"not even the smallest batch, {unit} rows, fits {topology.name}: {one.advice}"
-    growth = two.reserved - one.reserved
+    growth = two.peak - one.peak
     if growth <= 0:
         raise InputError(f"--largest-batch: memory did not grow from {unit} to {2 * unit} rows; nothing to fit")
-    multiple = 1 + int((USABLE * one.capacity - one.reserved) // growth)
+    multiple = 1 + int((USABLE * one.capacity - one.peak) // growth)
     confirmed = compiled(multiple)
     verdict = "confirmed" if confirmed.fits else "NOT confirmed"
     return (
         f"largest batch on {topology.name}: about {unit * multiple} rows ({multiple} x {unit}), {growth / 1e9:.2f} GB "
-        f"for each {unit} more; {verdict} by compiling it: {confirmed.reserved / 1e9:.2f} of "
+        f"for each {unit} more; {verdict} by compiling it: {confirmed.peak / 1e9:.2f} of "
         f"{confirmed.capacity / 1e9:.1f} GB"
     )

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from block_recurrent.tpu import report
+import pytest
+
+from block_recurrent.tpu import compile, report
 from block_recurrent.tpu.collectives import Traffic
 from block_recurrent.tpu.compile import CompiledStep
 from block_recurrent.tpu.estimate import Estimate
@@ -21,8 +23,8 @@ COMPILED = CompiledStep(
     optimizer=900_000_000,
     state=10_000_000,
     temporaries=3_000_000_000,
-    peak=4_000_000_000,
-    reserved=4_510_000_000,
+    code=100_000_000,
+    peak=4_610_000_000,
     capacity=32 << 30,
     flops_per_token=1e9,
     flops=1.3e14,
@@ -59,7 +61,7 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
     assert calls[0][:4] == [sys.executable, "-m", "block_recurrent", "compile"]
     first = path.read_text()
     assert "1 of 2 entries" in first
-    assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01, 4.00, 4.51 of 34.36 |" in first
+    assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01 + 3.00, 4.61 of 34.36 |" in first
     assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
     assert report.complete_report(ENTRIES, path, said.append, limit=1) == 0
     assert len(calls) == 3
@@ -67,8 +69,38 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
 
 
 def test_what_does_not_fit_comes_with_advice():
-    too_large = dataclasses.replace(COMPILED, reserved=40 << 30, optimizer=20 << 30)
+    too_large = dataclasses.replace(COMPILED, peak=40 << 30, optimizer=20 << 30)
     assert not too_large.fits
     for advice in ("MeshConfig.fsdp", "ModelConfig.remat", "ModelConfig.loss_chunk", "accumulate_steps"):
         assert advice in too_large.advice
     assert COMPILED.advice == ""
+
+
+class Refusing:
+    """A lowered program that libtpu refuses."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def compile(self) -> None:
+        raise RuntimeError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "temporaries"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (3.00G) exc",
+            3 << 30,
+        ),
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 4.00G of 3.75G hbm. Exceeded by", 3 << 30),
+    ],
+)
+def test_a_refusal_tells_what_would_be_needed(message, temporaries):
+    program = compile._compile(Refusing(message), lasting=1 << 30)
+    assert (program.temporaries, program.code, program.arguments) == (temporaries, 0, None)
+
+
+def test_another_error_of_the_compiler_is_not_a_refusal():
+    with pytest.raises(RuntimeError, match="internal"):
+        compile._compile(Refusing("internal"), lasting=0)
