@@ -1,5 +1,6 @@
 """`compile`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,16 +124,20 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None) -> Non
     from block_recurrent.tpu.report import ALL_STEPS, FOLDERS, Entry, complete_report
 
     root = Path("gin")
-    files = [f"{folder}/{path.name}" for folder in FOLDERS for path in sorted((root / folder).glob("*.gin"))]
-    if not files:
+    tables, scaling = _files(root, FOLDERS[:2]), _files(root, FOLDERS[2:])
+    if not tables:
         raise InputError(f"compile --all: no files in {', '.join(f'gin/{folder}' for folder in FOLDERS)}")
-    entries = [Entry(gin_file=file, topology=name, step="train") for name in topologies for file in files]
-    entries += [
-        Entry(gin_file=file, topology=name, step=step)
-        for name in topologies
-        for file in ALL_STEPS
-        for step in ("evaluate", "decode")
-    ]
+
+    def entries_of(files: Iterable[str], *steps: str) -> list[Entry]:
+        return [
+            Entry(gin_file=file, topology=name, step=step) for name in topologies for file in files for step in steps
+        ]
+
+    entries = entries_of(tables, "train") + entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
     out.parent.mkdir(parents=True, exist_ok=True)
     missing = complete_report(entries, out, lambda text: CONSOLE.print(text, highlight=False), limit)
     CONSOLE.print(f"{out}: {len(entries) - missing} of {len(entries)} entries", highlight=False)
+
+
+def _files(root: Path, folders: Iterable[str]) -> list[str]:
+    return [f"{folder}/{path.name}" for folder in folders for path in sorted((root / folder).glob("*.gin"))]
