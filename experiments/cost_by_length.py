@@ -40,7 +40,7 @@ MODELS = {
 LENGTHS = tuple(1024 * 2**power for power in range(7))
 FIT_FROM = 2048  # below, what does not grow with the length weighs on the exponent
 MEASURED_SECONDS = 8.0  # of steps, at least two of them
-USABLE = 0.8  # of the memory that is free
+USABLE = 0.8  # of the machine's memory
 
 
 def run_of(gin_file: str, length: int) -> tuple[RunConfig, int]:
@@ -56,7 +56,7 @@ def measure(run: RunConfig, steps: int) -> dict[str, Any]:
     """Median seconds for a document, over as many repetitions as fit into the time; None where memory is too small."""
     step = compile_step(run)
     needed = step.memory_analysis().temp_size_in_bytes
-    if needed > USABLE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"):
+    if needed > USABLE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         return {"seconds": None, "gigabytes": needed / 1e9}
     take = repeat(step, run)
     take()
@@ -97,7 +97,7 @@ def as_markdown(record: dict[str, Any]) -> str:
     machine = f"{record['cores']} cores ({record['machine']}), jax {record['jax']}"
     text = (
         f"Seconds of training on one document, forward and backward, on {machine}. Models of `gin/laptop/`. "
-        "`memory`: the step needs more than the machine has free."
+        "`memory`: the step needs more than four fifths of the machine's."
     )
     return f"# Cost by document length\n\n{text}\n\n" + "\n".join(lines) + "\n"
 
