@@ -38,7 +38,7 @@ LAYERS = {
     "watchdog": set(),
     "workdir_lock": {"errors"},
     "run_record": {"config", "errors"},
-    "evaluate": {"data", "model", "partitioning", "train_step", "config", "typing"},
+    "evaluate": {"chips", "data", "model", "partitioning", "train_step", "config", "typing"},
     "decode": {"layers", "model", "ops", "state", "config", "errors", "typing"},
     "sampling": {"errors", "typing"},
     "decode_loop": {"decode", "model", "sampling", "config", "typing"},
@@ -69,9 +69,9 @@ LAYERS = {
     },
     "train_log": {"chips", "config", "errors", "flops", "metrics", "optimizer", "train_step"},
     "train": {
-        "checkpoint", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics", "model",
-        "optimizer", "partitioning", "preemption", "progress", "run_record", "train_log", "train_step", "typing",
-        "watchdog", "workdir_lock",
+        "checkpoint", "chips", "config", "data", "distributed", "errors", "evaluate", "initial_params", "metrics",
+        "model", "optimizer", "partitioning", "preemption", "progress", "run_record", "train_log", "train_step",
+        "typing", "watchdog", "workdir_lock",
     },
 }  # fmt: skip
 _TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text")
