@@ -142,7 +142,7 @@ def _about(entries: Sequence[Entry], folder: Path) -> str:
 def _cells(one: CompiledStep) -> list[str]:
     parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
     traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
-    known = one.code > 0  # of a program that the compiler refused there is none
+    known = one.code > 0  # a program that the compiler refused has none
     time = f"{one.estimate.step * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})"
     return [
         str(one.batch_size),

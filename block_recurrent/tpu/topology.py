@@ -75,7 +75,7 @@ class Topology:
 
 
 def _give_memory_back() -> None:
-    """Lets this process return what it frees: the compiler's threads and many small pieces make glibc keep an eighth."""
+    """Lets this process return what it frees: glibc would keep an eighth, for threads and small pieces."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
     if set_option is not None:
         for option, value in _MALLOC_OPTIONS.items():
