@@ -4,12 +4,14 @@ Queries are aligned with the last keys: with Q queries and K keys, query i stand
 the query's index minus the key's.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
+_TILE = 128  # rows
 _EXACT = NUM_BUCKETS // 2  # distances below this have a bucket each; above, buckets grow logarithmically
 
 
@@ -29,17 +31,16 @@ def t5_bucket(distance: np.ndarray) -> np.ndarray:
 def relative_bias(table: Float[Array, "N buckets"], num_queries: int, num_keys: int) -> Float[Array, "N Q K"]:
     """Bias of each query and key by their distance.
 
-    The (Q, K) matrix is constant along its diagonals. It is cut out of repeated copies of one vector: the gradient of
-    that is a sum, where indexing `table` with a (Q, K) matrix would scatter Q * K values into 32 buckets.
+    The matrix is constant along its diagonals, so the rows of the last queries, with more keys before them, hold those
+    of all others. They are a product with zeros and ones: exact, and so is its gradient another product, where
+    indexing `table` would scatter Q * K values into 32 buckets.
     """
-    distances = num_keys - 1 - np.arange(num_queries + num_keys - 1)  # along the bottom row, then up the left column
-    diagonals = table[:, t5_bucket(distances)]
-    padded = jnp.pad(diagonals, ((0, 0), (0, 1)))
-    length = num_queries + num_keys
-    repeated = jnp.tile(padded, (1, num_queries))
-    # Rows one shorter than the copies begin one diagonal further left each.
-    skewed = repeated[:, num_queries - 1 : num_queries - 1 + num_queries * (length - 1)]
-    return skewed.reshape(-1, num_queries, length - 1)[:, :, :num_keys]
+    rows = min(num_queries, _TILE)
+    starts = [rows * tile for tile in reversed(range(-(-num_queries // rows)))]
+    distances = num_keys - rows + np.arange(rows)[:, None] - np.arange(starts[0] + num_keys)
+    one_hot = jax.nn.one_hot(t5_bucket(distances), NUM_BUCKETS, axis=0)
+    last = jnp.einsum("nb,bqk->nqk", table, one_hot, precision=jax.lax.Precision.HIGHEST)
+    return jnp.concatenate([last[:, :, start : start + num_keys] for start in starts], axis=1)[:, -num_queries:]
 
 
 def ring_bias(table: Float[Array, "N buckets"], position: Int[Array, "B"], num_slots: int) -> Float[Array, "B N 1 K"]:
