@@ -15,6 +15,7 @@ from block_recurrent.layers.cell import GateMeans
 from block_recurrent.layers.lstm_layer import LSTMLayer
 from block_recurrent.layers.norm import RMSNorm
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
+from block_recurrent.layers.rematerialisation import rematerialised
 from block_recurrent.layers.transformer_layer import TransformerLayer
 from block_recurrent.ops.attention import KeysValues
 from block_recurrent.ops.blocks import merge_blocks, split_blocks
@@ -138,11 +139,10 @@ class BlockRecurrentLM(nnx.Module):
             keys = [None if dropout_key is None else jax.random.fold_in(dropout_key, i) for i in indices]
             first = self.layers[layer_name(indices[0])]
             if isinstance(first, RecurrentLayer):
-                call = _rematerialised(self.config, first)
                 (index,) = indices
-                x, states[index], gates[layer_name(index)] = call(x, states[index], keys[0])
+                x, states[index], gates[layer_name(index)] = first(x, states[index], keys[0])
             elif len(indices) == 1:
-                x, states[indices[0]] = _rematerialised(self.config, first)(x, states[indices[0]], feedback, keys[0])
+                x, states[indices[0]] = rematerialised(self.config, first)(x, states[indices[0]], feedback, keys[0])
             else:
                 x, run_states = self._scan_layers(indices, x, [states[i] for i in indices], feedback, keys)
                 for index, layer_state in zip(indices, run_states, strict=True):
@@ -178,7 +178,7 @@ class BlockRecurrentLM(nnx.Module):
 
         def step(x: Activations, inputs: tuple[Any, LayerState, Key | None]) -> tuple[Activations, LayerState]:
             params, layer_state, key = inputs
-            return _rematerialised(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
+            return rematerialised(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
 
         x, states_after = jax.lax.scan(step, x, stacked)
         return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(indices))]
@@ -255,14 +255,6 @@ def apply(
 def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
     """The module that holds these parameters. Make it inside `jax.jit` and let it go there."""
     return nnx.merge(_split_abstract(config)[0], params)
-
-
-def _rematerialised(config: ModelConfig, layer: Any) -> Any:
-    """A layer whose backward pass computes again what `ModelConfig.remat` does not keep."""
-    if config.remat == "none":
-        return layer
-    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-    return jax.checkpoint(layer, policy=policies[config.remat])
 
 
 def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer | LSTMLayer:

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.layers.cell import GateMeans, make_cell
-from block_recurrent.layers.projections import Projections
+from block_recurrent.layers.projections import Projected, Projections
+from block_recurrent.layers.rematerialisation import rematerialised
 from block_recurrent.layers.transformer_layer import TransformerLayer
 from block_recurrent.ops.attention import KeysValues, attend
 from block_recurrent.state import LayerState
@@ -65,6 +66,7 @@ class RecurrentLayer(nnx.Module):
     """Tokens and states, updated in parallel."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
         self.tokens = TransformerLayer(config, cross_attention=True, rngs=rngs)
         self.states = StateUpdate(config, rngs=rngs)
 
@@ -73,16 +75,22 @@ class RecurrentLayer(nnx.Module):
     ) -> tuple[Activations, LayerState, GateMeans]:
         """Runs a segment: a scan over blocks for the states, everything else for all blocks at once.
 
+        Its three parts are rematerialised one by one: around all of them, the backward pass would run the scan twice.
         Args and returns are those of `TransformerLayer`, and the means of the gates over the segment's blocks.
         """
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        projected = self.tokens.projections(x, dropout_key=project_key)
-        visible = self.tokens.visible(projected, state)
+        projected, visible = rematerialised(self.config, self._project)(x, state, project_key)
         assert state.recurrent is not None
-        recurrent, (states, gates) = jax.lax.scan(self.states, state.recurrent, _swap_block_axis(visible))
-        x = self.tokens.attend(x, projected, visible, _swap_block_axis(states), attend_key)
+        step = rematerialised(self.config, self.states)
+        recurrent, (states, gates) = jax.lax.scan(step, state.recurrent, _swap_block_axis(visible))
+        attend = rematerialised(self.config, self.tokens.attend)
+        x = attend(x, projected, visible, _swap_block_axis(states), attend_key)
         state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
         return x, state, jax.tree.map(jnp.mean, gates)
+
+    def _project(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Projected, KeysValues]:
+        projected = self.tokens.projections(x, dropout_key=dropout_key)
+        return projected, self.tokens.visible(projected, state)
 
     def initial_states(self, batch_size: int) -> States:
         """The states at the start of a document."""
