@@ -274,7 +274,7 @@ def test_public_names_resolve_lazily():
     ("name", "how"),
     [
         ("slide", {"remat": "dots"}),
-        ("lstm_dual", {"scan_layers": True}),
+        ("lstm_dual", {"remat": "dots", "scan_layers": True}),
         pytest.param("feedback_fixed_skip", {"remat": "full", "scan_layers": True}, marks=pytest.mark.slow),
     ],
 )

@@ -26,22 +26,27 @@ def test_buckets_are_exact_then_logarithmic_then_one():
     assert buckets[112] == 30
 
 
-@pytest.mark.parametrize(("num_queries", "num_keys"), [(4, 8), (5, 5), (1, 6), (40, 80)])
+SHAPES = [(4, 8), (5, 5), (1, 6), (40, 80), (128, 256), (130, 200), (384, 700)]  # up to 128 queries are one tile
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), SHAPES)
 def test_bias_is_the_table_at_each_distance(num_queries, num_keys):
     table = jax.random.normal(jax.random.key(0), (3, 32))
-    bias = relative_bias(table, num_queries, num_keys)
-    for query in range(num_queries):
-        for key in range(num_keys):
-            distance = num_keys - num_queries + query - key
-            if distance >= 0:
-                np.testing.assert_array_equal(bias[:, query, key], table[:, int(t5_bucket(np.array(distance)))])
+    buckets = t5_bucket(_distances(num_queries, num_keys))
+    np.testing.assert_array_equal(relative_bias(table, num_queries, num_keys), np.asarray(table)[:, buckets])
 
 
-def test_gradient_of_the_bias_counts_how_often_a_bucket_is_used():
-    gradient = jax.grad(lambda table: jnp.sum(relative_bias(table, 6, 12)))(jnp.zeros((1, 32)))[0]
-    distances = 6 + np.arange(6)[:, None] - np.arange(12)[None, :]
-    counts = np.bincount(t5_bucket(distances).ravel(), minlength=32)
-    np.testing.assert_array_equal(gradient, counts)
+@pytest.mark.parametrize(("num_queries", "num_keys"), SHAPES)
+def test_gradient_of_the_bias_sums_over_where_a_bucket_is_used(num_queries, num_keys):
+    shape = (num_queries, num_keys)
+    weights = np.random.default_rng(0).integers(-8, 9, shape).astype(np.float32)  # their sums are exact in float32
+    gradient = jax.grad(lambda table: jnp.sum(relative_bias(table, *shape)[0] * weights))(jnp.zeros((1, 32)))[0]
+    expected = np.bincount(t5_bucket(_distances(*shape)).ravel(), weights.ravel(), minlength=32)
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def _distances(num_queries, num_keys):
+    return num_keys - num_queries + np.arange(num_queries)[:, None] - np.arange(num_keys)
 
 
 def test_a_query_sees_the_window_before_it_and_not_itself():
