@@ -75,24 +75,25 @@ def compile(
 
 
 def _compile(step: str, run: "RunConfig", topology: "Topology", json: Path | None) -> bool:
+    from block_recurrent.tpu.advice import advice
     from block_recurrent.tpu.compile import compile_step
     from block_recurrent.tpu.report import write_result
 
     with CONSOLE.status(f"compiling the {step} step for {topology.name}: one to three minutes"):
         compiled = compile_step(step, run, topology)
-    _show(compiled)
+    _show(compiled, advice(compiled, run))
     if json is not None:
         write_result(json, compiled)
     return compiled.fits
 
 
-def _show(one: "CompiledStep") -> None:
+def _show(one: "CompiledStep", advice: str) -> None:
     from block_recurrent import console
     from block_recurrent.tpu.estimate import ASSUMPTIONS
 
     measured = one.code > 0  # the compiler does not say more of a program that does not fit
     rows = [
-        ("fits", "yes" if one.fits else f"no: {one.advice}"),
+        ("fits", "yes" if one.fits else f"no: {advice}"),
         ("at most in use of a chip's HBM", f"{one.peak / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
         ("parameters", f"{one.parameters / 1e9:.2f} GB"),
         ("optimizer", f"{one.optimizer / 1e9:.2f} GB"),

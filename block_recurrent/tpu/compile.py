@@ -72,21 +72,6 @@ class CompiledStep:
         """Whether a chip has the memory."""
         return self.peak <= USABLE * self.capacity
 
-    @property
-    def advice(self) -> str:
-        """What to change where it does not fit; empty where it does."""
-        if self.fits:
-            return ""
-        lasting = self.parameters + self.optimizer
-        advice = []
-        if lasting > 0.3 * self.capacity:
-            advice.append("divide parameters and optimizer: MeshConfig.fsdp")
-        if self.step == "train":
-            advice.append("keep less for the backward pass: ModelConfig.remat='dots', then 'full'")
-            advice.append("logits in chunks: ModelConfig.loss_chunk=512")
-            advice.append("fewer rows at once: TrainConfig.accumulate_steps")
-        return "; ".join([*advice, "a smaller DataConfig.batch_size or more chips"])
-
 
 def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
     """Lowers and compiles a step for a slice.

@@ -5,6 +5,7 @@ import dataclasses
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
 from block_recurrent.partitioning import mesh_shape
+from block_recurrent.tpu.advice import advice
 from block_recurrent.tpu.compile import USABLE, CompiledStep, compile_step
 from block_recurrent.tpu.topology import Topology
 
@@ -31,7 +32,7 @@ def largest_batch(run: RunConfig, topology: Topology) -> str:
 
     one, two = compiled(1), compiled(2)
     if not one.fits:
-        return f"not even the smallest batch, {unit} rows, fits {topology.name}: {one.advice}"
+        return f"not even the smallest batch, {unit} rows, fits {topology.name}: {advice(one, run)}"
     growth = two.peak - one.peak
     if growth <= 0:
         raise InputError(f"--largest-batch: memory did not grow from {unit} to {2 * unit} rows; nothing to fit")
