@@ -1,16 +1,14 @@
 """What the backward pass computes again instead of keeping it (`ModelConfig.remat`)."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import jax
 
 from block_recurrent.config import ModelConfig
 
-F = TypeVar("F", bound=Callable)
 
-
-def rematerialised(config: ModelConfig, call: F) -> F:
+def rematerialised(config: ModelConfig, call: Callable[..., Any]) -> Callable[..., Any]:
     """`call`, of which the backward pass computes again what `ModelConfig.remat` does not keep."""
     if config.remat == "none":
         return call
