@@ -11,6 +11,8 @@ _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _CALLED = re.compile(r"(?:body|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r" while\(.*condition=%?([\w.\-]+)")
+_BOUND = re.compile(r" = [su]\d+\[\]\S* constant\((\d+)\)")
 _OPERATION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+(?:e\dm\d\w*)?)\[([\d,]*)\]")
 
@@ -33,21 +35,25 @@ def collectives(program: str) -> dict[str, Traffic]:
 
     Args:
         program: optimised HLO, as `jax.stages.Compiled.as_text` gives it.
+
+    Raises:
+        ValueError: there are collectives in a loop of which the text does not say how often it runs.
     """
     computations = dict(_computations(program))
     entry = next(name for name, (_, is_entry) in computations.items() if is_entry)
     counts: collections.Counter[str] = collections.Counter()
     sizes: collections.Counter[str] = collections.Counter()
 
-    def visit(name: str, times: int) -> None:
+    def visit(name: str, times: int | None) -> None:
         for line in computations.get(name, ([], False))[0]:
             if operation := _OPERATION.search(line):
+                if times is None:
+                    raise ValueError(f"a collective in a loop that runs nobody knows how often: {line.strip()}")
                 counts[operation[2]] += times
                 sizes[operation[2]] += times * _result_bytes(operation[1], started=operation[3] is not None)
-            trips = _TRIPS.search(line)
-            inner = times * (int(trips[1]) if trips and " while(" in line else 1)
+            trips = _trips(line, computations)
             for called in _called(line):
-                visit(called, inner)
+                visit(called, None if times is None or trips is None else times * trips)
 
     visit(entry, 1)
     return {kind: Traffic(counts[kind], sizes[kind]) for kind in _KINDS if counts[kind]}
@@ -63,6 +69,19 @@ def _computations(program: str) -> Iterator[tuple[str, tuple[list[str], bool]]]:
             name = None
         elif name is not None:
             lines.append(line)
+
+
+def _trips(line: str, computations: dict[str, tuple[list[str], bool]]) -> int | None:
+    """How often what a line calls is executed; None if unknown. Loops of `jax.lax.scan` count from 0 to a constant."""
+    condition = _CONDITION.search(line)
+    if condition is None:
+        return 1
+    if noted := _TRIPS.search(line):
+        return int(noted[1])
+    lines = computations.get(condition[1], ([], False))[0]  # the TPU's compiler notes no number
+    bounds = [int(bound[1]) for text in lines if (bound := _BOUND.search(text))]
+    counts_up = any("ROOT" in text and "direction=LT" in text for text in lines)
+    return bounds[0] if counts_up and len(bounds) == 1 else None
 
 
 def _called(line: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from block_recurrent.config import MeshConfig
@@ -40,6 +41,14 @@ def test_a_loop_counts_as_often_as_it_runs():
         "all-gather": Traffic(count=7, bytes=7 * 64),
         "reduce-scatter": Traffic(count=7, bytes=7 * 8),
     }
+
+
+def test_the_number_of_rounds_is_read_from_the_condition_where_it_is_not_noted():
+    noted = ', backend_config={"known_trip_count":{"n":"7"}}'
+    bound = "  %bound = s32[]{:T(128)} constant(7)\n  ROOT %less"
+    assert collectives(PROGRAM.replace(noted, "").replace("  ROOT %less", bound)) == collectives(PROGRAM)
+    with pytest.raises(ValueError, match="all-gather"):
+        collectives(PROGRAM.replace(noted, ""))
 
 
 def test_a_compiled_sum_over_devices_is_one_all_reduce():
