@@ -135,7 +135,7 @@ def _about(entries: Sequence[Entry], folder: Path) -> str:
         f"{finished} of {len(entries)} entries. Made and continued by `python -m block_recurrent compile --all`; every "
         f"experiment is combined with {shared}. Nothing here was run on a TPU: memory is what libtpu's compiler "
         f"allots, FLOPs are counted analytically (training is three forward passes). {ASSUMPTIONS} Seconds and "
-        "host memory are of a process of its own on a machine with 2 cores; where other work ran beside, seconds are more."
+        "host memory are of a process of its own on a machine with 2 cores (more seconds where others ran)."
     )
 
 
