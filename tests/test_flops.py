@@ -12,6 +12,7 @@ from block_recurrent import gin_files
 from block_recurrent.config import ModelConfig
 from block_recurrent.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.model import abstract_params, apply, init_state
+from block_recurrent.ops.positions import NUM_BUCKETS
 from block_recurrent.train_step import SegmentBatch, score_tokens
 from tests.architectures import ALL, LSTM, WINDOW
 
@@ -48,10 +49,13 @@ def test_the_count_is_that_of_the_program(name):
     counted = sum(forward_flops(config, SEGMENT).values())
     heads = config.num_heads * config.head_dim
     if config.window_length is None:
-        masked = config.num_layers * 4 * heads * (SEGMENT - (SEGMENT - 1) / 2)
+        queries, keys, seen = SEGMENT, SEGMENT, (SEGMENT - 1) / 2
     else:
-        masked = config.num_layers * 4 * heads * WINDOW  # a block computes 2 W keys, of which W are seen
-    assert program_flops(config) == pytest.approx(counted + masked, rel=1e-12)
+        queries, keys, seen = WINDOW, 2 * WINDOW, WINDOW
+    # The program computes what is masked, too, and once a segment, as a product, every bias from its 32 buckets.
+    masked = 4 * heads * (keys - seen)
+    bias = 2 * NUM_BUCKETS * config.num_heads * queries * keys / SEGMENT
+    assert program_flops(config) == pytest.approx(counted + config.num_layers * (masked + bias), rel=1e-12)
 
 
 def test_the_count_of_an_lstm_is_that_of_the_program():
