@@ -11,7 +11,7 @@ from flax import nnx
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
-from block_recurrent.layers.cell import GateMeans
+from block_recurrent.layers.cell import GateMeans, mean_over_blocks
 from block_recurrent.layers.lstm_layer import LSTMLayer
 from block_recurrent.layers.norm import RMSNorm
 from block_recurrent.layers.recurrent_layer import RecurrentLayer
@@ -32,7 +32,7 @@ class Output:
     Attributes:
         logits: (B, T, V) float32; position t predicts the token after t.
         state: the memory after the segment.
-        gates: of each recurrent layer, by `layer_name`: how far its gates were open on average.
+        gates: of each recurrent layer, by `layer_name`: how open its gates were on average, (B,); () if fixed.
     """
 
     logits: Logits
@@ -202,7 +202,7 @@ class BlockRecurrentLM(nnx.Module):
             return state, (block, gates)
 
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
-        return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, jax.tree.map(jnp.mean, gates)
+        return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
 
     def logits(self, x: Activations) -> Logits:
         """Tied output layer, in float32, divided by sqrt(D); `x` as `features` returns it."""

@@ -149,7 +149,7 @@ def train_step(
         update_norm=optax.tree.norm(updates),
         param_norm=optax.tree.norm(state.params),
         state_norms=_state_norms(forward.model_state),
-        gates=forward.gates,
+        gates=jax.tree.map(jnp.mean, forward.gates),
         finite=finite,
     )
     params: Any = optax.apply_updates(state.params, updates)

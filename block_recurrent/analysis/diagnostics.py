@@ -132,13 +132,13 @@ def _weights(
 def _gates(cell: SkipCell | SingleCell | DualCell, state: States, attended: Float[Array, "B S F"]) -> dict[str, Gates]:
     """The gates of a step, (S, D) or (D,), from what the states have read."""
     if isinstance(cell, SkipCell):
-        found = {"attention": cell.attention.gate(attended)}
+        read = {"attention": attended}
     elif isinstance(cell, SingleCell):
-        found = {"mlp": cell.mlp.gate(jax.nn.relu(cell.hidden(attended)))}
+        read = {"mlp": jax.nn.relu(cell.hidden(attended))}
     else:
         between, _ = cell.attention(state, attended)
-        hidden = jax.nn.relu(cell.hidden(cell.norm(between)))
-        found = {"attention": cell.attention.gate(attended), "mlp": cell.mlp.gate(hidden)}
+        read = {"attention": attended, "mlp": jax.nn.relu(cell.hidden(cell.norm(between)))}
+    found = {place: getattr(cell, place).candidate_and_gates(hidden)[1] for place, hidden in read.items()}
     return {place: Gates(*(gate[0] if gate.ndim == 3 else gate for gate in gates)) for place, gates in found.items()}
 
 

@@ -1,11 +1,10 @@
-"""Gates: learned parameters around `ops.gates`."""
+"""Gates: learned parameters of `ops.gates`."""
 
 from flax import nnx
-from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.layers.linear import linear
-from block_recurrent.ops.gates import Gates, fixed_gates, lstm_gates
+from block_recurrent.ops.gates import Gates, fixed_gates
 
 _BIAS_INIT = nnx.initializers.normal(stddev=0.1)
 
@@ -16,22 +15,17 @@ class FixedGate(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.bias = nnx.Param(_BIAS_INIT(rngs.params(), (config.embed_dim,)))
 
-    def __call__(self, hidden: Float[Array, "B S F"]) -> Gates:
-        """The gates (D,); `hidden` is not looked at."""
-        del hidden
+    def __call__(self) -> Gates:
+        """The gates (D,)."""
         return fixed_gates(self.bias[...])
 
 
 class LSTMGate(nnx.Module):
-    """Forget and input gates computed from what the candidate was computed from (not from the state)."""
+    """Forget and input gates computed from what the candidate is computed from (not from the state), and with it."""
 
     def __init__(self, config: ModelConfig, hidden_dim: int, *, rngs: nnx.Rngs):
         self.forget_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
         self.input_gate = linear(config, hidden_dim, config.embed_dim, rngs=rngs, init_scale=0.1, bias_init=_BIAS_INIT)
-
-    def __call__(self, hidden: Float[Array, "B S F"]) -> Gates:
-        """The gates (B, S, D)."""
-        return lstm_gates(self.forget_gate(hidden), self.input_gate(hidden))
 
 
 def make_gate(config: ModelConfig, hidden_dim: int, *, rngs: nnx.Rngs) -> FixedGate | LSTMGate:

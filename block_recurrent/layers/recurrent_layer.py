@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.layers.cell import GateMeans, make_cell
+from block_recurrent.layers.cell import CellWeights, GateMeans, make_cell, mean_over_blocks
 from block_recurrent.layers.projections import Projected, Projections
 from block_recurrent.layers.rematerialisation import rematerialised
 from block_recurrent.layers.transformer_layer import TransformerLayer
@@ -33,12 +33,15 @@ class StateUpdate(nnx.Module):
         self.projections = Projections(config, cross_attention=True, rngs=rngs)
         self.cell = make_cell(config, rngs=rngs)
 
-    def __call__(self, state: States, tokens: KeysValues) -> tuple[States, tuple[KeysValues, GateMeans]]:
+    def __call__(
+        self, state: States, tokens: KeysValues, joined: CellWeights | None = None
+    ) -> tuple[States, tuple[KeysValues, GateMeans]]:
         """One step.
 
         Args:
             state: the states before the block.
             tokens: keys and values (B, K, N, H) of the previous block and this one; no masks.
+            joined: the cell's `joined()`, where this is a step of a loop.
 
         Returns:
             The states after the block; the keys and values (B, S, N, H) of the states before it, for the tokens, and
@@ -49,7 +52,7 @@ class StateUpdate(nnx.Module):
         from_states = attend(own.queries, own.read, self.projections.attention_scale[...])
         from_tokens = attend(own.cross_queries, tokens, self.projections.cross_attention_scale[...])
         attended = jnp.concatenate([from_states, from_tokens], axis=-2)
-        state, gates = self.cell(state, attended.reshape(*state.shape[:2], -1))
+        state, gates = self.cell(state, attended.reshape(*state.shape[:2], -1), joined)
         return state, (own.read, gates)
 
     def readable(self, state: States) -> KeysValues:
@@ -81,12 +84,14 @@ class RecurrentLayer(nnx.Module):
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected, visible = rematerialised(self.config, self._project)(x, state, project_key)
         assert state.recurrent is not None
-        step = rematerialised(self.config, self.states)
-        recurrent, (states, gates) = jax.lax.scan(step, state.recurrent, _swap_block_axis(visible))
+        update, joined = rematerialised(self.config, self.states), self.states.cell.joined()
+        recurrent, (states, gates) = jax.lax.scan(
+            lambda states, tokens: update(states, tokens, joined), state.recurrent, _swap_block_axis(visible)
+        )
         attend = rematerialised(self.config, self.tokens.attend)
         x = attend(x, projected, visible, _swap_block_axis(states), attend_key)
         state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
-        return x, state, jax.tree.map(jnp.mean, gates)
+        return x, state, mean_over_blocks(gates)
 
     def _project(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Projected, KeysValues]:
         projected = self.tokens.projections(x, dropout_key=dropout_key)
