@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -72,6 +72,9 @@ test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step 
 compile-report: .venv-tpu/all  ## every row of Tables 1, 2 and scaling compiled for four slices; hours, keeps what is done
 	.venv-tpu/bin/python -m block_recurrent compile --all \
 		--topology v4:2x2x4 --topology v5e:4x8 --topology v5p:2x2x2 --topology v6e:4x4
+
+bench-compile: .venv-tpu/all  ## every row of Table 1 compiled for a v4-32 three times against its bounds; 65 minutes, keeps what is done
+	.venv-tpu/bin/python experiments/bench_compile.py
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
