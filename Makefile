@@ -69,8 +69,8 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/tpu/test_compile.py
 
-compile-report: .venv-tpu/all  ## every row of Tables 1, 2 and scaling compiled for four slices; hours, keeps what is done
-	.venv-tpu/bin/python -m block_recurrent compile --all \
+compile-report: .venv-tpu/all  ## every row of Tables 1, 2 and scaling compiled for four slices; hours, keeps what is done and still true
+	.venv-tpu/bin/python -m block_recurrent compile --all --check \
 		--topology v4:2x2x4 --topology v5e:4x8 --topology v5p:2x2x2 --topology v6e:4x4
 
 bench-compile: .venv-tpu/all  ## every row of Table 1 compiled for a v4-32 three times against its bounds; 65 minutes, keeps what is done

@@ -278,3 +278,19 @@ def test_experiment_files_parse_alone(command, path, monkeypatch, tmp_path):
     one = ("--gin_param", "MeshConfig.data=1")  # of the eight virtual devices
     message = command.error("train", "--gin_file", path.relative_to(GIN.parent), *one, "--workdir", tmp_path / "work")
     assert "not given; bind in a --gin_file" in message or "not there" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology", "v9:2x2"], "--topology v9:2x2: must be CHIP:AxB"),
+        ([], "--topology: 0 given; name one slice"),
+        (["--topology", "v4:2x2x1", "--step", "trian"], "--step trian: must be one of train, evaluate, decode"),
+        (["--topology", "v4:2x2x1", "--step", "train", "--step", "decode", "--json", "f"], "--json: holds one result"),
+        (["--topology", "v4:2x2x1", "--check"], "--check: goes with --all"),
+        (["--topology", "v4:2x2x1", "--limit", "2"], "--limit: goes with --all"),
+        (["--all", "--gin_file", "gin/runs/quickstart.gin"], "--gin_file: does not go with --all"),
+    ],
+)
+def test_compile_refuses_what_it_cannot_do(command, arguments, message):
+    assert message in command.error("compile", *arguments)

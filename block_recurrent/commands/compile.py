@@ -1,6 +1,6 @@
 """`compile`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +9,12 @@ import typer
 from block_recurrent import gin_files
 from block_recurrent.commands.options import CONSOLE, GinFiles, GinParams
 from block_recurrent.errors import InputError
+from block_recurrent.progress import Stages
 
 if TYPE_CHECKING:
     from block_recurrent.config import RunConfig
     from block_recurrent.tpu.compile import CompiledStep
+    from block_recurrent.tpu.report import Entry
     from block_recurrent.tpu.topology import Topology
 
 REPORT = Path("experiments/tpu/compile_report.md")
@@ -42,6 +44,10 @@ def compile(
     ] = False,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The report of --all; a later call continues it.")] = REPORT,
     limit: Annotated[int | None, typer.Option(min=1, help="Of --all: compile so many entries, then stop.")] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Of --all: first delete finished entries whose program is another one today."),
+    ] = False,
 ) -> None:
     """Compile a run's steps for a TPU slice that is not there: does it fit, what does it take, how fast may it be.
 
@@ -58,8 +64,11 @@ def compile(
         raise InputError(f"--step {unknown[0]}: must be one of {', '.join(STEPS)}")
     slices = [Topology.parse(name) for name in topology or (SLICES if all_files else ())]
     if all_files:
-        _complete_report([one.name for one in slices], out, limit)
+        one_run = {"--gin_file": gin_file, "--gin_param": gin_param, "--step": step, "--json": json}
+        _refuse("does not go with --all", one_run | {"--largest-batch": largest_batch})
+        _complete_report([one.name for one in slices], out, limit, check=check)
         return
+    _refuse("goes with --all", {"--limit": limit, "--check": check})
     if len(slices) != 1:
         raise InputError(f"--topology: {len(slices)} given; name one slice, such as v4:2x2x4")
     if json is not None and len(steps) > 1:
@@ -85,6 +94,11 @@ def _compile(step: str, run: "RunConfig", topology: "Topology", json: Path | Non
     if json is not None:
         write_result(json, compiled)
     return compiled.fits
+
+
+def _refuse(reason: str, options: Mapping[str, object]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise InputError(f"{given[0]}: {reason}")
 
 
 def _show(one: "CompiledStep", advice: str) -> None:
@@ -121,7 +135,7 @@ def _show(one: "CompiledStep", advice: str) -> None:
         CONSOLE.print(ASSUMPTIONS, highlight=False)
 
 
-def _complete_report(topologies: list[str], out: Path, limit: int | None) -> None:
+def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool) -> None:
     from block_recurrent.tpu.report import ALL_STEPS, FOLDERS, Entry, complete_report
 
     root = Path("gin")
@@ -136,8 +150,24 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None) -> Non
 
     entries = entries_of(tables, "train") + entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
     out.parent.mkdir(parents=True, exist_ok=True)
-    missing = complete_report(entries, out, lambda text: CONSOLE.print(text, highlight=False), limit)
+    with Stages("compile --all", CONSOLE) as stages:
+        missing = complete_report(
+            entries,
+            out,
+            lambda text: CONSOLE.print(text, highlight=False),
+            stages.report,
+            limit=limit,
+            program_of=_program_of if check else None,
+        )
     CONSOLE.print(f"{out}: {len(entries) - missing} of {len(entries)} entries", highlight=False)
+
+
+def _program_of(entry: "Entry") -> str:
+    from block_recurrent.tpu.compile import program_of
+    from block_recurrent.tpu.topology import Topology
+
+    gin_files.parse(entry.gin_files, list(entry.gin_params))
+    return program_of(entry.step, gin_files.configured_run(), Topology.parse(entry.topology))
 
 
 def _files(root: Path, folders: Iterable[str]) -> list[str]:

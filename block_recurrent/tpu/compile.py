@@ -1,6 +1,8 @@
 """Compiling a run's steps for a slice: does it fit, how long may it take, what did the compiler need."""
 
 import dataclasses
+import hashlib
+import importlib.metadata
 import re
 import resource
 import time
@@ -8,6 +10,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from block_recurrent.chips import compiler_options
 from block_recurrent.config import RunConfig
 from block_recurrent.describe import bytes_per_device
 from block_recurrent.flops import TRAINING_FACTOR, forward_flops
@@ -45,6 +48,7 @@ class CompiledStep:
         estimate: a lower bound of the step's time.
         lower_seconds, compile_seconds: tracing, and compiling with libtpu.
         host_bytes: the largest resident memory of this process so far.
+        program: what was compiled, by what: see `program_of`.
     """
 
     step: str
@@ -66,6 +70,7 @@ class CompiledStep:
     lower_seconds: float
     compile_seconds: float
     host_bytes: int
+    program: str
 
     @property
     def fits(self) -> bool:
@@ -84,15 +89,39 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
     Raises:
         InputError: mesh and slice, or mesh and batch, do not fit each other, or libtpu is missing.
     """
-    mesh = make_mesh(run.mesh, topology.devices())
-    check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    mesh = _mesh(run, topology)
     began = time.perf_counter()
     lowered = lower_step(step, run, mesh)
     lowered_at = time.perf_counter()
     lasting = _lasting(step, run, mesh)
     program = _compile(lowered, sum(lasting.values()))
     seconds = (lowered_at - began, time.perf_counter() - lowered_at)
-    return _describe(step, run, topology, lasting, program, seconds)
+    return _describe(step, run, topology, lasting, program, seconds, _fingerprint(lowered))
+
+
+def program_of(step: str, run: RunConfig, topology: Topology) -> str:
+    """The program that a step is, without compiling it: libtpu's version and a hash of all that libtpu is given.
+
+    Args:
+        step: one of `steps.STEPS`.
+        run: the experiment.
+        topology: the slice; it need not be there.
+
+    Raises:
+        InputError: as `compile_step`.
+    """
+    return _fingerprint(lower_step(step, run, _mesh(run, topology)))
+
+
+def _mesh(run: RunConfig, topology: Topology) -> Mesh:
+    mesh = make_mesh(run.mesh, topology.devices())
+    check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    return mesh
+
+
+def _fingerprint(lowered: Any) -> str:
+    given = f"{sorted(compiler_options('tpu').items())}\n{lowered.as_text()}"
+    return f"libtpu {importlib.metadata.version('libtpu')}, {hashlib.sha256(given.encode()).hexdigest()[:16]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +173,7 @@ def _describe(
     lasting: dict[str, int],
     program: _Program,
     seconds: tuple[float, float],
+    fingerprint: str,
 ) -> CompiledStep:
     rows, length = run.data.batch_size, run.data.segment_length
     per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
@@ -175,4 +205,5 @@ def _describe(
         lower_seconds=seconds[0],
         compile_seconds=seconds[1],
         host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        program=fingerprint,
     )

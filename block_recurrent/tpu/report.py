@@ -44,41 +44,80 @@ class Entry:
         return "__".join(re.sub(r"[/:]", "_", part) for part in parts)
 
     @property
+    def gin_files(self) -> list[str]:
+        """The experiment's files, and what every experiment is combined with."""
+        return [f"gin/{self.gin_file}", *SHARED]
+
+    @property
     def command(self) -> list[str]:
         """What computes it, in a process of its own: its memory is then its own."""
-        files = [f"gin/{self.gin_file}", *SHARED]
-        arguments = [text for file in files for text in ("--gin_file", file)]
+        arguments = [text for file in self.gin_files for text in ("--gin_file", file)]
         arguments += [text for param in self.gin_params for text in ("--gin_param", param)]
         return ["compile", *arguments, "--topology", self.topology, "--step", self.step]
 
 
 def complete_report(
-    entries: Sequence[Entry], report: Path, say: Callable[[str], None], limit: int | None = None
+    entries: Sequence[Entry],
+    report: Path,
+    say: Callable[[str], None],
+    progress: Callable[[str, int, int], None],
+    *,
+    limit: int | None = None,
+    program_of: Callable[[Entry], str] | None = None,
 ) -> int:
     """Compiles what is missing, and writes the report anew after each entry.
 
     Args:
         entries: all lines, in order.
         report: the Markdown file; results lie in `compile_results` beside it.
-        say: told what is done and what failed.
+        say: told what was compiled, what failed and what was deleted.
+        progress: told what goes on, how much of it is done and how much there is.
         limit: how many entries to compile at most.
+        program_of: the program that an entry is today. Finished entries of another one are deleted first; without it
+            they all stay.
 
     Returns:
         How many entries are still missing.
     """
     folder = report.parent / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [entry for entry in entries if not (folder / f"{entry.name}.json").exists()]
-    for number, entry in enumerate(missing[:limit], 1):
-        say(f"{number}/{len(missing)}: {entry.name}")
-        path = folder / f"{entry.name}.json"
-        command = [sys.executable, "-m", "block_recurrent", *entry.command, "--json", str(path)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not path.exists():
-            say(f"{entry.name}: exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['?'])[-1]}")
+    if program_of is not None:
+        _delete_stale(entries, folder, say, progress, program_of)
+    todo = [entry for entry in entries if not (folder / f"{entry.name}.json").exists()][:limit]
+    for number, entry in enumerate(todo):
+        progress("compiling", number, len(todo))
+        say(f"{entry.name}: {_compile(entry, folder / f'{entry.name}.json')}")
         report.write_text(markdown(entries, folder))
     report.write_text(markdown(entries, folder))
     return sum(not (folder / f"{entry.name}.json").exists() for entry in entries)
+
+
+def _compile(entry: Entry, path: Path) -> str:
+    """Compiles an entry and says in a few words what came of it."""
+    command = [sys.executable, "-m", "block_recurrent", *entry.command, "--json", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not path.exists():
+        return f"exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['?'])[-1]}"
+    one = read_result(path)
+    return (
+        f"{'fits' if one.fits else 'does not fit'}; {one.compile_seconds:,.0f} s, {_gb(one.host_bytes)} GB to compile"
+    )
+
+
+def _delete_stale(
+    entries: Sequence[Entry],
+    folder: Path,
+    say: Callable[[str], None],
+    progress: Callable[[str, int, int], None],
+    program_of: Callable[[Entry], str],
+) -> None:
+    finished = [entry for entry in entries if (folder / f"{entry.name}.json").exists()]
+    for number, entry in enumerate(finished):
+        progress("checking", number, len(finished))
+        path = folder / f"{entry.name}.json"
+        if read_result(path).program != program_of(entry):
+            say(f"{entry.name}: of another program, deleted")
+            path.unlink()
 
 
 def write_result(path: Path, compiled: CompiledStep) -> None:
@@ -129,11 +168,13 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
 
 
 def _about(entries: Sequence[Entry], folder: Path) -> str:
-    finished = sum((folder / f"{entry.name}.json").exists() for entry in entries)
+    finished = [path for entry in entries if (path := folder / f"{entry.name}.json").exists()]
+    compilers = " and ".join(sorted({read_result(path).program.partition(",")[0] for path in finished})) or "libtpu"
     shared = " ".join(f"`{file}`" for file in SHARED)
     return (
-        f"{finished} of {len(entries)} entries. Made and continued by `python -m block_recurrent compile --all`; every "
-        f"experiment is combined with {shared}. Nothing here was run on a TPU: memory is what libtpu's compiler "
+        f"{len(finished)} of {len(entries)} entries. Made and continued by `python -m block_recurrent compile --all`; "
+        f"with `--check` entries of programs that have changed since are made again. Every experiment is combined with "
+        f"{shared}. Nothing here was run on a TPU: memory is what the compiler of {compilers} "
         f"allots, FLOPs are counted analytically (training is three forward passes). {ASSUMPTIONS} Seconds and "
         "host memory are of a process of its own on a machine with 2 cores (more seconds where others ran)."
     )

@@ -32,6 +32,7 @@ COMPILED = CompiledStep(
     lower_seconds=2.0,
     compile_seconds=99.0,
     host_bytes=4_000_000_000,
+    program="libtpu 1.0, 0123456789abcdef",
 )
 ENTRIES = [
     report.Entry(gin_file=f"table1/{row}.gin", topology="v4:2x2x4", step="train") for row in ("slide_13l", "xl_512")
@@ -54,17 +55,41 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
-    path, said = tmp_path / "report.md", []
-    assert report.complete_report(ENTRIES, path, said.append) == 1
+    path, said, steps = tmp_path / "report.md", [], []
+    assert report.complete_report(ENTRIES, path, said.append, lambda *step: steps.append(step)) == 1
+    assert said[0].endswith("slide_13l__v4_2x2x4__train: fits; 99 s, 4.00 GB to compile")
     assert said[-1].endswith("exit code 2: error: broken")
+    assert steps == [("compiling", 0, 2), ("compiling", 1, 2)]
     assert calls[0][:4] == [sys.executable, "-m", "block_recurrent", "compile"]
     first = path.read_text()
     assert "1 of 2 entries" in first
+    assert "the compiler of libtpu 1.0 allots" in first
     assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01 + 3.00, 4.61 of 34.36 |" in first
     assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
-    assert report.complete_report(ENTRIES, path, said.append, limit=1) == 0
+    assert report.complete_report(ENTRIES, path, said.append, lambda *_: None, limit=1) == 0
     assert len(calls) == 3
     assert "missing" not in path.read_text()
+
+
+def test_finished_entries_of_another_program_are_made_again(tmp_path, monkeypatch):
+    compiled = []
+
+    def run(command, **_):
+        path = Path(command[command.index("--json") + 1])
+        compiled.append(path.stem)
+        report.write_result(path, COMPILED)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    said, steps = [], []
+    programs = {ENTRIES[0]: COMPILED.program, ENTRIES[1]: "libtpu 1.0, another"}
+    arguments = (ENTRIES, tmp_path / "report.md", said.append, lambda *step: steps.append(step))
+    report.complete_report(*arguments, program_of=programs.__getitem__)
+    assert compiled == [entry.name for entry in ENTRIES]  # all were missing
+    report.complete_report(*arguments, program_of=programs.__getitem__)
+    assert compiled == [ENTRIES[0].name, ENTRIES[1].name, ENTRIES[1].name]
+    assert f"{ENTRIES[1].name}: of another program, deleted" in said
+    assert steps[2:4] == [("checking", 0, 2), ("checking", 1, 2)]
 
 
 class Refusing:
