@@ -6,6 +6,7 @@ and evaluated elsewhere are only gathered, once their folders lie below --runs.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -159,6 +160,9 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except BrokenPipeError:  # what reads the list has seen enough; Python's own last flush must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

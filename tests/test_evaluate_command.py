@@ -8,16 +8,9 @@ import pytest
 from etils import epath
 from pyarrow import parquet
 
+from block_recurrent.analysis.comparison import Comparison
 from block_recurrent.analysis.records import read
-from block_recurrent.analysis.results import (
-    Ablations,
-    Comparison,
-    Context,
-    Curve,
-    Diagnostics,
-    OfficialScores,
-    Scores,
-)
+from block_recurrent.analysis.results import Ablations, Context, Curve, Diagnostics, OfficialScores, Scores
 from block_recurrent.export import export_params
 from block_recurrent.saved_run import SavedRun
 from block_recurrent.train import train

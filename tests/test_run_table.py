@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -140,6 +141,15 @@ def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp
 def test_mistakes_are_told_before_anything_begins(arguments, message, monkeypatch, tmp_path):
     with pytest.raises(InputError, match=re.escape(message)):
         command(monkeypatch, *arguments, "--runs", tmp_path, "--results", tmp_path)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_of_ours():
+    script = [sys.executable, run_table.__file__, "--table", "table2", "--dry-run"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(script, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""Studies of trained models on whole splits, and the files that they leave (`results.py`)."""
+"""Studies of trained models on whole splits, and the files that they leave (`results.py`, `comparison.py`)."""

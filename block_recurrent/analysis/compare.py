@@ -10,8 +10,7 @@ from etils import epath
 
 from block_recurrent.analysis import tables
 from block_recurrent.analysis.bootstrap import ratio_estimate, sign_flip_p_value
-from block_recurrent.analysis.records import Bootstrap, Subject, write
-from block_recurrent.analysis.results import (
+from block_recurrent.analysis.comparison import (
     Comparison,
     Difference,
     ImprovedWord,
@@ -20,6 +19,7 @@ from block_recurrent.analysis.results import (
     WordGroup,
     WordStudy,
 )
+from block_recurrent.analysis.records import Bootstrap, Subject, write
 from block_recurrent.analysis.scores import LN2, ScoredText, bits, bits_per, by_position, scored_text
 from block_recurrent.analysis.token_nats import TokenNats
 from block_recurrent.analysis.words import NameRule, Word, find_words, rule_for, word_sums

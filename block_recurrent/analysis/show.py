@@ -3,16 +3,9 @@
 import numpy as np
 from rich.console import Console
 
+from block_recurrent.analysis.comparison import Comparison, Difference
 from block_recurrent.analysis.records import DataSet, Estimate, Subject
-from block_recurrent.analysis.results import (
-    Ablations,
-    Comparison,
-    Curve,
-    Diagnostics,
-    Difference,
-    OfficialScores,
-    Scores,
-)
+from block_recurrent.analysis.results import Ablations, Curve, Diagnostics, OfficialScores, Scores
 from block_recurrent.console import line, table
 
 

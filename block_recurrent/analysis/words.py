@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from block_recurrent.analysis.results import Reach
+from block_recurrent.analysis.comparison import Reach
 
 # A word: a run of letters, digits and underscores.
 _WORD = re.compile(r"\w+")

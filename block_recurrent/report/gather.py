@@ -7,16 +7,9 @@ from typing import Any
 
 from etils import epath
 
+from block_recurrent.analysis.comparison import Comparison
 from block_recurrent.analysis.records import DataSet, Subject, read
-from block_recurrent.analysis.results import (
-    Ablations,
-    Comparison,
-    Context,
-    Curve,
-    Diagnostics,
-    OfficialScores,
-    Scores,
-)
+from block_recurrent.analysis.results import Ablations, Context, Curve, Diagnostics, OfficialScores, Scores
 from block_recurrent.errors import InputError
 from block_recurrent.metrics import read_metrics
 from block_recurrent.run_record import has_run, read_run
