@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from block_recurrent.distributed import all_true
 from block_recurrent.errors import InputError
 
-_PACKAGES = ("block-recurrent", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+_PACKAGES = ("block-recurrent", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
 
 
 def check(workdir: epath.Path) -> None:

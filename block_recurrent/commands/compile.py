@@ -49,9 +49,9 @@ def compile(
         typer.Option("--check", help="Of --all: first delete finished entries whose program is another one today."),
     ] = False,
 ) -> None:
-    """Compile a run's steps for a TPU slice that is not there: does it fit, what does it take, how fast may it be.
+    r"""Compile a run's steps for a TPU slice that is not there: does it fit, what does it take, how fast may it be.
 
-    Needs libtpu (pip install 'block-recurrent[tpu]') and no TPU. Exit code 1 if something does not fit.
+    Needs libtpu (pip install 'block-recurrent\[tpu]') and no TPU. Exit code 1 if something does not fit.
 
     Example: python -m block_recurrent compile --gin_file gin/table1/rec_fixed_skip.gin --gin_file
     gin/data/pg19_tokens.gin --gin_file gin/recipes/cosine.gin --gin_file gin/hardware/tpu.gin --topology v4:2x2x4
