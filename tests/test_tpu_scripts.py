@@ -213,7 +213,7 @@ def test_a_supervised_run_survives_preemption_and_being_asked_to_end(cloud):
     cloud.end_training(0)
     output, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0, output
-    assert "preempted; asking for another slice" in output
+    assert "SUSPENDED; asking for another slice" in output
     assert "training has ended" in output
     assert cloud.calls("delete") == 1
 

@@ -8,6 +8,7 @@ import resource
 import time
 from typing import Any
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from block_recurrent.chips import compiler_options
@@ -180,6 +181,7 @@ def _describe(
     tokens = DECODED_ROWS * DECODED_TOKENS if step == "decode" else rows * length
     chips = 1 if step == "decode" else topology.num_chips
     devices = topology.chip.devices
+    again = (DECODED_TOKENS - 1) * _parameters_read(run, lasting) if step == "decode" else 0
     arguments = sum(lasting.values()) if program.arguments is None else program.arguments
     return CompiledStep(
         step=step,
@@ -198,7 +200,7 @@ def _describe(
         estimate=estimate(
             topology.chip,
             flops=per_token * tokens / chips,
-            moved=devices * program.moved,
+            moved=devices * (program.moved + again),
             traffic=program.traffic,
             num_chips=chips,
         ),
@@ -207,3 +209,8 @@ def _describe(
         host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         program=fingerprint,
     )
+
+
+def _parameters_read(run: RunConfig, lasting: dict[str, int]) -> int:
+    """Bytes of the parameters on one device as a token's decoding needs them: cast once, outside the loop."""
+    return lasting["parameters"] * jnp.dtype(run.model.dtype).itemsize // jnp.dtype(jnp.float32).itemsize

@@ -8,9 +8,10 @@ from block_recurrent.tpu.collectives import Traffic
 
 ASSUMPTIONS = (
     "Estimate: the longer of (model FLOPs at the bfloat16 peak) and (every argument read once, every result written "
-    "once, every temporary byte written and read once at the full HBM bandwidth), plus collectives at the full "
-    "bandwidth of all links (an all-reduce counts twice) with nothing overlapped. Real steps are slower: small matrix "
-    "products, recomputation and element-wise work are not in it."
+    "once, every temporary byte written and read once at the full HBM bandwidth; decoding reads the parameters, in the "
+    "activations' dtype, once for each token of a row), plus collectives at the full bandwidth of all links (an "
+    "all-reduce counts twice) with nothing overlapped. Real steps are slower: small matrix products, recomputation and "
+    "element-wise work are not in it."
 )
 
 

@@ -178,11 +178,13 @@ supervise() {
 }
 
 get_slice() {
-  case "$(queue_state)" in
-    ACTIVE) ;;
+  local state
+  state=$(queue_state)
+  case "$state" in
+    ACTIVE | UNKNOWN) ;;
     MISSING) create ;;
     SUSPENDING | SUSPENDED | FAILED)
-      say "preempted; asking for another slice"
+      say "$state; asking for another slice"
       delete
       create
       ;;

@@ -44,6 +44,8 @@ def test_a_small_run(tmp_path, step):
     told = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
     assert (told > 1_000_000) == (step == "train")  # gradients; evaluation adds up a number for each row
     assert found["num_chips"] == (1 if step == "decode" else 4)
+    reads = 64 if step == "decode" else 1  # of all parameters, one for each token
+    assert found["estimate"]["memory"] >= reads * found["parameters"] / 1200e9
 
 
 def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[str, Any]:
