@@ -1,6 +1,7 @@
 """Stands in for `gcloud`: a slice of two hosts, which are two folders of $CLOUD, and its queue's state in a file there.
 
-Commands for a host run in its folder by a shell. What was called is written to $CLOUD/calls, a line each.
+Commands for a host run in its folder by a shell. What was called is written to $CLOUD/calls, a line each. While there is
+a file $CLOUD/unreachable nothing works.
 """
 
 import os
@@ -31,6 +32,9 @@ def main() -> int:
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     with (CLOUD / "calls").open("a") as calls:
         calls.write(" ".join(words) + "\n")
+    if (CLOUD / "unreachable").exists():
+        print("ERROR: could not be reached", file=sys.stderr)
+        return 1
     match words:
         case ["compute", "tpus", "queued-resources", "create", _]:
             for host in HOSTS:

@@ -218,6 +218,20 @@ def test_a_supervised_run_survives_preemption_and_being_asked_to_end(cloud):
     assert cloud.calls("delete") == 1
 
 
+def test_a_cloud_that_does_not_answer_is_no_preemption(cloud):
+    watching = cloud.start("supervise", *FLAGS)
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
+    (cloud.folder / "unreachable").touch()
+    asked = cloud.calls("describe")
+    wait_for(lambda: cloud.calls("describe") > asked + 2)
+    (cloud.folder / "unreachable").unlink()
+    cloud.end_training(0)
+    watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert (cloud.calls("create"), cloud.calls("delete")) == (1, 0)
+    assert [len(times) for times in cloud.starts()] == [1, 1]
+
+
 def test_a_supervised_run_that_fails_is_not_started_again(cloud):
     watching = cloud.start("supervise", *FLAGS)
     wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
