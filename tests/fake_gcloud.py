@@ -1,7 +1,7 @@
 """Stands in for `gcloud`: a slice of two hosts, which are two folders of $CLOUD, and its queue's state in a file there.
 
-Commands for a host run in its folder by a shell. What was called is written to $CLOUD/calls, a line each. While there is
-a file $CLOUD/unreachable nothing works.
+Commands for a host run in its folder by a shell. What was called is written to $CLOUD/calls, a line each. While there
+is a file $CLOUD/unreachable nothing works.
 """
 
 import os
