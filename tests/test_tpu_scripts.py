@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,27 @@ def test_the_image_runs_any_command_with_the_hosts_settings(tmp_path):
         )
         parent = str(os.getpid())  # no shell stands between: a SIGTERM reaches Python
         assert done.stdout.splitlines() == ["-m", "block_recurrent", *FLAGS, cache, parent]
+
+
+@pytest.mark.slow
+def test_the_image_has_all_that_its_installation_needs(tmp_path):
+    """What the Dockerfile copies before it installs, built without the rest of the checkout."""
+    before, _, _ = (FOLDER / "Dockerfile").read_text().partition("\nRUN pip install")
+    root, image = FOLDER.parent.parent, tmp_path / "image"
+    image.mkdir()
+    for line in before.splitlines():
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            for source in sources:
+                copy = shutil.copytree if (root / source).is_dir() else shutil.copy
+                copy(root / source, image / target if (root / source).is_dir() else image)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(image)]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = {path.relative_to(root).as_posix() for path in (root / "block_recurrent").rglob("*.py")}
+    experiments = {f"block_recurrent/{p.relative_to(root).as_posix()}" for p in (root / "gin").rglob("*.gin")}
+    assert package | experiments <= names
 
 
 def test_the_jobset_is_a_run_on_as_many_hosts_as_its_slice_has():
