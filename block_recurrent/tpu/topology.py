@@ -77,7 +77,8 @@ class Topology:
 def _give_memory_back() -> None:
     """Lets this process use again, or return, what it frees: glibc would keep an eighth, for threads and small pieces.
 
-    One arena: with two, what one thread frees the other cannot use; Slide:12L took 2.75 to 2.84 GB in place of 2.70.
+    One arena: with two, what one thread frees the other cannot use; Rec:lstm:dual took 4.99 or 5.17 GB by chance, and
+    takes 4.99 with one.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
     if set_option is not None:
