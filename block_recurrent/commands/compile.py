@@ -136,7 +136,7 @@ def _show(one: "CompiledStep", advice: str) -> None:
 
 
 def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool) -> None:
-    from block_recurrent.tpu.report import ALL_STEPS, FOLDERS, Entry, complete_report
+    from block_recurrent.tpu.report import ALL_STEPS, FOLDERS, MADE_TO_FIT, Entry, complete_report
 
     root = Path("gin")
     tables, scaling = _files(root, FOLDERS[:2]), _files(root, FOLDERS[2:])
@@ -148,7 +148,8 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None, *, che
             Entry(gin_file=file, topology=name, step=step) for name in topologies for file in files for step in steps
         ]
 
-    entries = entries_of(tables, "train") + entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
+    entries = entries_of(tables, "train") + [entry for entry in MADE_TO_FIT if entry.topology in topologies]
+    entries += entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
     out.parent.mkdir(parents=True, exist_ok=True)
     with Stages("compile --all", CONSOLE) as stages:
         missing = complete_report(

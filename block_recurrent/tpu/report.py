@@ -40,8 +40,8 @@ class Entry:
     @property
     def name(self) -> str:
         """Its file's stem: one line, one file."""
-        parts = (self.gin_file.removesuffix(".gin"), self.topology, self.step)
-        return "__".join(re.sub(r"[/:]", "_", part) for part in parts)
+        parts = (self.gin_file.removesuffix(".gin"), self.topology, self.step, *self.gin_params)
+        return "__".join(re.sub(r"[/:=]", "_", part) for part in parts)
 
     @property
     def gin_files(self) -> list[str]:
@@ -54,6 +54,12 @@ class Entry:
         arguments = [text for file in self.gin_files for text in ("--gin_file", file)]
         arguments += [text for param in self.gin_params for text in ("--gin_param", param)]
         return ["compile", *arguments, "--topology", self.topology, "--step", self.step]
+
+
+# What a slice has no room for as it is, with what `advice` names first.
+MADE_TO_FIT = (
+    Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=("MeshConfig.fsdp=8",)),
+)
 
 
 def complete_report(
@@ -162,7 +168,7 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
         path = folder / f"{entry.name}.json"
         cells = _cells(read_result(path)) if path.exists() else ["missing"] * (len(head) - 3)
         chips = f" ({read_result(path).num_chips})" if path.exists() else ""
-        name = entry.gin_file.removesuffix(".gin")
+        name = " ".join([entry.gin_file.removesuffix(".gin"), *(f"`{param}`" for param in entry.gin_params)])
         lines.append("| " + " | ".join([name, entry.topology + chips, entry.step, *cells]) + " |")
     return "\n".join(lines) + "\n"
 

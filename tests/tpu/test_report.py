@@ -71,6 +71,19 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
     assert "missing" not in path.read_text()
 
 
+def test_an_entry_with_parameters_of_its_own_is_a_line_of_its_own(tmp_path):
+    plain, changed = (
+        report.Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=params)
+        for params in ((), ("MeshConfig.fsdp=8",))
+    )
+    assert changed.name == f"{plain.name}__MeshConfig.fsdp_8"
+    assert changed.command == [*plain.command[:-4], "--gin_param", "MeshConfig.fsdp=8", *plain.command[-4:]]
+    report.write_result(tmp_path / f"{changed.name}.json", COMPILED)
+    text = report.markdown([plain, changed], tmp_path)
+    assert "| table2/rec_1300m | v5e:4x8 | train | missing |" in text
+    assert "| table2/rec_1300m `MeshConfig.fsdp=8` | v5e:4x8 (16) | train | 32 | yes |" in text
+
+
 def test_finished_entries_of_another_program_are_made_again(tmp_path, monkeypatch):
     compiled = []
 
