@@ -155,7 +155,7 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None, *, che
         missing = complete_report(
             entries,
             out,
-            lambda text: CONSOLE.print(text, highlight=False),
+            lambda text: CONSOLE.print(text, highlight=False, soft_wrap=True),
             stages.report,
             limit=limit,
             program_of=_program_of if check else None,
