@@ -38,7 +38,7 @@ def main() -> int:
     match words:
         case ["compute", "tpus", "queued-resources", "create", _]:
             for host in HOSTS:
-                host.mkdir()
+                host.mkdir(exist_ok=True)
             STATE.write_text("ACTIVE\n")
         case ["compute", "tpus", "queued-resources", "describe", _] if STATE.exists():
             print(STATE.read_text().strip())
@@ -48,7 +48,7 @@ def main() -> int:
         case ["compute", "tpus", "queued-resources", "delete", _]:
             STATE.unlink()
             for host in HOSTS:
-                shutil.rmtree(host)
+                shutil.rmtree(host, ignore_errors=True)  # a shell that outlived its training may still write there
         case ["compute", "tpus", "tpu-vm", "scp", source, target]:
             for host in HOSTS:
                 shutil.copy(source, host / target.partition(":")[2])

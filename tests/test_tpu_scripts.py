@@ -117,6 +117,7 @@ class Cloud:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.hosts = folder, (folder / "host_0", folder / "host_1")
+        self.exits = [host / "train.exit" for host in self.hosts]
         self._write_checkout(folder / "checkout")
         programs = {
             "gcloud": f'exec {sys.executable} {Path(__file__).parent}/fake_gcloud.py "$@"',
@@ -162,8 +163,13 @@ class Cloud:
 
     def starts(self) -> list[list[Any]]:
         """How training was started on each host since the slice is there."""
-        paths = [host / "starts" for host in self.hosts]
-        return [[json.loads(line) for line in p.read_text().splitlines()] if p.exists() else [] for p in paths]
+        starts = []
+        for host in self.hosts:
+            try:
+                starts.append([json.loads(line) for line in (host / "starts").read_text().splitlines()])
+            except FileNotFoundError:  # not there yet, or no more
+                starts.append([])
+        return starts
 
     def end_training(self, code: int) -> None:
         for host in self.hosts:
@@ -195,8 +201,8 @@ def test_a_slice_from_its_creation_to_its_end(cloud):
     cloud.run("train", *FLAGS)  # it runs already: nothing is started
     assert "no training runs here" not in cloud.run("status")
     cloud.run("stop")
-    wait_for(lambda: all((host / "train.exit").exists() for host in cloud.hosts))
-    assert [(host / "train.exit").read_text() for host in cloud.hosts] == ["75\n", "75\n"]
+    wait_for(lambda: all(exits.exists() and exits.read_text() for exits in cloud.exits))
+    assert [exits.read_text() for exits in cloud.exits] == ["75\n", "75\n"]
     assert cloud.starts() == [[first] for first in once]
     assert cloud.run("status").splitlines().count("no training runs here") == 2
     assert cloud.run("stop").splitlines().count("no training runs here") == 2

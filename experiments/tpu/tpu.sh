@@ -13,7 +13,7 @@ usage: experiments/tpu/tpu.sh COMMAND [ARGUMENT ...]
   status                  the slice's state, and whether training runs on each host
   stop                    ask training to save and end (end `supervise` first: it would start training again)
   supervise TRAIN_ARG..   create, install, train, watch; a preempted slice is asked for again, and training that was asked
-                          to end or lost a host is started again: the run continues. Ends with the training's exit code
+                          to end, was killed or lost a host is started again: the run continues. Ends with the training's exit code
   fetch URL FOLDER        copy a workdir's metrics and newest results from gs://
   delete                  give the slice back
 
@@ -200,9 +200,9 @@ watch() {
     code=$(exit_code) || continue
     [[ -n "$code" ]] || continue
     on_every_host "tail -n 5 $LOG" || true
-    case "$code" in # block_recurrent/errors.py
+    case "$code" in # block_recurrent/errors.py, and what a shell says of a process that was killed from outside
       0) say "training has ended" && exit 0 ;;
-      4 | 75) say "training ended with exit code $code; starting it again" && return ;;
+      4 | 75 | 137 | 143) say "training ended with exit code $code; starting it again" && return ;;
       *) say "training failed with exit code $code; see the log above" && exit "$code" ;;
     esac
   done
