@@ -45,7 +45,7 @@ quickstart: .venv/core  ## prepare real text, train a small model for a few minu
 quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)_slide \
 		--gin_param "ModelConfig.recurrent_layers=()" --gin_param ModelConfig.num_states=0
-	test -e $(RUN)_random || $(BIN)/python experiments/random_cell.py $(RUN) $(RUN)_random
+	test -e $(RUN)_random || $(BIN)/python -m experiments.studies.random_cell $(RUN) $(RUN)_random
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --all-checkpoints
 	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin_file gin/runs/quickstart.gin --ablations --diagnostics
@@ -67,39 +67,39 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 	$(BIN)/python -m pytest -m browser
 
 test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
-	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/tpu/test_compile.py
+	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
 
 compile-report: .venv-tpu/all  ## every row of Tables 1, 2 and scaling compiled for four slices; hours, keeps what is done and still true
 	.venv-tpu/bin/python -m block_recurrent compile --all --check \
 		--topology v4:2x2x4 --topology v5e:4x8 --topology v5p:2x2x2 --topology v6e:4x4
 
 bench-compile: .venv-tpu/all  ## every row of Table 1 compiled for a v4-32 three times against its bounds; 65 minutes, keeps what is done
-	.venv-tpu/bin/python experiments/bench_compile.py
+	.venv-tpu/bin/python -m experiments.benchmarks.compile
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
-	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/test_parts.py
+	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/preparation/test_shards.py
 
 bench-data: .venv/all  ## the data pipeline at PG19's scale against its bounds: 3 to 10 minutes, 10 GB of disk
-	$(BIN)/python experiments/bench_data.py
+	$(BIN)/python -m experiments.benchmarks.data
 
 bench-train: .venv/all  ## training against its bounds: dispatch, loop, data wait, compiling; 4 minutes
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
-	$(BIN)/python experiments/bench_train.py
+	$(BIN)/python -m experiments.benchmarks.train
 
 bench-evaluate: .venv/all  ## evaluation at least 2.5 times as fast as training; 4 minutes
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
-	$(BIN)/python experiments/bench_evaluate.py
+	$(BIN)/python -m experiments.benchmarks.evaluate
 
 bench-generate: .venv/all  ## generation against its bounds: speed, memory, prefill, batches; 3 minutes
-	$(BIN)/python experiments/bench_generate.py
+	$(BIN)/python -m experiments.benchmarks.generate
 
 laptop: .venv/core  ## the paper's comparison at laptop size: what is missing of experiments/laptop; 90 minutes in all
-	test -e experiments/laptop/step_times.json || $(BIN)/python experiments/laptop_step_times.py
-	$(BIN)/python experiments/run_table.py --table laptop
-	$(BIN)/python experiments/laptop_report.py
+	test -e experiments/laptop/step_times.json || $(BIN)/python -m experiments.laptop.step_times
+	$(BIN)/python -m experiments.tables.run_table --table laptop
+	$(BIN)/python -m experiments.laptop.report
 
 cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, keeps what is done
-	$(BIN)/python experiments/cost_by_length.py
+	$(BIN)/python -m experiments.studies.cost_by_length
 
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff check .

@@ -81,5 +81,5 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
     },
-    entry_points={"console_scripts": ["block-recurrent = block_recurrent.main:main"]},
+    entry_points={"console_scripts": ["block-recurrent = block_recurrent.cli.main:main"]},
 )

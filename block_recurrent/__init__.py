@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from block_recurrent.config import ModelConfig
     from block_recurrent.errors import InputError
-    from block_recurrent.generator import Generator
-    from block_recurrent.model import BlockRecurrentLM, Output, apply, init_params, init_state
-    from block_recurrent.sampling import Sampling
-    from block_recurrent.state import LayerState, ModelState
+    from block_recurrent.generation.generator import Generator
+    from block_recurrent.generation.sampling import Sampling
+    from block_recurrent.model.language_model import BlockRecurrentLM, Output, apply, init_params, init_state
+    from block_recurrent.model.state import LayerState, ModelState
 
 _HOMES = {
-    "BlockRecurrentLM": "model",
-    "Generator": "generator",
+    "BlockRecurrentLM": "model.language_model",
+    "Generator": "generation.generator",
     "InputError": "errors",
-    "LayerState": "state",
+    "LayerState": "model.state",
     "ModelConfig": "config",
-    "ModelState": "state",
-    "Output": "model",
-    "Sampling": "sampling",
-    "apply": "model",
-    "init_params": "model",
-    "init_state": "model",
+    "ModelState": "model.state",
+    "Output": "model.language_model",
+    "Sampling": "generation.sampling",
+    "apply": "model.language_model",
+    "init_params": "model.language_model",
+    "init_state": "model.language_model",
 }
 
 __all__ = [

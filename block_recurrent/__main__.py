@@ -1,6 +1,6 @@
 """`python -m block_recurrent`."""
 
-from block_recurrent.main import main
+from block_recurrent.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-_CHECKED = ("ops", "layers", "loss")
+_CHECKED = ("model.ops", "model.layers", "model.loss")
 install_import_hook([f"block_recurrent.{name}" for name in _CHECKED], "beartype.beartype")
 
 # How fast an example runs depends on what else the machine does; benchmarks measure time, properties do not.
@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(scope="session")
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared store of `tests.workdirs`; read only."""
-    from tests.workdirs import prepare_store  # after the hook above
+    """The prepared store of `tests.support.workdirs`; read only."""
+    from tests.support.workdirs import prepare_store  # after the hook above
 
     return prepare_store(tmp_path_factory.mktemp("texts"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from block_recurrent.main import main
+from block_recurrent.cli.main import main
 
 ARTEFACTS = Path(__file__).parent / "artefacts" / "0.1.0"
 LOSS = 2e-4  # bits or nats: another compiler's rounding, over five steps

@@ -5,7 +5,7 @@ import pytest
 
 from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from block_recurrent.errors import InputError
-from block_recurrent.model import count_params
+from block_recurrent.model.language_model import count_params
 
 SMALL: dict[str, Any] = {
     "vocab_size": 260,

@@ -7,7 +7,7 @@ import numpy as np
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
-from block_recurrent.model import abstract_params
+from block_recurrent.model.language_model import abstract_params
 
 # What the official code can vary and this model does not. A configuration that names one of these must agree.
 _FIXED_FIELDS: dict[str, Any] = {

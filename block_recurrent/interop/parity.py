@@ -19,10 +19,10 @@ import numpy as np
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config, official_path
-from block_recurrent.loss import cross_entropy
-from block_recurrent.model import abstract_params, apply, init_state
-from block_recurrent.named_leaves import named_leaves
-from block_recurrent.state import ModelState
+from block_recurrent.model.language_model import abstract_params, apply, init_state
+from block_recurrent.model.loss import cross_entropy
+from block_recurrent.model.state import ModelState
+from block_recurrent.trees import named_leaves
 from block_recurrent.typing import Rows, Tokens
 
 LIMITS = {"logits": 2e-5, "caches": 2e-5, "states": 2e-5, "loss": 1e-6, "gradients": 1e-4}

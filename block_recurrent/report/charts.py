@@ -7,9 +7,9 @@ from typing import Any
 
 import altair as alt
 
-from block_recurrent.analysis.records import DataSet, Estimate
-from block_recurrent.analysis.results import Bin
-from block_recurrent.report.gather import Gathered
+from block_recurrent.evaluation.records import DataSet, Estimate
+from block_recurrent.evaluation.results import Bin
+from block_recurrent.evaluation.run_results import Gathered
 from block_recurrent.report.theme import PALETTE
 
 HEIGHT = 280

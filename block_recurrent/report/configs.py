@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from block_recurrent.evaluation.run_results import ReportedRun
 from block_recurrent.report.formats import ABSENT
-from block_recurrent.report.gather import ReportedRun
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ Figures are Vega-Lite specifications: the page draws them, `pictures.py` makes f
 
 import altair as alt
 
-from block_recurrent.analysis.records import DataSet
+from block_recurrent.evaluation.records import DataSet
+from block_recurrent.evaluation.run_results import Gathered
 from block_recurrent.report.charts import (
     Figure,
     Rows,
@@ -20,7 +21,6 @@ from block_recurrent.report.charts import (
     log_positions,
     make_figure,
 )
-from block_recurrent.report.gather import Gathered
 
 
 def learning(gathered: Gathered) -> Figure | None:

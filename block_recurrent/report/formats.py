@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import markupsafe
 
-from block_recurrent.analysis.records import Estimate
+from block_recurrent.evaluation.records import Estimate
 
 _HUGE = 1e5
 ABSENT = "\N{EN DASH}"

@@ -11,12 +11,12 @@ from typing import Any
 import jinja2
 from etils import epath
 
-from block_recurrent.analysis.records import Result
 from block_recurrent.errors import InputError
+from block_recurrent.evaluation.records import Result
+from block_recurrent.evaluation.run_results import Evaluated, Gathered
 from block_recurrent.report import figures, formats, state_figures
 from block_recurrent.report.charts import Figure, run_names
 from block_recurrent.report.configs import settings
-from block_recurrent.report.gather import Evaluated, Gathered
 from block_recurrent.report.paper import beside_the_paper
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures

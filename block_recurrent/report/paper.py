@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from block_recurrent.analysis.records import Estimate
-from block_recurrent.paper_tables import LATER_RUNS, TABLE_1, TABLE_2, Column, PaperRow, PaperTable
+from block_recurrent.evaluation.records import Estimate
+from block_recurrent.evaluation.run_results import Evaluated, Gathered
+from block_recurrent.paper.tables import LATER_RUNS, TABLE_1, TABLE_2, Column, PaperRow, PaperTable
 from block_recurrent.report.formats import interval, short
-from block_recurrent.report.gather import Evaluated, Gathered
 
 # What results call the data of a column (`records.DataSet.paper_column`).
 _DATA = {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}

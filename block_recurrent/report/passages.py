@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from block_recurrent.analysis.comparison import ImprovedWord
+from block_recurrent.evaluation.comparison_results import ImprovedWord
 
 # Bits; what lies below the first step stays uncoloured.
 STEPS = (0.5, 1.0, 2.0, 4.0)

@@ -6,8 +6,9 @@ from typing import Any
 
 import altair as alt
 
-from block_recurrent.analysis.records import DataSet
-from block_recurrent.analysis.results import StatePoint
+from block_recurrent.evaluation.records import DataSet
+from block_recurrent.evaluation.results import StatePoint
+from block_recurrent.evaluation.run_results import Gathered
 from block_recurrent.report.charts import (
     Figure,
     Rows,
@@ -22,7 +23,6 @@ from block_recurrent.report.charts import (
     make_figure,
     zero_rule,
 )
-from block_recurrent.report.gather import Gathered
 
 _POINTS = 240  # of a line through a document
 _QUANTILES = 101

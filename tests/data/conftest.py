@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from block_recurrent.data.encoded import encode_document, token_dtype
-from block_recurrent.data.metadata import VocabularyMetadata, identity
 from block_recurrent.data.sources.source import TextDocument
-from block_recurrent.data.store import TokenStore
+from block_recurrent.data.store.encoded_document import encode_document, token_dtype
+from block_recurrent.data.store.metadata import VocabularyMetadata, identity
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.data.store.writer import StoreWriter
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
-from block_recurrent.data.writer import StoreWriter
-from tests.vocabularies import prose, train_pieces
+from tests.support.vocabularies import prose, train_pieces
 
 
 @pytest.fixture(scope="session")

@@ -8,20 +8,20 @@ import sys
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data import target as target_module
-from block_recurrent.data.prepare import prepare
-from block_recurrent.data.store import TokenStore
-from tests.data.gcs_server import serving
+from block_recurrent.data.preparation import output as target_module
+from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.store.token_store import TokenStore
+from tests.data.preparation.test_prepare import contents
 from tests.data.sources.conftest import write_files
-from tests.data.test_prepare import contents
-from tests.vocabularies import prose
+from tests.support.gcs_server import serving
+from tests.support.vocabularies import prose
 
 SCRIPT = """
 import sys
 sys.modules["tensorflow"] = None  # so that paths go through gcsfs, as where the core alone is installed
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
-from block_recurrent.data.store import TokenStore
+from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.store.token_store import TokenStore
 config = PrepareConfig(source="text_folder", input="gs://bucket/data", store="gs://bucket/stores/x", workers=1)
 first, again = prepare(config), prepare(config)
 assert [s.unchanged for s in first + again] == [False, False, True, True]

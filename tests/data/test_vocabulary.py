@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from block_recurrent.data import vocabulary as vocabulary_module
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary, load_vocabulary
 from block_recurrent.errors import InputError
-from tests.vocabularies import prose, train_pieces
+from tests.support.vocabularies import prose, train_pieces
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 

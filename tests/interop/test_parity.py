@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from block_recurrent.cli.main import main
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config
 from block_recurrent.interop.parity import LIMITS, check_fixture
-from block_recurrent.main import main
 
-FIXTURES = Path(__file__).parent.parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 SHARED = Path(__file__).parents[3] / "shared" / "parity"  # all fixtures, where the project stands beside them
 FILES = sorted((SHARED if SHARED.is_dir() else FIXTURES).glob("*.npz"))
 SMALL = FIXTURES / "xl.npz"

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from block_recurrent.analysis.ablations import Accountant, contribution, plan
-from block_recurrent.analysis.compare import write_comparison
-from block_recurrent.analysis.describe import describe_data
-from block_recurrent.analysis.records import Bootstrap, Estimate, Provenance, Subject, write
-from block_recurrent.analysis.results import (
+from block_recurrent.cli.main import main
+from block_recurrent.config import EvaluationConfig, PrepareConfig, RunConfig
+from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.evaluation.ablations import Accountant, contribution, plan
+from block_recurrent.evaluation.compare import write_comparison
+from block_recurrent.evaluation.provenance import describe_data
+from block_recurrent.evaluation.records import Bootstrap, Estimate, Provenance, Subject, write
+from block_recurrent.evaluation.results import (
     Ablations,
     Context,
     Curve,
@@ -25,15 +29,11 @@ from block_recurrent.analysis.results import (
     Scores,
     StatePoint,
 )
-from block_recurrent.analysis.scores import by_position, summarise
-from block_recurrent.analysis.token_nats import TokenNats, scored_starts
-from block_recurrent.config import EvaluationConfig, PrepareConfig, RunConfig
-from block_recurrent.data.prepare import prepare
-from block_recurrent.data.store import TokenStore
-from block_recurrent.main import main
-from block_recurrent.report.gather import Gathered, gather
-from block_recurrent.run_record import make_record, write_record
-from tests.workdirs import run_config
+from block_recurrent.evaluation.run_results import Gathered, gather
+from block_recurrent.evaluation.scores import by_position, summarise
+from block_recurrent.evaluation.token_losses import TokenNats, scored_starts
+from block_recurrent.training.run_record import make_record, write_record
+from tests.support.workdirs import run_config
 
 HOSTILE = "</script><script>window.attacked = true</script><img src=x onerror='window.attacked = true'>"
 

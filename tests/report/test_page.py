@@ -11,9 +11,9 @@ import pytest
 from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.evaluation.run_results import gather
 from block_recurrent.report import figures
 from block_recurrent.report.configs import settings
-from block_recurrent.report.gather import gather
 from block_recurrent.report.page import draw, write_report
 from block_recurrent.report.passages import level, stretches
 from tests.report.conftest import HOSTILE

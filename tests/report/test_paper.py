@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from block_recurrent.paper_tables import TABLE_1, TABLE_2
+from block_recurrent.evaluation.run_results import Gathered
+from block_recurrent.paper.tables import TABLE_1, TABLE_2
 from block_recurrent.report import formats
-from block_recurrent.report.gather import Gathered
 from block_recurrent.report.paper import beside_the_paper
 
 

@@ -28,7 +28,7 @@ class SourceEntry:
         input: what `PrepareConfig.input` has to name; empty when nothing.
         input_needed: whether it has to be given.
         make: the source of a configuration.
-        tasks: seqio tasks with the same documents; see `data/tasks.py`.
+        tasks: seqio tasks with the same documents; see `data/seqio_tasks.py`.
     """
 
     summary: str

@@ -36,8 +36,8 @@ class Pg19Tfds(Source):
 
     def list_files(self, split: str) -> Sequence[Record]:
         """See `Source.list_files`: one for the whole split, of the size that TFDS knows."""
-        tasks = _tasks()
-        return [Record(f"pg19 {split}", split, tasks.tfds_bytes("pg19", split, self._data_dir))]
+        seqio_tasks = _tasks()
+        return [Record(f"pg19 {split}", split, seqio_tasks.tfds_bytes("pg19", split, self._data_dir))]
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
         """See `Source.records`: one a book, with its text."""
@@ -54,8 +54,8 @@ class Pg19Tfds(Source):
 
 def _tasks() -> types.ModuleType:
     try:
-        from block_recurrent.data import tasks
+        from block_recurrent.data import seqio_tasks
     except ImportError as error:
         message = f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {error}"
         raise InputError(message) from None
-    return tasks
+    return seqio_tasks

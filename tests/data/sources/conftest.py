@@ -1,8 +1,8 @@
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
-from block_recurrent.data.store import TokenStore
+from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.vocabulary import ByteVocabulary
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
+from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources import code
 from block_recurrent.data.sources.splits import Splitter
 from block_recurrent.errors import InputError

@@ -4,11 +4,11 @@ import json
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
+from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources import json_lines
 from block_recurrent.data.sources.splits import Splitter
 from tests.data.sources.conftest import write_files
-from tests.vocabularies import prose
+from tests.support.vocabularies import prose
 
 
 def lines(documents):
@@ -102,7 +102,7 @@ def test_a_megabyte_of_lines_is_several_records_and_the_order_stays(tmp_path):
     write_files(tmp_path / "in", {"train.jsonl": lines(documents)})
     config = PrepareConfig(source="jsonl", store=str(tmp_path / "s"), input=str(tmp_path / "in"), workers=2)
     (summary,) = prepare(config)
-    from block_recurrent.data.store import TokenStore
+    from block_recurrent.data.store.token_store import TokenStore
 
     names = list(TokenStore.open(summary.path).names)
     assert names == [f"train.jsonl:{number}" for number in range(1, 251)]

@@ -1,10 +1,10 @@
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
+from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
-from tests.vocabularies import prose
+from tests.support.vocabularies import prose
 
 METADATA = (
     '10,"A Tale, with a comma",1850,http://x/10\n'

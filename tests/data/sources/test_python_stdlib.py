@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
+from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources.python_stdlib import PythonStdlib, split_of
 from block_recurrent.data.sources.source import Counts
-from block_recurrent.data.store import TokenStore
+from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.errors import InputError
 

@@ -1,11 +1,11 @@
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.prepare import prepare
+from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources.splits import Splitter, has_own_splits, own_split
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
-from tests.vocabularies import prose
+from tests.support.vocabularies import prose
 
 
 def test_own_splits(tmp_path, read_back):

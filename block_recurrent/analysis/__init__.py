@@ -1,1 +1,0 @@
-"""Studies of trained models on whole splits, and the files that they leave (`results.py`, `comparison.py`)."""

@@ -1,0 +1,117 @@
+"""What a configuration amounts to, without training: parameters, operations, memory, layout of the batch."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh
+
+from block_recurrent.config import RunConfig
+from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.language_model import abstract_params, layer_name
+from block_recurrent.parallel.sharding import check_rows, mesh_shape, row_shards, shardings
+from block_recurrent.training.step import abstract_train_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Tables of (what, value), ready to be printed.
+
+    Attributes:
+        layers: kind and parameters of each layer, and of what is beside them.
+        flops: operations per token, by part.
+        memory: bytes per device, by what is kept from step to step.
+        batch: how rows and tokens are divided.
+    """
+
+    layers: list[tuple[str, str]]
+    flops: list[tuple[str, str]]
+    memory: list[tuple[str, str]]
+    batch: list[tuple[str, str]]
+
+
+def describe(run: RunConfig, num_devices: int) -> Description:
+    """Describes a run.
+
+    Args:
+        run: the configuration.
+        num_devices: how many devices the mesh is made for; they need not be there.
+
+    Raises:
+        InputError: the mesh does not fit the devices, or the batch the mesh.
+    """
+    shape = mesh_shape(run.mesh, num_devices)
+    mesh = AbstractMesh(tuple(shape.values()), tuple(shape))
+    check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    return Description(_layers(run), _flops(run), _memory(run, mesh), _batch(run, mesh))
+
+
+def _layers(run: RunConfig) -> list[tuple[str, str]]:
+    model, params = run.model, abstract_params(run.model)
+    rows = [("embedding, also the output layer", _count(params["embedding"]))]
+    for index in range(model.num_layers):
+        kind = f"recurrent, {model.num_states} states, {model.gate}:{model.cell}"
+        ordinary = "ordinary, reading the states" if model.feedback else "ordinary"
+        kind = "LSTM" if model.layer == "lstm" else kind if index in model.recurrent_indices else ordinary
+        rows.append((f"{layer_name(index)}: {kind}", _count(params["layers"][layer_name(index)])))
+    rows.append(("final norm", _count(params["final_norm"])))
+    rows.append(("all", _count(params)))
+    rows.append(("all but the embedding", f"{_size(params) - _size(params['embedding']):,}"))
+    return rows
+
+
+def _flops(run: RunConfig) -> list[tuple[str, str]]:
+    parts = forward_flops(run.model, run.data.segment_length)
+    forward = sum(parts.values())
+    rows = [(part, f"{flops:,.0f}") for part, flops in parts.items()]
+    rows += [("forward", f"{forward:,.0f}"), ("training", f"{TRAINING_FACTOR * forward:,.0f}")]
+    step = TRAINING_FACTOR * forward * run.data.batch_size * run.data.segment_length
+    return [*rows, ("training, one step", f"{step:.4g}")]
+
+
+def _memory(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
+    state = abstract_train_state(run)
+    parts = {
+        "parameters": state.params,
+        "gradients": state.params,
+        "optimizer": state.opt_state,
+        "caches and recurrent states": state.model_state,
+    }
+    sizes = {name: bytes_per_device(mesh, part) for name, part in parts.items()}
+    rows = [(name, _megabytes(size)) for name, size in sizes.items()]
+    return [*rows, ("together, without activations", _megabytes(sum(sizes.values())))]
+
+
+def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
+    data, model = run.data, run.model
+    blocks = "no blocks" if model.window_length is None else f"{data.segment_length // model.window_length} blocks"
+    rows_per_device = data.batch_size // row_shards(mesh)
+    return [
+        ("mesh", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())),
+        ("rows", f"{data.batch_size}, {rows_per_device} on a device, in {run.train.accumulate_steps} micro-batch(es)"),
+        ("segment", f"{data.segment_length} tokens, {blocks}"),
+        ("tokens per step", f"{data.batch_size * data.segment_length:,}"),
+        ("tokens of the run", f"{data.batch_size * data.segment_length * run.train.num_steps:,}"),
+    ]
+
+
+def bytes_per_device(mesh: Any, tree: Any) -> int:
+    """Bytes of a tree of arrays, or of their shapes, on one device of a mesh."""
+
+    def size(leaf: Any, sharding: Any) -> int:
+        return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+    return sum(jax.tree.leaves(jax.tree.map(size, tree, shardings(mesh, tree))))
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _count(tree: Any) -> str:
+    return f"{_size(tree):,} parameters"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,175 @@
+"""`compile`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from block_recurrent.cli import gin_files
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
+from block_recurrent.errors import InputError
+from block_recurrent.progress import Stages
+
+if TYPE_CHECKING:
+    from block_recurrent.aot.compile import CompiledStep
+    from block_recurrent.aot.compile_report import Entry
+    from block_recurrent.aot.topology import Topology
+    from block_recurrent.config import RunConfig
+
+REPORT = Path("experiments/tpu/compile_report.md")
+SLICES = ("v4:2x2x4", "v5e:4x8", "v5p:2x2x2", "v6e:4x4")  # v4-32, v5e-32, v5p-16, v6e-16
+
+
+def compile(
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+    topology: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHIP:SHAPE",
+            help="The slice: v4:2x2x4, v5e:4x8, v5p:2x2x2, v6e:4x4, tpu7x:2x2x1, ... Repeatable with --all.",
+        ),
+    ] = None,
+    step: Annotated[
+        list[str] | None, typer.Option(help="train (default), evaluate or decode. Repeatable.", metavar="STEP")
+    ] = None,
+    largest_batch: Annotated[
+        bool,
+        typer.Option("--largest-batch", help="Also find the largest batch that trains: three more compilations."),
+    ] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the (one) result there, too.")] = None,
+    all_files: Annotated[
+        bool, typer.Option("--all", help="Every file of gin/table1, table2 and scaling, as one report.")
+    ] = False,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The report of --all; a later call continues it.")] = REPORT,
+    limit: Annotated[int | None, typer.Option(min=1, help="Of --all: compile so many entries, then stop.")] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Of --all: first delete finished entries whose program is another one today."),
+    ] = False,
+) -> None:
+    r"""Compile a run's steps for a TPU slice that is not there: does it fit, what does it take, how fast may it be.
+
+    Needs libtpu (pip install 'block-recurrent\[tpu]') and no TPU. Exit code 1 if something does not fit.
+
+    Example: python -m block_recurrent compile --gin_file gin/table1/rec_fixed_skip.gin --gin_file
+    gin/data/pg19_tokens.gin --gin_file gin/recipes/cosine.gin --gin_file gin/hardware/tpu.gin --topology v4:2x2x4
+    """
+    from block_recurrent.aot.steps import STEPS
+    from block_recurrent.aot.topology import Topology
+
+    steps = step or ["train"]
+    if unknown := [name for name in steps if name not in STEPS]:
+        raise InputError(f"--step {unknown[0]}: must be one of {', '.join(STEPS)}")
+    slices = [Topology.parse(name) for name in topology or (SLICES if all_files else ())]
+    if all_files:
+        one_run = {"--gin_file": gin_file, "--gin_param": gin_param, "--step": step, "--json": json}
+        _refuse("does not go with --all", one_run | {"--largest-batch": largest_batch})
+        _complete_report([one.name for one in slices], out, limit, check=check)
+        return
+    _refuse("goes with --all", {"--limit": limit, "--check": check})
+    if len(slices) != 1:
+        raise InputError(f"--topology: {len(slices)} given; name one slice, such as v4:2x2x4")
+    if json is not None and len(steps) > 1:
+        raise InputError("--json: holds one result; give one --step")
+    gin_files.parse(gin_file, gin_param)
+    run = gin_files.configured_run()
+    fits = [_compile(name, run, slices[0], json) for name in steps]
+    if largest_batch:
+        from block_recurrent.aot.largest_batch import largest_batch as find
+
+        CONSOLE.print(find(run, slices[0]), highlight=False)
+    raise typer.Exit(0 if all(fits) else 1)
+
+
+def _compile(step: str, run: "RunConfig", topology: "Topology", json: Path | None) -> bool:
+    from block_recurrent.aot.advice import advice
+    from block_recurrent.aot.compile import compile_step
+    from block_recurrent.aot.compile_report import write_result
+
+    with CONSOLE.status(f"compiling the {step} step for {topology.name}: one to three minutes"):
+        compiled = compile_step(step, run, topology)
+    _show(compiled, advice(compiled, run))
+    if json is not None:
+        write_result(json, compiled)
+    return compiled.fits
+
+
+def _refuse(reason: str, options: Mapping[str, object]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise InputError(f"{given[0]}: {reason}")
+
+
+def _show(one: "CompiledStep", advice: str) -> None:
+    from block_recurrent.aot.roofline import ASSUMPTIONS
+    from block_recurrent.cli import console
+
+    measured = one.code > 0  # the compiler does not say more of a program that does not fit
+    rows = [
+        ("fits", "yes" if one.fits else f"no: {advice}"),
+        ("at most in use of a chip's HBM", f"{one.peak / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
+        ("parameters", f"{one.parameters / 1e9:.2f} GB"),
+        ("optimizer", f"{one.optimizer / 1e9:.2f} GB"),
+        ("caches and recurrent states", f"{one.state / 1e9:.2f} GB"),
+        ("temporaries", f"{one.temporaries / 1e9:.2f} GB"),
+        ("the program itself", f"{one.code / 1e9:.2f} GB" if measured else "unknown"),
+        ("batch", f"{one.batch_size} rows, {one.tokens:,} tokens"),
+        ("FLOPs per token, per step", f"{one.flops_per_token:.4g}, {one.flops:.4g}"),
+        *[(kind, f"{t.count} a step, {t.bytes / 1e6:,.1f} MB") for kind, t in one.traffic.items()],
+        ("tracing, compiling", f"{one.lower_seconds:.0f} s, {one.compile_seconds:.0f} s"),
+        ("host memory", f"{one.host_bytes / 1e9:.2f} GB"),
+    ]
+    if measured:
+        parts = one.estimate
+        rows.append(
+            (
+                "estimated step",
+                f"at least {parts.step * 1e3:.1f} ms: compute {parts.compute * 1e3:.1f}, memory "
+                f"{parts.memory * 1e3:.1f}, collectives {parts.communication * 1e3:.1f}; utilisation at most "
+                f"{parts.utilisation:.0%}",
+            )
+        )
+    console.table(CONSOLE, (f"{one.step} on {one.topology}, {one.num_chips} chip(s)", ""), rows)
+    if measured:
+        CONSOLE.print(ASSUMPTIONS, highlight=False)
+
+
+def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool) -> None:
+    from block_recurrent.aot.compile_report import ALL_STEPS, FOLDERS, MADE_TO_FIT, Entry, complete_report
+
+    root = Path("gin")
+    tables, scaling = _files(root, FOLDERS[:2]), _files(root, FOLDERS[2:])
+    if not tables:
+        raise InputError(f"compile --all: no files in {', '.join(f'gin/{folder}' for folder in FOLDERS)}")
+
+    def entries_of(files: Iterable[str], *steps: str) -> list[Entry]:
+        return [
+            Entry(gin_file=file, topology=name, step=step) for name in topologies for file in files for step in steps
+        ]
+
+    entries = entries_of(tables, "train") + [entry for entry in MADE_TO_FIT if entry.topology in topologies]
+    entries += entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Stages("compile --all", CONSOLE) as stages:
+        missing = complete_report(
+            entries,
+            out,
+            lambda text: CONSOLE.print(text, highlight=False, soft_wrap=True),
+            stages.report,
+            limit=limit,
+            program_of=_program_of if check else None,
+        )
+    CONSOLE.print(f"{out}: {len(entries) - missing} of {len(entries)} entries", highlight=False)
+
+
+def _program_of(entry: "Entry") -> str:
+    from block_recurrent.aot.compile import program_of
+    from block_recurrent.aot.topology import Topology
+
+    gin_files.parse(entry.gin_files, list(entry.gin_params))
+    return program_of(entry.step, gin_files.configured_run(), Topology.parse(entry.topology))
+
+
+def _files(root: Path, folders: Iterable[str]) -> list[str]:
+    return [f"{folder}/{path.name}" for folder in folders for path in sorted((root / folder).glob("*.gin"))]

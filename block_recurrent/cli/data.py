@@ -1,0 +1,114 @@
+"""`prepare`, `inspect`, `verify`, `train-vocab`: text and token stores."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from block_recurrent.cli import gin_files
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
+from block_recurrent.config import PrepareConfig
+from block_recurrent.errors import InputError
+
+
+def prepare(
+    context: typer.Context,
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+    list_sources: Annotated[
+        bool, typer.Option("--list", help="Show every source and what it reads, and stop.")
+    ] = False,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUNNER",
+            help="Tokenise on Apache Beam instead (DirectRunner, DataflowRunner; extra `beam`). Beam's own options "
+            "follow: --project=... Then join the parts with --finish.",
+        ),
+    ] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Join what a Beam pipeline wrote into the store.")] = False,
+) -> None:
+    """Tokenise documents into a token store, one for each split.
+
+    Example: python -m block_recurrent prepare --gin_file gin/data/python_stdlib.gin
+    """
+    from block_recurrent.cli import console
+    from block_recurrent.data.preparation.beam import finish as join_parts
+    from block_recurrent.data.preparation.beam import run_pipeline
+    from block_recurrent.data.preparation.prepare import prepare as prepare_stores
+    from block_recurrent.progress import Progress
+
+    if list_sources:
+        console.show_sources(CONSOLE)
+        return
+    if context.args and runner is None:
+        raise InputError(f"prepare: unknown argument {context.args[0]!r}; see prepare --help")
+    gin_files.parse(gin_file, gin_param)
+    settings = gin_files.configured(PrepareConfig)
+    if runner is not None:
+        for split, units in run_pipeline(settings, [f"--runner={runner}", *context.args]).items():
+            console.line(CONSOLE, f"{split}: {units:,} units of work done; join them with `prepare --finish`")
+        return
+    with Progress(f"prepare {settings.source}", 0, console=CONSOLE) as progress:
+        summaries = (join_parts if finish else prepare_stores)(settings, report=progress.report)
+    console.show_prepared(CONSOLE, summaries)
+
+
+def inspect(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="What prepare wrote, or one split of it.")],
+    document: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print this document's text instead: its name, id or number.")
+    ] = None,
+) -> None:
+    """Show a token store: counts, fingerprints, lengths of documents; or the text of one document."""
+    from block_recurrent.cli import console
+    from block_recurrent.data.store import inspection
+
+    stores = inspection.open_stores(store)
+    if document is None:
+        for opened in stores:
+            console.show_store(CONSOLE, opened)
+        return
+    if len(stores) > 1:
+        raise InputError(f"inspect {store}: has several splits; name one of them to print a document")
+    sys.stdout.write(inspection.decode_document(stores[0], inspection.find_document(stores[0], document)))
+
+
+def verify(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="What prepare wrote, or one split of it.")],
+) -> None:
+    """Reread a token store and compare every file with its checksum."""
+    from block_recurrent.cli import console
+    from block_recurrent.data.store.inspection import open_stores
+    from block_recurrent.progress import Progress
+
+    for opened in open_stores(store):
+        with Progress(f"verify {opened.path}", 0, console=CONSOLE) as progress:
+            opened.verify(progress.report)
+        console.line(CONSOLE, f"{opened.path}: {len(opened.metadata.files)} files as they were written")
+
+
+def train_vocab(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The SentencePiece model to write.")],
+    size: Annotated[int, typer.Option(help="Pieces, 256 bytes and the special ones included.")] = 32_000,
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+) -> None:
+    """Train a SentencePiece vocabulary with byte fallback on a text source's training split.
+
+    Example: python -m block_recurrent train-vocab own.model --size 4000 --gin_file gin/data/python_stdlib.gin
+    """
+    from block_recurrent.cli import console
+    from block_recurrent.data.sources.catalog import load_source
+    from block_recurrent.data.train_vocabulary import train_vocabulary
+    from block_recurrent.progress import Progress
+
+    gin_files.parse(gin_file, gin_param)
+    source = load_source(gin_files.configured(PrepareConfig))
+    with Progress(f"read {source.name}", 0, console=CONSOLE) as progress:
+        trained = train_vocabulary(source, model, size=size, report=progress.report)
+    console.line(
+        CONSOLE,
+        f"{trained.path}: {trained.vocabulary.size:,} ids, table of {trained.vocabulary.table_size:,} rows, "
+        f"{trained.characters_per_token:.3f} characters per token, fingerprint {trained.vocabulary.fingerprint[:12]}",
+    )

@@ -1,0 +1,176 @@
+"""`evaluate` and `compare`."""
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from block_recurrent.cli import gin_files
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, absolute
+from block_recurrent.config import DataConfig, EvaluationConfig
+from block_recurrent.errors import InputError
+
+if TYPE_CHECKING:
+    from block_recurrent.evaluation.evaluation import Report
+    from block_recurrent.evaluation.model_under_test import Candidate
+
+Split = Annotated[str, typer.Option("--split", help="Which split of the prepared store.")]
+
+
+def evaluate(
+    workdir: Annotated[
+        str | None, typer.Option("--workdir", metavar="DIR", help="A run's folder; its newest checkpoint is taken.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint", metavar="DIR", help="Another checkpoint, RUN/checkpoints/STEP, or what `export` wrote."
+        ),
+    ] = None,
+    split: Split = "validation",
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Where the results go [default: RUN/evaluation/STORE/SPLIT/step_N]."),
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also write every token's loss: tokens.parquet.")] = False,
+    official: Annotated[
+        bool,
+        typer.Option("--official", help="Also score as the official code does: first segments, its masks; not exact."),
+    ] = False,
+    ablations: Annotated[
+        bool,
+        typer.Option("--ablations", help="Also find out what the states are worth: reset, frozen, exchanged, unread."),
+    ] = False,
+    diagnostics: Annotated[
+        bool, typer.Option("--diagnostics", help="Also watch gates and states through the longest document.")
+    ] = False,
+    all_checkpoints: Annotated[
+        bool, typer.Option("--all-checkpoints", help="Score every checkpoint of --workdir into a curve instead.")
+    ] = False,
+) -> None:
+    """Score a whole split exactly: every token after a document's first, once.
+
+    The run's own data is used unless --gin_file or --gin_param bind DataConfig. An interrupted evaluation goes on where
+    it was. docs/evaluation.md says what every number means.
+
+    Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test --ablations
+    """
+    from block_recurrent.cli import show_evaluation
+    from block_recurrent.cli.console import line
+    from block_recurrent.evaluation.evaluation import Evaluation
+    from block_recurrent.evaluation.model_under_test import load_candidate
+    from block_recurrent.progress import Stages
+
+    if (workdir is None) == (checkpoint is None):
+        raise InputError("evaluate: give either --workdir or --checkpoint")
+    settings, bindings = _settings(gin_file, gin_param)
+    if all_checkpoints:
+        if workdir is None or out or tokens or official or ablations or diagnostics:
+            raise InputError("--all-checkpoints: goes with --workdir and --split, and with no other study")
+        _evaluate_all(workdir, split, settings, bindings)
+        return
+    candidate = load_candidate(absolute(workdir or checkpoint or ""))
+    with Stages(f"evaluate {split}", CONSOLE) as stages:
+        evaluation = Evaluation(
+            candidate,
+            _data(candidate, bindings),
+            split,
+            settings,
+            folder=None if out is None else absolute(out),
+            report=stages.report,
+        )
+        with evaluation.scored() as nats:
+            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(nats))
+            if tokens:
+                evaluation.write_tokens(nats)
+            if official:
+                show_evaluation.show_official(CONSOLE, evaluation.write_official())
+            if ablations:
+                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(nats))
+            if diagnostics:
+                show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
+    line(CONSOLE, f"written to {evaluation.folder}")
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BASELINE MODEL...",
+            help="Runs' folders, RUN/checkpoints/STEP, or what `export` wrote; the first is compared with.",
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where the comparison goes.")],
+    split: Split = "validation",
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+) -> None:
+    """Compare models on the same tokens: paired differences, and the words that improve most, in context.
+
+    Every model is evaluated first, with its tokens' losses kept beside its scores, and not again the next time. The
+    data is the baseline's unless --gin_file or --gin_param bind DataConfig.
+
+    Example: python -m block_recurrent compare runs/xl runs/recurrent --split test --out comparisons/recurrent
+    """
+    from block_recurrent.cli import show_evaluation
+    from block_recurrent.cli.console import line
+    from block_recurrent.evaluation.compare import write_comparison
+    from block_recurrent.evaluation.evaluation import Evaluation
+    from block_recurrent.evaluation.model_under_test import load_candidate
+    from block_recurrent.progress import Stages
+
+    if len(models) < 2:
+        raise InputError("compare: needs a baseline and at least one other model")
+    settings, bindings = _settings(gin_file, gin_param)
+    candidates = [load_candidate(absolute(path)) for path in models]
+    data = _data(candidates[0], bindings)
+    evaluations = []
+    with Stages(f"evaluate {split}", CONSOLE) as stages:
+        for candidate in candidates:
+            own = candidate.data or data
+            shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
+            report = functools.partial(_named, stages.report, candidate.subject.name)
+            evaluations.append(Evaluation(candidate, shape, split, settings, report=report))
+        scored = []
+        for evaluation in evaluations:  # all are known to fit the data before the first begins
+            with evaluation.scored() as nats:
+                evaluation.write_scores(nats)
+                evaluation.write_tokens(nats)
+            scored.append((evaluation.candidate.subject, evaluation.read_tokens()))
+    first = evaluations[0]
+    header = {name: value for name, value in first.header.items() if name != "subject"}
+    comparison = write_comparison(header, first.store, scored, settings, absolute(out))
+    show_evaluation.show_comparison(CONSOLE, comparison)
+    line(CONSOLE, f"written to {absolute(out)}")
+
+
+def _named(report: "Report", name: str, stage: str, done: int, total: int) -> None:
+    report(f"{name} {stage}", done, total)
+
+
+def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[EvaluationConfig, dict[str, Any]]:
+    """The studies' settings, and what the files bind of the data."""
+    gin_files.parse(gin_file, gin_param)
+    return gin_files.configured(EvaluationConfig), gin_files.bindings(DataConfig)
+
+
+def _data(candidate: "Candidate", bindings: dict[str, Any]) -> DataConfig:
+    """What to read: the run's own data, with what the files bind replaced; of an export, what the files bind."""
+    if candidate.data is None:
+        return gin_files.configured(DataConfig)
+    return dataclasses.replace(candidate.data, **bindings)
+
+
+def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any]) -> None:
+    from block_recurrent.cli import show_evaluation
+    from block_recurrent.cli.console import line
+    from block_recurrent.evaluation.curve import evaluate_checkpoints
+    from block_recurrent.progress import Stages
+
+    with Stages(f"evaluate {split}", CONSOLE) as stages:
+        folder, curve = evaluate_checkpoints(absolute(workdir), bindings, split, settings, report=stages.report)
+    show_evaluation.show_curve(CONSOLE, curve)
+    line(CONSOLE, f"written to {folder}")

@@ -1,0 +1,175 @@
+"""`generate`."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from block_recurrent.cli.options import CONSOLE, Workdir, absolute
+from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
+from block_recurrent.errors import InputError
+
+if TYPE_CHECKING:
+    from block_recurrent.generation.completion import Continuation
+    from block_recurrent.generation.decode import DecodeState
+    from block_recurrent.generation.generator import Generator
+
+_STDERR = Console(stderr=True)
+
+
+def generate(
+    workdir: Workdir,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Text to continue. Repeatable.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option("--prompt-file", metavar="FILE", help="Text to continue (UTF-8); - is standard input."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="Many: JSON lines, texts or objects with a text in `prompt`."),
+    ] = None,
+    num_tokens: Annotated[
+        int, typer.Option("--num-tokens", min=0, help="How many tokens to write; 0 only reads, for --save-state.")
+    ] = 256,
+    num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="Continuations of each prompt.")] = 1,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the most probable token.")] = 1.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The same as --temperature 0.")] = False,
+    top_k: Annotated[int, typer.Option("--top-k", help="Keep the k most probable tokens; 0 keeps all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Keep the most probable tokens with this share.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option("--min-p", help="Keep tokens at least this many times as probable as the best one.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="Above 1: tokens of the last window become less probable.")
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears. Repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    save_state: Annotated[
+        Path | None,
+        typer.Option("--save-state", metavar="FILE", help="Keep what was read and written, to go on later."),
+    ] = None,
+    load_state: Annotated[
+        Path | None, typer.Option("--load-state", metavar="FILE", help="Go on from there; a prompt is then optional.")
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option("--jsonl", metavar="FILE", help="Write JSON lines instead of text; - is standard output."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed side by side.")] = 8,
+) -> None:
+    """Continue texts, carrying the recurrent state through prompt and continuation.
+
+    Without --prompt, --prompt-file, --prompts or --load-state the prompt is read from standard input. The prompt may be
+    of any length; time and memory per token do not depend on it.
+
+    Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py --top-p 0.95
+
+    Read once, continue often: generate --workdir W --prompt-file BOOK --num-tokens 0 --save-state BOOK.state, then
+    generate --workdir W --load-state BOOK.state --prompt "And then" --seed 1
+    """
+    from block_recurrent.generation.generator import Generator
+    from block_recurrent.generation.sampling import Sampling
+    from block_recurrent.training.saved_run import SavedRun
+
+    sampling = Sampling(
+        temperature=0.0 if greedy else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+    )
+    if prompt is None and prompt_file is None and prompts is None and load_state is None:
+        prompt_file = STANDARD
+    texts = gather_texts(prompt, prompt_file, prompts, "prompt")
+    if load_state is not None and not texts:
+        texts = [""]
+    if not texts:
+        raise InputError(f"--prompts {prompts}: holds no prompts")
+    one = len(texts) == num_samples == 1
+    if save_state is not None and not one:
+        raise InputError(f"--save-state: keeps one text; {len(texts)} prompts and {num_samples} samples were given")
+    if not num_tokens and save_state is None:
+        raise InputError("--num-tokens 0: only reads, which needs --save-state")
+    generator = Generator.of_run(SavedRun.load(absolute(workdir)), batch_size=batch_size)
+    if save_state is not None:
+        generator.check_room_for_state(save_state)
+    state = None if load_state is None else generator.load_state(load_state)
+    _warn_of_unknown(generator, texts)
+    arguments: Any = {"num_tokens": num_tokens, "sampling": sampling, "seed": seed, "stop": stop or (), "state": state}
+    if one:
+        _continue_one(generator, texts[0], arguments, jsonl, save_state)
+    else:
+        _continue_many(generator, texts, arguments | {"num_samples": num_samples}, jsonl)
+
+
+def _continue_one(
+    generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None, save_state: Path | None
+) -> None:
+    from block_recurrent.progress import Progress
+
+    if arguments["num_tokens"]:
+        state = _write_one(generator, prompt, arguments, jsonl)
+    else:
+        with Progress("read", 0, console=_STDERR) as progress:
+            state = generator.read([prompt], state=arguments["state"], report=progress.report)
+    if save_state is not None:
+        _save(generator, save_state, state)
+
+
+def _write_one(generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None) -> "DecodeState":
+    from block_recurrent.cli import console
+    from block_recurrent.progress import Progress
+
+    with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
+        with Progress("read", 0, console=_STDERR) as progress:
+            stream = generator.stream(prompt, report=progress.report, **arguments)
+        if write is None:
+            console.stream_text(stream, prompt=prompt)
+        else:
+            for _ in stream:
+                pass
+            write(_record(stream.finish(), prompt, arguments["seed"]))
+    return stream.state
+
+
+def _save(generator: "Generator", path: Path, state: "DecodeState") -> None:
+    from block_recurrent.cli import console
+
+    generator.save_state(path, state)
+    console.line(_STDERR, f"{path}: the state behind {int(state.position[0]):,} tokens")
+
+
+def _continue_many(generator: "Generator", prompts: list[str], arguments: dict[str, Any], jsonl: Path | None) -> None:
+    from block_recurrent.cli import console
+    from block_recurrent.progress import Progress
+
+    with (
+        contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write,
+        Progress("read", 0, console=_STDERR) as progress,
+    ):
+        for continuation in generator.generate(prompts, report=progress.report, **arguments):
+            text = prompts[continuation.prompt]
+            if write is not None:
+                write(_record(continuation, text, arguments["seed"]))
+            else:
+                CONSOLE.rule(f"prompt {continuation.prompt}, sample {continuation.sample}")
+                console.stream_text([continuation.text], prompt=text)
+
+
+def _record(continuation: "Continuation", prompt: str, seed: int) -> dict[str, Any]:
+    return continuation.as_dict() | {"prompt_text": prompt, "seed": seed}
+
+
+def _warn_of_unknown(generator: "Generator", texts: list[str]) -> None:
+    from block_recurrent.cli import console
+
+    for number, text in enumerate(texts):
+        if unknown := generator.unknown_tokens(text):
+            message = f"warning: text {number}: {unknown:,} tokens are read as `unknown`: the vocabulary lacks them"
+            console.line(_STDERR, message)

@@ -1,0 +1,36 @@
+"""`report`."""
+
+from typing import Annotated
+
+import typer
+
+from block_recurrent.cli.options import CONSOLE, absolute
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of runs, of evaluated exports, or what `evaluate --out` and `compare --out` wrote.",
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The page to write, FILE.html.")] = "report.html",
+) -> None:
+    """Write one page that compares runs by what `evaluate` and `compare` have found; it needs no network.
+
+    Figures are also written as PNG and SVG, into FILE_figures beside the page.
+
+    Example: python -m block_recurrent report runs/xl runs/recurrent comparisons/recurrent --out report.html
+    """
+    from block_recurrent.cli.console import line
+    from block_recurrent.evaluation.run_results import gather
+    from block_recurrent.progress import Stages
+    from block_recurrent.report.page import write_report
+
+    gathered = gather([absolute(run) for run in runs])
+    with Stages("report", CONSOLE) as stages:
+        pictures = write_report(
+            gathered, absolute(out), report=lambda done, total: stages.report("figures", done, total)
+        )
+    line(CONSOLE, f"written to {absolute(out)}; figures as PNG and SVG in {pictures}")

@@ -1,0 +1,158 @@
+"""What `evaluate` and `compare` print."""
+
+import numpy as np
+from rich.console import Console
+
+from block_recurrent.cli.console import line, table
+from block_recurrent.evaluation.comparison_results import Comparison, Difference
+from block_recurrent.evaluation.records import DataSet, Estimate, Subject
+from block_recurrent.evaluation.results import Ablations, Curve, Diagnostics, OfficialScores, Scores
+
+
+def show_scores(console: Console, scores: Scores) -> None:
+    """The numbers of a split with their intervals."""
+    level = f"{scores.bootstrap.level:.0%} interval"
+    rows = [
+        ("bits per token", *_cells(scores.bits_per_token)),
+        ("bits per byte", *_cells(scores.bits_per_byte)),
+        ("bits per character", *_cells(scores.bits_per_character)),
+        ("perplexity per token", *_cells(scores.token_perplexity)),
+        (f"perplexity per word ({scores.words_source} count)", *_cells(scores.word_perplexity)),
+    ]
+    table(console, ("metric", "value", level), rows, f"{_title(scores.subject, scores.data)}, whole split")
+    line(
+        console,
+        f"{scores.nats:,.1f} nats; {scores.documents:,} documents; scored {scores.tokens:,} tokens, "
+        f"{scores.bytes:,} bytes, {scores.characters:,.0f} characters; {scores.words:,} words",
+    )
+
+
+def show_official(console: Console, scores: OfficialScores) -> None:
+    """The official code's numbers, labelled."""
+    line(
+        console,
+        f"as the official code evaluates, not exact ({scores.rows} rows x {scores.segments} segments of "
+        f"{scores.segment_length}, last target of a segment and id 0 left out; {scores.passes:.2f} passes): "
+        f"{scores.bits_per_token:.4f} bits per token, perplexity {scores.token_perplexity:.3f} per token, "
+        f"{scores.tokens:,} tokens",
+    )
+
+
+def show_ablations(console: Console, study: Ablations) -> None:
+    """What each way to tamper with the states costs, and the summary."""
+    rows = [
+        (item.name, f"{item.bits_per_byte.value:.4f}", *_cells(item.cost, sign="+"), item.meaning)
+        for item in study.ablations
+    ]
+    table(console, ("states", "bits per byte", "cost", f"{study.bootstrap.level:.0%} interval", ""), rows)
+    for name, reason in study.skipped.items():
+        line(console, f"{name}: left out, {reason}")
+    warning = "warning: " if study.contribution.verdict in ("nothing", "negligible") else ""
+    line(console, warning + study.contribution.text)
+
+
+def show_curve(console: Console, curve: Curve) -> None:
+    """A line for each checkpoint."""
+    rows = [
+        (
+            f"{point.step:,}",
+            *_cells(point.bits_per_byte),
+            f"{point.bits_per_token.value:.4f}",
+            f"{point.token_perplexity.value:.3f}",
+            f"{point.word_perplexity.value:,.3f}",
+        )
+        for point in curve.points
+    ]
+    columns = ("step", "bits per byte", "interval", "bits per token", "perplexity per token", "perplexity per word")
+    table(console, columns, rows, f"{curve.subject.name} on {curve.data.label}, whole split {curve.data.split}")
+
+
+def show_diagnostics(console: Console, study: Diagnostics) -> None:
+    """Half-lives of the gates, and the states at the beginning and the end of the document."""
+    line(console, f"gates and states, {study.tokens:,} tokens of {study.document}")
+    if not study.layers:
+        line(console, "no recurrent layers, or no whole block: nothing to watch")
+    for layer in study.layers:
+        for gate in (*layer.fixed_gates, *layer.lstm_gates):
+            low, middle, high = np.percentile(gate.half_life_tokens, [5, 50, 95])
+            line(
+                console,
+                f"layer {layer.layer}, {gate.place} gate: half-life {middle:,.0f} tokens (median channel; "
+                f"5 % below {low:,.0f}, 5 % above {high:,.0f})",
+            )
+        marks = [p for n, p in enumerate(layer.states) if n & (n + 1) == 0 or n == len(layer.states) - 1]
+        rows = [
+            (
+                f"{p.position:,}",
+                f"{p.norm:.3f}",
+                f"{p.change:.3f}",
+                f"{p.similarity_to_initial:.3f}",
+                "-" if p.similarity_to_previous is None else f"{p.similarity_to_previous:.3f}",
+                f"{p.states_share:.3f}",
+                f"{p.states_read:.1f}",
+                f"{p.mass_on_previous_block:.3f}",
+            )
+            for p in marks
+        ]
+        columns = ("position", "norm", "change a block", "like the initial", "like 1,000 tokens ago")
+        more = ("share from states", "states read", "mass on previous block")
+        table(console, (*columns, *more), rows, f"states of layer {layer.layer}")
+
+
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """Paired differences from the baseline, and the words that improve most."""
+    title = f"on {comparison.data.label}, whole split {comparison.data.split}: {comparison.tokens:,} scored tokens"
+    rows = [(comparison.baseline.name, f"{comparison.bits_per_byte.value:.4f}", "baseline", "", "", "")]
+    for item in comparison.differences:
+        better = f"{item.documents_better:,} of {comparison.documents:,}"
+        p_value = "-" if item.p_value is None else f"{item.p_value:.4f}"
+        own = f"{item.bits_per_byte.value:.4f}"
+        rows.append((item.subject.name, own, *_cells(item.improvement_per_byte, sign="+"), p_value, better))
+    columns = ("model", "bits per byte", "saved", f"{comparison.bootstrap.level:.0%} interval", "p", "documents better")
+    table(console, columns, rows, title)
+    for item in comparison.differences:
+        _show_words(console, item)
+
+
+def _show_words(console: Console, difference: Difference) -> None:
+    study = difference.words
+    groups = [
+        (
+            {"never": "first time", "inside": "within the window", "beyond": "beyond the window"}[group.reach],
+            "names" if group.name else "other words",
+            f"{group.words:,}",
+            *_cells(group.improvement, sign="+"),
+        )
+        for group in study.groups
+    ]
+    line(console, "")
+    columns = ("last occurred", "", "words", "bits saved a word", "interval")
+    table(console, columns, groups, f"{difference.subject.name}: what improves ({study.rule})")
+    shown = study.sampled
+    names, outside = sum(word.name for word in shown), sum(word.reach != "inside" for word in shown)
+    rows = [
+        (
+            word.text,
+            f"{word.baseline_bits:.1f} -> {word.bits:.1f}",
+            "-" if word.tokens_since is None else f"{word.tokens_since:,}",
+            word.reach,
+            "yes" if word.name else "no",
+            f"{word.document_name} @ {word.position:,}",
+        )
+        for word in shown
+    ]
+    title = (
+        f"most improved words of {len(study.sampled_documents)} documents drawn at random: {names} of {len(shown)} are "
+        f"names, {outside} of {len(shown)} did not occur within the window"
+    )
+    table(console, ("word", "bits", "tokens since", "reach", "name", "where"), rows, title)
+
+
+def _title(subject: Subject, data: DataSet) -> str:
+    step = "" if subject.step is None else f", step {subject.step:,}"
+    return f"{subject.name}{step} on {data.label}, {data.split}"
+
+
+def _cells(estimate: Estimate, sign: str = "") -> tuple[str, str]:
+    interval = "-" if estimate.low is None else f"{estimate.low:{sign},.4f} to {estimate.high:{sign},.4f}"
+    return f"{estimate.value:{sign},.4f}", interval

@@ -1,0 +1,42 @@
+"""`table`."""
+
+from typing import Annotated
+
+import typer
+
+from block_recurrent.cli import gin_files
+from block_recurrent.cli.options import absolute
+from block_recurrent.config import RunConfig
+from block_recurrent.errors import InputError
+
+
+def table(
+    name: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2, later_runs, scaling or ablations.")],
+    runs: Annotated[
+        str,
+        typer.Option("--runs", metavar="DIR", help="Folder of the runs that experiments.tables.run_table made."),
+    ] = "runs",
+    file_format: Annotated[str, typer.Option("--format", help="markdown or csv.")] = "markdown",
+) -> None:
+    """Print a table of the paper beside what runs have reached; what is missing is shown as missing.
+
+    Example: python -m block_recurrent table table1 --runs runs
+    """
+    from block_recurrent.paper.formats import FORMATS
+    from block_recurrent.paper.reproduction import compare_with_paper
+    from block_recurrent.paper.tables import TABLES
+
+    if name not in TABLES:
+        raise InputError(f"table {name}: must be one of {', '.join(TABLES)}")
+    if file_format not in FORMATS:
+        raise InputError(f"--format {file_format}: must be one of {', '.join(FORMATS)}")
+    folder = absolute(runs)
+    if not folder.exists():
+        raise InputError(f"--runs {runs}: no such folder")
+    typer.echo(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)), nl=False)
+
+
+def paper_run(gin_file: str, data: str) -> RunConfig:
+    """A row as the paper has it."""
+    gin_files.parse([gin_file, f"gin/data/{data}.gin"], None)
+    return gin_files.configured_run()

@@ -1,0 +1,87 @@
+"""`train`."""
+
+from typing import Annotated
+
+import typer
+
+from block_recurrent.cli import gin_files
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, Workdir, absolute
+from block_recurrent.errors import InputError
+
+
+def train(
+    workdir: Workdir,
+    gin_file: GinFiles = None,
+    gin_param: GinParams = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init_from",
+            metavar="PATH",
+            help="Begin a new run with these parameters and a fresh optimizer: a workdir or its checkpoints/STEP, a "
+            "folder that `export` wrote, an .npz of the official code's parameters, or a checkpoint_STEP that the "
+            "official code wrote. A run that has begun goes on by itself.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST:LAST", help="Take an xprof trace of these steps, into WORKDIR/profile."),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of process 0, for several processes outside Cloud TPU."),
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option("--num_processes", help="How many there are.")] = None,
+    process_id: Annotated[int | None, typer.Option("--process_id", help="Which one this is, from 0.")] = None,
+) -> None:
+    """Train; started again on the same workdir, continue from its newest good checkpoint.
+
+    SIGTERM or Ctrl-C saves and ends with exit code 75; the same command continues. On a Cloud TPU pod the processes
+    find one another; elsewhere give --coordinator, --num_processes and --process_id to each.
+
+    Exit codes: 0 finished, 2 something given is wrong, 3 a loss was not finite, 4 another process is gone, 75 asked to
+    end.
+
+    Example: python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir runs/quickstart
+    """
+    gin_files.parse(gin_file, gin_param)
+    run = gin_files.configured_run()
+    steps = _profiled_steps(profile)
+    from block_recurrent.cli import console
+    from block_recurrent.generation.generator import Generator
+    from block_recurrent.generation.sampling import Sampling
+    from block_recurrent.parallel import preflight, processes
+    from block_recurrent.training.loop import train as train_run
+    from block_recurrent.training.saved_run import SavedRun
+
+    processes.initialise(coordinator, num_processes, process_id)
+    folder = absolute(workdir)
+    preflight.check(folder)
+    result = train_run(
+        run,
+        folder,
+        CONSOLE,
+        config_gin=gin_files.operative_config(),
+        init_from=None if init_from is None else absolute(init_from),
+        profile=steps,
+    )
+    if not processes.is_primary():
+        return
+    console.show_result(CONSOLE, run.data.eval_split, result)
+    if run.train.sample_tokens:
+        CONSOLE.rule("sample: the prompt and its continuation")
+        sampling = Sampling(temperature=0.8, top_p=0.95)
+        generator, prompt = Generator.of_run(SavedRun.load(folder)), run.train.sample_prompt
+        stream = generator.stream(prompt, num_tokens=run.train.sample_tokens, sampling=sampling)
+        console.stream_text(stream, prompt=prompt)
+        CONSOLE.rule()
+    console.show_next_steps(CONSOLE, workdir)
+
+
+def _profiled_steps(profile: str | None) -> range:
+    if profile is None:
+        return range(0)
+    first, _, last = profile.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise InputError(f"--profile {profile}: must be FIRST:LAST, two steps from 0 in that order, e.g. 10:12")
+    return range(int(first), int(last) + 1)

@@ -1,0 +1,1 @@
+"""Token stores to batches: document order, segments and prefetching."""

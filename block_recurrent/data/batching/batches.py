@@ -1,0 +1,109 @@
+"""The batch of a step: a pure function of store, schedule and step."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from block_recurrent.data.batching.prefetch import Prefetcher
+from block_recurrent.data.batching.schedule import IDLE, Located
+
+
+class Schedule(Protocol):
+    """Where every row stands at a step; see `data/batching/schedule.py`."""
+
+    lengths: np.ndarray
+    batch_size: int
+    segment_length: int
+
+    def locate(self, step: int) -> Located:
+        """What all rows read at `step`."""
+        ...
+
+
+class Readable(Protocol):
+    """What tokens are read from; see `TokenStore`."""
+
+    def read_many(self, pieces: list[tuple[int, int, int]]) -> list[np.ndarray]:
+        """Pieces (document, start, stop) of documents."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One segment of b rows.
+
+    Attributes:
+        tokens: (b, N) int32, what the model reads.
+        targets: (b, N) int32, the token after each of them, across segment boundaries.
+        weights: (b, N) float32, 1 where the target is a token of the document, 0 on padding and idle rows.
+        start_of_document: (b,) bool, where the row's state has to be reset; True on idle rows.
+        document: (b,) int64, -1 on idle rows.
+        offset: (b,) int64, place of the first token in its document.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    start_of_document: np.ndarray
+    document: np.ndarray
+    offset: np.ndarray
+
+
+class BatchReader:
+    """Reads batches.
+
+    Args:
+        store: where the tokens are.
+        schedule: which row reads what.
+        segment_length: N; the schedule's.
+        rows: the rows of this host, out of the schedule's batch.
+    """
+
+    def __init__(self, store: Readable, schedule: Schedule, *, segment_length: int, rows: slice = slice(None)):
+        if segment_length != schedule.segment_length:
+            raise ValueError(f"segment_length = {segment_length}, but the schedule's is {schedule.segment_length}")
+        self._store = store
+        self._schedule = schedule
+        self._segment_length = segment_length
+        self._rows = rows
+
+    def read(self, step: int) -> Batch:
+        """The batch of a step.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            This host's rows.
+
+        Raises:
+            InputError: the store is damaged.
+        """
+        located = self._schedule.locate(step)
+        document, offset = located.document[self._rows], located.offset[self._rows]
+        busy = np.flatnonzero(document != IDLE)
+        # The schedule's lengths, not the store's: it may end long documents early.
+        stops = np.minimum(offset + self._segment_length + 1, self._schedule.lengths[document])
+        pieces = [(int(document[row]), int(offset[row]), int(stops[row])) for row in busy]
+        shape = (len(document), self._segment_length)
+        tokens, targets, weights = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        for row, piece in zip(busy, self._store.read_many(pieces), strict=True):
+            scored = len(piece) - 1
+            tokens[row, :scored] = piece[:-1]
+            targets[row, :scored] = piece[1:]
+            weights[row, :scored] = 1
+        return Batch(tokens, targets, weights, located.start_of_document[self._rows], document, offset)
+
+    def prefetch(self, start: int, stop: int, depth: int = 2) -> Prefetcher[Batch]:
+        """The batches of steps start, ..., stop - 1, read ahead by a background thread.
+
+        Args:
+            start: first step.
+            stop: one past the last.
+            depth: how many batches may wait.
+
+        Returns:
+            An iterator and context manager; leaving the context ends the thread.
+        """
+        return Prefetcher(map(self.read, range(start, stop)), depth)

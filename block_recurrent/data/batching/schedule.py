@@ -1,0 +1,263 @@
+"""Which piece of which document every row reads at every step: pure functions of the step.
+
+A document of n tokens has n - 1 predictions; it is read in ceil((n - 1) / N) segments of N tokens. Each row reads one
+document at a time, segment after segment, and then goes on to its next one.
+"""
+
+import abc
+import collections
+import dataclasses
+import hashlib
+import heapq
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from block_recurrent.data.batching.shuffle import DocumentStream
+from block_recurrent.errors import InputError
+
+IDLE = -1
+_VERSION = b"block_recurrent document schedule 1"
+_POSITIONS_PER_TABLE = 1 << 16
+_CACHED_TABLES = 4
+
+
+def num_segments(lengths: np.ndarray | Sequence[int] | int, segment_length: int) -> np.ndarray:
+    """Segments in which documents are read: ceil((n - 1) / N), and 0 for a document without a prediction.
+
+    Args:
+        lengths: tokens n of each document, any shape.
+        segment_length: N, tokens of a segment.
+
+    Returns:
+        int64 of the same shape.
+    """
+    predictions = np.maximum(np.asarray(lengths, np.int64) - 1, 0)
+    return -(-predictions // segment_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """What all B rows read at one step.
+
+    Attributes:
+        document: (B,) int64, index into the schedule's lengths; -1 where a row is idle.
+        offset: (B,) int64, the first token read.
+        start_of_document: (B,) bool, True where the row's state has to be reset. Idle rows: True.
+    """
+
+    document: np.ndarray
+    offset: np.ndarray
+    start_of_document: np.ndarray
+
+
+class _Table:
+    """A run of consecutive documents of every row, searchable by the step within the run.
+
+    Args:
+        documents: (B, K) int64, each row's documents in reading order.
+        segments: (B, K) int64, the number of segments of each.
+    """
+
+    def __init__(self, documents: np.ndarray, segments: np.ndarray):
+        self._documents = documents
+        ends = np.cumsum(segments, axis=1)
+        self.totals = ends[:, -1]
+        # Row r's ends are raised by r * span, so that one flat sorted array serves all rows with one search.
+        self._span = int(self.totals.max(initial=0)) + 1
+        self._ends = (ends + np.arange(len(ends))[:, None] * self._span).reshape(-1)
+        self._segments = segments
+
+    def find(self, rows: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Documents and segment indices of `rows` at `steps`, each below the row's total."""
+        wanted = rows * self._span + steps
+        flat = np.searchsorted(self._ends, wanted, side="right")
+        segment = wanted - self._ends[flat] + self._segments.reshape(-1)[flat]
+        return self._documents.reshape(-1)[flat], segment
+
+
+class RowSchedule(abc.ABC):
+    """Rows that read an endless succession of documents. Subclasses say which document comes k-th.
+
+    Tables of consecutive documents are made as steps are asked for. How many steps each row spends in each table is
+    kept for good (B integers a table), the tables themselves only while they are in use. Safe to use from threads.
+
+    Args:
+        lengths: (D,) integers, tokens of each document.
+        batch_size: B, rows over all hosts.
+        segment_length: N, tokens of a segment.
+    """
+
+    def __init__(self, lengths: np.ndarray, *, batch_size: int, segment_length: int):
+        self.lengths = _checked_lengths(lengths)
+        self.batch_size = _checked_positive("batch_size", batch_size)
+        self.segment_length = _checked_positive("segment_length", segment_length)
+        self._segments = num_segments(self.lengths, segment_length)
+        self._documents_per_table = max(1, _POSITIONS_PER_TABLE // batch_size)
+        self._tables: collections.OrderedDict[int, _Table] = collections.OrderedDict()
+        self._starts = [np.zeros(batch_size, np.int64)]
+        self._lock = threading.Lock()
+
+    @abc.abstractmethod
+    def deal(self, start: int, stop: int) -> np.ndarray:
+        """The start-th, ..., (stop - 1)-th documents of every row: (B, stop - start) int64, none without segments."""
+        ...
+
+    def locate(self, step: int) -> Located:
+        """What every row reads at `step`.
+
+        Args:
+            step: from 0, any size.
+
+        Returns:
+            Arrays over all B rows.
+        """
+        if step < 0:
+            raise InputError(f"step = {step}: must be at least 0")
+        with self._lock:
+            documents, segments = self._find(step)
+        return Located(documents, segments * self.segment_length, segments == 0)
+
+    def _find(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        while self._starts[-1].min() <= step:
+            self._table(len(self._starts) - 1)
+        documents = np.empty(self.batch_size, np.int64)
+        segments = np.empty(self.batch_size, np.int64)
+        # Rows advance at their own pace and may stand in different tables; each is searched once.
+        rows, number = np.arange(self.batch_size), self._last_started(step)
+        while len(rows):
+            here = self._starts[number][rows] <= step
+            found = rows[here]
+            if len(found):
+                steps = step - self._starts[number][found]
+                documents[found], segments[found] = self._table(number).find(found, steps)
+            rows, number = rows[~here], number - 1
+        return documents, segments
+
+    def _last_started(self, step: int) -> int:
+        """The last table that some row has entered at `step`; its successors lie ahead of all rows."""
+        low, high = 0, len(self._starts) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._starts[middle].min() <= step else (low, middle - 1)
+        while low + 1 < len(self._starts) and (self._starts[low + 1] <= step).any():
+            low += 1
+        return low
+
+    def _table(self, number: int) -> _Table:
+        if number not in self._tables:
+            count = self._documents_per_table
+            documents = self.deal(number * count, (number + 1) * count)
+            self._tables[number] = table = _Table(documents, self._segments[documents])
+            if number == len(self._starts) - 1:
+                self._starts.append(self._starts[-1] + table.totals)
+            if len(self._tables) > _CACHED_TABLES:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(number)
+        return self._tables[number]
+
+
+class DocumentSchedule(RowSchedule):
+    """The training schedule: row r reads the documents r, r + B, r + 2B, ... of the endless shuffled stream.
+
+    Every document with at least two tokens appears once in each epoch of the stream; any number of documents works,
+    also fewer than rows.
+
+    Args:
+        lengths: (D,) integers, tokens of each document.
+        batch_size: B, rows over all hosts.
+        segment_length: N, tokens of a segment.
+        seed: of the order.
+
+    Raises:
+        InputError: no document has two tokens, or an argument is out of range.
+    """
+
+    def __init__(self, lengths: np.ndarray, *, batch_size: int, segment_length: int, seed: int):
+        super().__init__(lengths, batch_size=batch_size, segment_length=segment_length)
+        self.seed = seed
+        self._readable = np.flatnonzero(self._segments)
+        self._stream = DocumentStream(len(self._readable), seed)
+
+    def deal(self, start: int, stop: int) -> np.ndarray:
+        """See `RowSchedule.deal`."""
+        positions = self._stream.read(start * self.batch_size, stop * self.batch_size)
+        return np.ascontiguousarray(self._readable[positions].reshape(-1, self.batch_size).T)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of everything that determines `locate`; equal fingerprints read equal batches of equal stores."""
+        numbers = np.array([self.batch_size, self.segment_length, self.seed], "<u8")
+        return hashlib.sha256(_VERSION + numbers.tobytes() + self.lengths.astype("<i8").tobytes()).hexdigest()
+
+
+class EvaluationSchedule:
+    """One pass: every document once, the longest first, each onto the row that is free first.
+
+    Args:
+        lengths: (D,) integers, tokens of each document.
+        batch_size: B, rows over all hosts.
+        segment_length: N, tokens of a segment.
+
+    Raises:
+        InputError: no document has two tokens, or an argument is out of range.
+    """
+
+    def __init__(self, lengths: np.ndarray, *, batch_size: int, segment_length: int):
+        self.lengths = _checked_lengths(lengths)
+        self.batch_size = _checked_positive("batch_size", batch_size)
+        self.segment_length = _checked_positive("segment_length", segment_length)
+        self._segments = num_segments(self.lengths, segment_length)
+        if not self._segments.any():
+            raise InputError("nothing to read: no document has the two tokens that one prediction needs")
+        self._table = self._deal()
+        self.num_steps = int(self._table.totals.max())
+
+    def _deal(self) -> _Table:
+        order = np.argsort(-self._segments, kind="stable")
+        rows: list[list[int]] = [[] for _ in range(self.batch_size)]
+        free = [(0, row) for row in range(self.batch_size)]
+        for document in order[: np.count_nonzero(self._segments)].tolist():
+            load, row = free[0]
+            rows[row].append(document)
+            heapq.heapreplace(free, (load + int(self._segments[document]), row))
+        documents = np.full((self.batch_size, max(map(len, rows))), IDLE, np.int64)
+        for row, dealt in enumerate(rows):
+            documents[row, : len(dealt)] = dealt
+        return _Table(documents, np.where(documents == IDLE, 0, self._segments[documents]))
+
+    def locate(self, step: int) -> Located:
+        """What every row reads at `step`; rows that have read all their documents are idle.
+
+        Args:
+            step: from 0 to `num_steps` - 1.
+
+        Returns:
+            Arrays over all B rows.
+
+        Raises:
+            InputError: the step lies outside the pass.
+        """
+        if not 0 <= step < self.num_steps:
+            raise InputError(f"step = {step}: must be from 0 to {self.num_steps - 1}, one pass over the documents")
+        documents = np.full(self.batch_size, IDLE, np.int64)
+        segments = np.zeros(self.batch_size, np.int64)
+        rows = np.flatnonzero(self._table.totals > step)
+        documents[rows], segments[rows] = self._table.find(rows, np.full(len(rows), step))
+        return Located(documents, segments * self.segment_length, segments == 0)
+
+
+def _checked_lengths(lengths: np.ndarray) -> np.ndarray:
+    lengths = np.asarray(lengths)
+    if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
+        raise InputError(f"lengths of shape {lengths.shape} and dtype {lengths.dtype}: must be one integer a document")
+    lengths = lengths.astype(np.int64)
+    lengths.flags.writeable = False
+    return lengths
+
+
+def _checked_positive(name: str, value: int) -> int:
+    if value < 1:
+        raise InputError(f"{name} = {value}: must be at least 1")
+    return value

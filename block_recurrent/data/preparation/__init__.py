@@ -1,0 +1,1 @@
+"""`prepare`: text sources to token stores."""

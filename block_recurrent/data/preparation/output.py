@@ -1,0 +1,111 @@
+"""The folder that `prepare` writes: one writer at a time, and nothing half-written ever looks whole."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.data.store import metadata
+from block_recurrent.data.store.metadata import StoreMetadata
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.errors import InputError
+
+_LOCK = ".prepare.lock"
+
+
+class Target:
+    """Root of the stores of a source's splits.
+
+    Args:
+        root: folder, local or remote. A remote store is built in the local temporary folder and then uploaded, with
+            `store.json` last: object stores can neither append nor rename.
+    """
+
+    def __init__(self, root: str):
+        self.root = epath.Path(root)
+        self._remote = "://" in self.root.as_posix()
+        if self._remote:
+            name = hashlib.sha256(self.root.as_posix().encode()).hexdigest()[:16]
+            self._work = Path(tempfile.gettempdir()) / f"block_recurrent-{name}"
+        else:
+            self._work = Path(root)
+
+    def store(self, split: str) -> epath.Path:
+        """The finished store's folder."""
+        return self.root / split
+
+    def work(self, split: str) -> Path:
+        """The local folder in which a store grows."""
+        return self._work / f".{split}.partial"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other preparations out. The lock dies with its process.
+
+        Raises:
+            InputError: the folder cannot be written, or another process is preparing it.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self._work.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((self._work / _LOCK).open("a"))
+            except OSError as error:
+                raise InputError(f"cannot write to {self._work}: {error.strerror}") from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(file.fileno()).st_nlink:  # its last owner removed it between our opening and locking
+                    raise BlockingIOError
+            except BlockingIOError:
+                raise InputError(f"{self.root}: another process is preparing this folder") from None
+            try:
+                yield
+            finally:
+                (self._work / _LOCK).unlink(missing_ok=True)
+
+    def finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+        """The finished store of the same content, or None when there is nothing yet.
+
+        Raises:
+            InputError: something else is in its place, which is never overwritten.
+        """
+        path = self.store(split)
+        if not path.exists() or self._half_uploaded(split):
+            return None
+        found = TokenStore.open(path).metadata
+        different = [key for key, value in identity.items() if found.identity[key] != value]
+        if different:
+            what = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
+            raise InputError(f"{path} holds a store of something else ({what}): remove it or choose another folder")
+        return found
+
+    def _half_uploaded(self, split: str) -> bool:
+        """Whether what lies there is an upload of ours that was interrupted: the store is whole here, but not there."""
+        built = (self.work(split) / metadata.FILE_NAME).exists()
+        return self._remote and built and not (self.store(split) / metadata.FILE_NAME).exists()
+
+    def built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+        """What an interrupted run had finished, all but putting it in its place; None if there is no such thing."""
+        try:
+            found = TokenStore.open(self.work(split)).metadata
+        except InputError:
+            return None
+        return found if found.identity == identity else None
+
+    def publish(self, split: str) -> None:
+        """Moves a finished store from where it grew to its place."""
+        work = self.work(split)
+        if not self._remote:
+            os.rename(work, self._work / split)
+            return
+        files = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+        for name in [*(name for name in files if name != metadata.FILE_NAME), metadata.FILE_NAME]:
+            (self.store(split) / name).parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(work / name).copy(self.store(split) / name, overwrite=True)
+        shutil.rmtree(work)

@@ -1,0 +1,210 @@
+"""From a text source to token stores: one for each split."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.config import PrepareConfig
+from block_recurrent.data.preparation.output import Target
+from block_recurrent.data.preparation.workers import EncodedGroup, Encoder, encode_records
+from block_recurrent.data.sources.catalog import load_source
+from block_recurrent.data.sources.source import Counts, Source
+from block_recurrent.data.store.columns import name_bytes
+from block_recurrent.data.store.encoded_document import token_dtype
+from block_recurrent.data.store.metadata import StoreMetadata, VocabularyMetadata, identity
+from block_recurrent.data.store.writer import StoreWriter, name_digest
+from block_recurrent.data.vocabulary import Vocabulary, load_vocabulary
+from block_recurrent.errors import InputError
+
+DUPLICATES = "documents with the name of an earlier one (left out)"
+Report = Callable[[int, int], None]
+Groups = Callable[[str, int, Counts], Iterator[EncodedGroup]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What `prepare` made of one split.
+
+    Attributes:
+        path: folder of the store.
+        metadata: what the store says about itself.
+        unchanged: the store was there already and nothing was written.
+        warnings: what the reader of the summary should know.
+    """
+
+    path: epath.Path
+    metadata: StoreMetadata
+    unchanged: bool
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[SplitSummary]:
+    """Tokenises a source into one store a split. An interrupted run is continued; a finished store is left alone.
+
+    Args:
+        config: source, target, vocabulary and workers.
+        report: called with (bytes of input done, bytes of input in all).
+
+    Returns:
+        One summary a split, in the source's order.
+
+    Raises:
+        InputError: the input or the target is not usable, or the target holds something else.
+    """
+    source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
+    encoder = Encoder(source, vocabulary, token_dtype(vocabulary.table_size))
+    workers = config.workers or available_cores()
+
+    def groups(split: str, skip: int, walked: Counts) -> Iterator[EncodedGroup]:
+        return encode_records(encoder, itertools.islice(source.walk(split, walked), skip, None), workers)
+
+    return write_stores(config, source, vocabulary, groups, report)
+
+
+def write_stores(
+    config: PrepareConfig, source: Source, vocabulary: Vocabulary, groups: Groups, report: Report | None
+) -> list[SplitSummary]:
+    """Writes the stores of documents that come tokenised, from wherever they were.
+
+    Args:
+        config: names target and splits.
+        source: of the text.
+        vocabulary: that made the tokens.
+        groups: (split, records to skip, counts) -> groups of records in order; what a walk through the input leaves out
+            is added to the counts.
+        report: called with (bytes of input done, bytes of input in all).
+
+    Returns:
+        One summary a split, in the source's order.
+
+    Raises:
+        InputError: as `prepare`.
+    """
+    splits = chosen_splits(config, source)
+    target = Target(config.store)
+    job = _Job(source, vocabulary, target, groups, _Progress(source, splits, report))
+    with target.locked():
+        return [_prepare_split(job, split) for split in splits]
+
+
+def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
+    """The splits to prepare. Raises InputError when the source lacks one that the configuration names."""
+    for split in config.splits or ():
+        if split not in source.splits:
+            raise InputError(
+                f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {source.splits}"
+            )
+    return config.splits or source.splits
+
+
+def warnings_about(source: Source, described: StoreMetadata) -> tuple[str, ...]:
+    """What is odd about a store: its words are not those that the corpus's authors counted."""
+    published, counts = source.published_words.get(described.split), described.counts
+    if published is None or published == counts.words:
+        return ()
+    return (
+        f"{source.name} {described.split}: {counts.words:,} words in {counts.documents:,} documents; "
+        f"{published:,} were published, so word-level perplexity is comparable only if that number is used",
+    )
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Progress:
+    def __init__(self, source: Source, splits: tuple[str, ...], report: Report | None):
+        self._report = report
+        self._totals = {split: source.total(split) for split in splits} if report else {}
+        self._done = dict.fromkeys(self._totals, 0)
+
+    def advance(self, split: str, size: int) -> None:
+        if self._report:
+            self._done[split] = min(self._done[split] + size, self._totals[split])
+            self._report(sum(self._done.values()), sum(self._totals.values()))
+
+    def finish(self, split: str) -> None:
+        if self._report:
+            self.advance(split, self._totals[split])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    source: Source
+    vocabulary: Vocabulary
+    target: Target
+    groups: Groups
+    progress: _Progress
+
+
+def identity_of(source: Source, split: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What tells this preparation from another; see `metadata.identity`."""
+    return identity(source.name, split, source.settings, source.signature(split), vocabulary.fingerprint)
+
+
+def _prepare_split(job: _Job, split: str) -> SplitSummary:
+    path = job.target.store(split)
+    wanted = identity_of(job.source, split, job.vocabulary)
+    found = job.target.finished(split, wanted)
+    if found is None:
+        try:
+            described = job.target.built(split, wanted) or _write(job, split, wanted)
+            job.target.publish(split)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            where = f" ({error.filename})" if error.filename else ""
+            raise InputError(f"cannot finish {path}: {reason}{where}; run the same command to continue") from error
+    else:
+        described = found
+    job.progress.finish(split)
+    warnings = warnings_about(job.source, described)
+    return SplitSummary(path=path, metadata=described, unchanged=found is not None, warnings=warnings)
+
+
+def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
+    vocabulary = job.vocabulary
+    writer = StoreWriter(job.target.work(split), wanted, token_dtype(vocabulary.table_size))
+    try:
+        left_out = _append(writer, job, split)
+        described = VocabularyMetadata(
+            spec=vocabulary.spec,
+            fingerprint=vocabulary.fingerprint,
+            size=vocabulary.size,
+            table_size=vocabulary.table_size,
+        )
+        return writer.finish(described, left_out)
+    finally:
+        writer.close()
+
+
+def _append(writer: StoreWriter, job: _Job, split: str) -> Counts:
+    state = writer.resumed or {"records": 0, "size": 0, "counts": {}}
+    records, size, counts = state["records"], state["size"], Counts(state["counts"])
+    job.progress.advance(split, size)
+    walked = Counts()  # what the walk through the input leaves out is found again by every run
+    for group in _without_duplicates(job.groups(split, records, walked), writer.name_digests()):
+        for document in group.documents:
+            writer.add(document)
+        records, size = records + group.records, size + group.size
+        counts.update(group.counts)
+        writer.checkpoint({"records": records, "size": size, "counts": dict(counts)})
+        job.progress.advance(split, group.size)
+    return counts + walked
+
+
+def _without_duplicates(groups: Iterator[EncodedGroup], seen: set[bytes]) -> Iterator[EncodedGroup]:
+    for group in groups:
+        documents = []
+        for document in group.documents:
+            digest = name_digest(name_bytes(document.name))
+            if digest in seen:
+                group.counts[DUPLICATES] += 1
+            else:
+                seen.add(digest)
+                documents.append(document)
+        yield dataclasses.replace(group, documents=documents)

@@ -1,0 +1,236 @@
+"""The token store: a split's documents as ids, for random access by (document, offset).
+
+A store is a folder: `tokens/` (one zarr array), `documents/` (one `.npy` file for each number that is kept of a
+document, and their names) and `store.json`, which is written last: without it a folder is no store.
+"""
+
+import builtins
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from etils import epath
+
+from block_recurrent.data.store import columns, metadata, token_array
+from block_recurrent.data.store.metadata import StoreMetadata
+from block_recurrent.errors import InputError
+
+TOKENS_FOLDER = "tokens"
+_HASH_BYTES = 1 << 20
+Report = Callable[[int, int], None]
+
+
+class TokenStore:
+    """A finished store, open for reading. Safe to use from several threads.
+
+    Open one with `TokenStore.open`.
+    """
+
+    def __init__(self, path: epath.Path, described: StoreMetadata):
+        self.path = path
+        self.metadata = described
+        self._array = _open_array(path)
+        self._ends = np.cumsum(self.lengths)
+        self._starts = self._ends - self.lengths
+        if len(self.lengths) != described.counts.documents or self._array.shape[0] != self.lengths.sum():
+            raise InputError(f"token store {path}: damaged, the documents' lengths and the tokens do not fit together")
+
+    @classmethod
+    def open(cls, path: epath.PathLike) -> "TokenStore":
+        """Opens the store of one split.
+
+        Args:
+            path: its folder, local or `gs://`; `prepare` writes one for each split.
+
+        Returns:
+            The store.
+
+        Raises:
+            InputError: there is no store, or it is unfinished or damaged; the message names the file.
+        """
+        folder = epath.Path(path)
+        described = read_metadata(folder)
+        _check_sizes(folder, described)
+        return cls(folder, described)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256, equal for equal tokens: of the documents' texts, in order, and the vocabulary."""
+        return self.metadata.fingerprint
+
+    @property
+    def vocabulary(self) -> metadata.VocabularyMetadata:
+        """Which vocabulary made the tokens."""
+        return self.metadata.vocabulary
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(D,) int64, tokens of each document."""
+        return self._column("lengths")
+
+    @functools.cached_property
+    def bytes(self) -> np.ndarray:
+        """(D,) int64, bytes of each document's text in UTF-8."""
+        return self._column("bytes")
+
+    @functools.cached_property
+    def characters(self) -> np.ndarray:
+        """(D,) int64, Unicode code points of each document's text."""
+        return self._column("characters")
+
+    @functools.cached_property
+    def words(self) -> np.ndarray:
+        """(D,) int64, words of each document's text, as white space parts them."""
+        return self._column("words")
+
+    @functools.cached_property
+    def unknown_tokens(self) -> np.ndarray:
+        """(D,) int64, how many of each document's tokens have the unknown id."""
+        return self._column("unknown_tokens")
+
+    @functools.cached_property
+    def first_token_bytes(self) -> np.ndarray:
+        """(D,) int32, bytes of the text that each document's first token, which is never scored, covers."""
+        return self._column("first_token_bytes")
+
+    @functools.cached_property
+    def names(self) -> columns.Names:
+        """The documents' names."""
+        text = self._checked_bytes(f"{columns.FOLDER}/{columns.NAMES}")
+        return columns.Names(text, self._column(columns.NAME_ENDS))
+
+    def _column(self, column: str) -> np.ndarray:
+        return columns.read_column(self._checked_bytes(columns.path_of(column)))
+
+    def _checked_bytes(self, name: str) -> builtins.bytes:
+        data = _read(self.path / name)
+        if hashlib.sha256(data).hexdigest() != self.metadata.files[name][1]:
+            raise _damaged(self.path / name, "its checksum does not fit")
+        return data
+
+    def read(self, document: int, start: int, stop: int) -> np.ndarray:
+        """Tokens start, ..., stop - 1 of a document, or up to its end. See `read_many`."""
+        return self.read_many([(document, start, stop)])[0]
+
+    def read_many(self, pieces: Iterable[tuple[int, int, int]]) -> list[np.ndarray]:
+        """Pieces of documents, read concurrently.
+
+        Args:
+            pieces: (document, start, stop): tokens start, ..., stop - 1, cut at the document's end as slices are.
+
+        Returns:
+            One (stop - start,) unsigned array a piece.
+
+        Raises:
+            InputError: there is no such document, or the store is damaged there.
+        """
+        pieces = list(pieces)
+        futures = [self._array[slice(*self._inside(*piece))].read() for piece in pieces]
+        return [self._result(future, document) for future, (document, _, _) in zip(futures, pieces, strict=True)]
+
+    def _inside(self, document: int, start: int, stop: int) -> tuple[int, int]:
+        if not 0 <= document < len(self):
+            raise InputError(f"token store {self.path}: no document {document}; it holds 0 to {len(self) - 1}")
+        first, end = int(self._starts[document]), int(self._ends[document])
+        start = min(first + max(start, 0), end)
+        return start, max(start, min(first + stop, end))
+
+    def _result(self, future, document: int) -> np.ndarray:
+        try:
+            return future.result()
+        except Exception as error:  # whatever TensorStore makes of a damaged, missing or unreachable file
+            reason = str(error).split(" [")[0]
+            where = f"document {document} of token store {self.path}"
+            raise InputError(f"cannot read {where}: {reason}; `verify` names the damaged files") from None
+
+    def verify(self, report: Report | None = None) -> None:
+        """Rereads every file of the store and compares its checksum.
+
+        Args:
+            report: called with (bytes read, bytes in all).
+
+        Raises:
+            InputError: a file is missing or damaged; the message names them all.
+        """
+        problems, done = [], 0
+        total = sum(size for size, _ in self.metadata.files.values())
+        for name, (size, digest) in sorted(self.metadata.files.items()):
+            try:
+                if file_digest(self.path / name) != digest:
+                    problems.append(f"{name} is damaged")
+            except OSError as error:
+                problems.append(f"{name} cannot be read ({error.strerror or error})")
+            done += size
+            if report:
+                report(done, total)
+        if problems:
+            raise InputError(f"token store {self.path}: {'; '.join(problems)}; prepare the store again")
+
+
+def read_metadata(folder: epath.Path) -> StoreMetadata:
+    """The contents of a store's `store.json`. Raises InputError when the folder is not a finished store."""
+    try:
+        text = (folder / metadata.FILE_NAME).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(_why_no_store(folder)) from None
+    except UnicodeDecodeError:
+        text = ""
+    return StoreMetadata.from_json(text, str(folder / metadata.FILE_NAME))
+
+
+def splits_of(root: epath.Path) -> list[str]:
+    """The splits whose finished stores lie below a folder."""
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if (path / metadata.FILE_NAME).exists())
+
+
+def file_digest(path: epath.Path) -> str:
+    """Hex sha256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_HASH_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _why_no_store(folder: epath.Path) -> str:
+    if not folder.exists():
+        siblings: Sequence[str] = splits_of(folder.parent)
+        there = f"; {folder.parent} holds the splits {', '.join(siblings)}" if siblings else ""
+        return f"token store {folder}: no such folder{there}; `prepare` writes stores"
+    if splits := splits_of(folder):
+        return f"token store {folder}: it holds the splits {', '.join(splits)}: name the folder of one of them"
+    return f"token store {folder}: not a finished token store, {metadata.FILE_NAME} is missing; prepare it (again)"
+
+
+def _check_sizes(folder: epath.Path, described: StoreMetadata) -> None:
+    for name, (size, _) in described.files.items():
+        try:
+            found = (folder / name).stat().length
+        except (FileNotFoundError, NotADirectoryError):
+            raise _damaged(folder / name, "the file is missing") from None
+        if found != size:
+            raise _damaged(folder / name, f"it has {found} bytes, {size} were written")
+
+
+def _open_array(folder: epath.Path):
+    try:
+        return token_array.open_readable(folder / TOKENS_FOLDER)
+    except ValueError as error:
+        raise _damaged(folder / TOKENS_FOLDER, str(error).split(" [")[0]) from None
+
+
+def _read(path: epath.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror or error})") from None
+
+
+def _damaged(path: epath.Path, problem: str) -> InputError:
+    return InputError(f"token store file {path}: damaged, {problem}; prepare the store again")

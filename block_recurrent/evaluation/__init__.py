@@ -1,0 +1,1 @@
+"""`evaluate` and `compare`: exact scores, confidence intervals, ablations and diagnostics."""

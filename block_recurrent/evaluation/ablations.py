@@ -1,0 +1,186 @@
+"""What the recurrent states are worth: the same weights, with the states reset, frozen, exchanged or not read."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.evaluation import interventions
+from block_recurrent.evaluation.records import Bootstrap, Estimate
+from block_recurrent.evaluation.results import Ablation, AblationName, Contribution
+from block_recurrent.evaluation.scorer import Method
+from block_recurrent.evaluation.scores import bits_per, by_distance, by_position, scored_text
+from block_recurrent.evaluation.token_losses import TokenNats
+
+# These leave a model nothing of what it has read beyond its windows and caches.
+_MEMORYLESS: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
+_ROUNDS_TO_NOTHING = 0.005  # bits per byte: 0.00 with two decimals
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """An ablation to be run.
+
+    Attributes:
+        name: which.
+        method: how.
+        meaning: one sentence.
+        after_tokens: see `results.Ablation`.
+    """
+
+    name: AblationName
+    method: Method
+    meaning: str
+    after_tokens: int | None = None
+
+
+def plan(
+    config: ModelConfig, store: TokenStore, *, reset_tokens: int, frozen_tokens: int
+) -> tuple[list[Planned], dict[str, str]]:
+    """The ablations that a model and a split allow.
+
+    Args:
+        config: the model.
+        store: the split.
+        reset_tokens: tokens between two resets; a multiple of W.
+        frozen_tokens: tokens after which the states stay as they are; a multiple of W.
+
+    Returns:
+        What to run, and what is not possible, with the reason.
+    """
+    if not config.recurrent_layers or config.window_length is None:
+        return [], {}
+    window = config.window_length
+    planned = [
+        Planned(
+            "reset",
+            interventions.reset(config, every_blocks=reset_tokens // window),
+            f"the states start anew every {reset_tokens:,} tokens",
+            reset_tokens,
+        ),
+        Planned(
+            "frozen",
+            interventions.frozen(config, after_blocks=frozen_tokens // window),
+            f"the states stay as they are after {frozen_tokens:,} tokens of a document",
+            frozen_tokens,
+        ),
+        Planned(
+            "initial",
+            interventions.frozen(config, after_blocks=0, name="initial"),
+            "tokens always read the trained initial states",
+        ),
+        Planned(
+            "window_only",
+            interventions.window_only(config),
+            "tokens do not read the states: windows and caches alone",
+        ),
+    ]
+    if (store.lengths > 1).sum() < 2:
+        return planned, {"shuffled": "needs a second document"}
+    exchanged = Planned(
+        "shuffled",
+        interventions.shuffled(config, store),
+        "tokens read the states that another document had left by the same place",
+    )
+    return [*planned, exchanged], {}
+
+
+class Accountant:
+    """Turns the nats of ablations into results.
+
+    Args:
+        store: the split.
+        carried: nats of the model as it is.
+        bootstrap: how to make intervals.
+    """
+
+    def __init__(self, store: TokenStore, carried: TokenNats, bootstrap: Bootstrap):
+        self._text = scored_text(store)
+        self._carried, self._bootstrap = carried, bootstrap
+        self._carried_sums = carried.sums()[self._text.documents]
+
+    def carried(self) -> Ablation:
+        """The model as it is, as the first of the ablations."""
+        return self._result("carried", "the states are carried from segment to segment", None, self._carried)
+
+    def ablation(self, planned: Planned, nats: TokenNats) -> Ablation:
+        """One ablation against the model as it is."""
+        result = self._result(planned.name, planned.meaning, planned.after_tokens, nats)
+        if planned.name != "reset" or planned.after_tokens is None:
+            return result
+        return dataclasses.replace(
+            result,
+            by_distance=by_distance(nats, planned.after_tokens, self._bootstrap),
+            carried_by_distance=by_distance(self._carried, planned.after_tokens, self._bootstrap),
+        )
+
+    def cost_per_token(self, nats: TokenNats) -> Estimate:
+        """Bits per token above those of the model as it is, paired by document."""
+        return bits_per(self._sums(nats) - self._carried_sums, self._text.tokens, self._bootstrap)
+
+    def _sums(self, nats: TokenNats) -> np.ndarray:
+        return nats.sums()[self._text.documents]
+
+    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, nats: TokenNats) -> Ablation:
+        sums = self._sums(nats)
+        return Ablation(
+            name=name,
+            meaning=meaning,
+            after_tokens=after_tokens,
+            nats=float(sums.sum()),
+            bits_per_token=bits_per(sums, self._text.tokens, self._bootstrap),
+            bits_per_byte=bits_per(sums, self._text.bytes, self._bootstrap),
+            cost=bits_per(sums - self._carried_sums, self._text.bytes, self._bootstrap),
+            by_position=by_position(nats, self._bootstrap),
+        )
+
+
+def run_ablations(
+    planned: list[Planned],
+    carried: TokenNats,
+    store: TokenStore,
+    bootstrap: Bootstrap,
+    run: Callable[[Method], TokenNats],
+) -> Iterator[tuple[Ablation, TokenNats, Estimate]]:
+    """Runs ablations one by one.
+
+    Yields:
+        The result, the nats behind it, and its cost in bits per token.
+    """
+    accountant = Accountant(store, carried, bootstrap)
+    yield accountant.carried(), carried, Estimate(value=0.0)
+    for item in planned:
+        nats = run(item.method)
+        yield accountant.ablation(item, nats), nats, accountant.cost_per_token(nats)
+
+
+def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
+    """What carrying the states is worth: the cheapest way to do without, by the same weights.
+
+    Taking the cheapest is the cautious choice: a model whose tokens lean on a state that never changes loses when the
+    state is not read, but nothing when it is exchanged for another document's.
+
+    Args:
+        ablations: each with its cost in bits per token.
+    """
+    memoryless = [pair for pair in ablations if pair[0].name in _MEMORYLESS]
+    if not memoryless:
+        text = "no recurrent layers: this model remembers through its Transformer-XL caches alone"
+        return Contribution(verdict="no recurrence", against=None, bits_per_byte=None, bits_per_token=None, text=text)
+    cheapest, per_token = min(memoryless, key=lambda pair: pair[0].cost.value)
+    cost = cheapest.cost
+    if cost.low is None or cost.high is None:
+        verdict, text = "unknown", f"state contributes {cost.value:.4f} bits per byte (one document: no interval)"
+    elif cost.low <= 0 or cost.value < _ROUNDS_TO_NOTHING:
+        verdict = "nothing" if cost.low <= 0 else "negligible"
+        text = f"state contributes 0.00 bits per byte: {_interval(cost)} against `{cheapest.name}` ({cheapest.meaning})"
+    else:
+        verdict = "contributes"
+        text = f"state contributes {_interval(cost)} bits per byte, against `{cheapest.name}` ({cheapest.meaning})"
+    return Contribution(verdict=verdict, against=cheapest.name, bits_per_byte=cost, bits_per_token=per_token, text=text)
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"

@@ -1,0 +1,75 @@
+"""All checkpoints of a run on one split."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.config import EvaluationConfig
+from block_recurrent.evaluation.evaluation import Evaluation, Report, split_folder
+from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_candidate
+from block_recurrent.evaluation.records import read, write
+from block_recurrent.evaluation.results import Curve, CurvePoint, Scores
+
+
+def evaluate_checkpoints(
+    workdir: epath.Path, data: Mapping[str, Any], split: str, config: EvaluationConfig, *, report: Report
+) -> tuple[epath.Path, Curve]:
+    """Scores every checkpoint that a run still has; those with scores already are not scored again.
+
+    Args:
+        workdir: the run's folder.
+        data: fields of `DataConfig` to replace in the run's own.
+        split: which part of the store.
+        config: of the intervals.
+        report: told how far a pass is.
+
+    Returns:
+        The folder with `curve.json`, and the curve.
+
+    Raises:
+        InputError: there is no checkpoint, or the store does not fit the model.
+    """
+    points: list[CurvePoint] = []
+    header: dict[str, Any] = {}
+    folder = workdir
+    for path in checkpoint_paths(workdir):
+        candidate = load_candidate(path)
+        assert candidate.data is not None  # a run tells
+        replaced = dataclasses.replace(candidate.data, **data)
+        folder, step = split_folder(candidate, replaced, split), int(path.name)
+
+        def named(name: str, done: int, total: int, step: int = step) -> None:
+            report(f"step {step}: {name}", done, total)
+
+        evaluation = Evaluation(candidate, replaced, split, config, report=named)
+        header = evaluation.header
+        points.append(_point(step, _earlier(evaluation) or _score(evaluation)))
+    curve = Curve(**header, points=tuple(points))
+    write(curve, folder)
+    return folder, curve
+
+
+def _earlier(evaluation: Evaluation) -> Scores | None:
+    """Scores of the same parameters on the same tokens, with intervals made alike."""
+    found = read(Scores, evaluation.folder)
+    if found is None or found.bootstrap != evaluation.bootstrap:
+        return None
+    same_model = found.subject.fingerprint == evaluation.candidate.subject.fingerprint
+    return found if same_model and found.data.fingerprint == evaluation.store.fingerprint else None
+
+
+def _score(evaluation: Evaluation) -> Scores:
+    with evaluation.scored() as nats:
+        return evaluation.write_scores(nats)
+
+
+def _point(step: int, scores: Scores) -> CurvePoint:
+    return CurvePoint(
+        step=step,
+        bits_per_token=scores.bits_per_token,
+        bits_per_byte=scores.bits_per_byte,
+        token_perplexity=scores.token_perplexity,
+        word_perplexity=scores.word_perplexity,
+    )

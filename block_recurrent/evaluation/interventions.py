@@ -1,0 +1,224 @@
+"""Ways to read a split with the recurrent states tampered with; the Transformer-XL caches are always carried.
+
+Blocks run one after the other, so that a state can be replaced before any of them: the numbers of an untampered reading
+are those of the model (chunking at a fixed window changes nothing).
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.data.batching.batches import Batch
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.evaluation.scorer import Method, carried, segment_batch
+from block_recurrent.model.language_model import apply, init_state
+from block_recurrent.model.loss import cross_entropy
+from block_recurrent.model.state import ModelState, reset_rows
+from block_recurrent.training.step import SegmentBatch
+from block_recurrent.typing import Params
+
+
+class Positioned(NamedTuple):
+    """A segment, and where in its document each row stands.
+
+    Attributes:
+        batch: the segment.
+        block: (B,) int32, number of the segment's first block in its document.
+    """
+
+    batch: SegmentBatch
+    block: Int[Array, "B"]
+
+
+class WithDonor(NamedTuple):
+    """A segment, and the same stretch of another document.
+
+    Attributes:
+        batch: the segment.
+        donor: (B, T) int32, the other document's tokens.
+        whole: (B, C) bool, blocks that lie wholly within the other document.
+    """
+
+    batch: SegmentBatch
+    donor: Int[Array, "B T"]
+    whole: Bool[Array, "B C"]
+
+
+def reset(config: ModelConfig, *, every_blocks: int) -> Method:
+    """The recurrent states start anew after so many blocks."""
+    return Method(
+        "reset",
+        functools.partial(init_state, config),
+        functools.partial(_reset_step, config, every_blocks),
+        functools.partial(_positioned, config),
+    )
+
+
+def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> Method:
+    """The recurrent states stay as they are after so many blocks of a document; 0: tokens read the initial ones."""
+    return Method(
+        name,
+        functools.partial(init_state, config),
+        functools.partial(_frozen_step, config, after_blocks),
+        functools.partial(_positioned, config),
+    )
+
+
+def shuffled(config: ModelConfig, store: TokenStore) -> Method:
+    """Tokens read the recurrent states that another document had left by the same place (see `donors`)."""
+
+    def init(params: Params, rows: int) -> tuple[ModelState, ModelState]:
+        return init_state(config, params, rows), init_state(config, params, rows)
+
+    return Method(
+        "shuffled",
+        init,
+        functools.partial(_shuffled_step, config),
+        functools.partial(_with_donor, config, store, donors(store.lengths)),
+    )
+
+
+def window_only(config: ModelConfig) -> Method:
+    """Tokens read nothing from the states: what their attention to states would add to the stream is left out."""
+    plain = carried(config)
+
+    def step(params: Params, memory: Any, inputs: Any) -> tuple[Any, jax.Array]:
+        return plain.step(_without_cross_attention(config, params), memory, inputs)
+
+    return plain._replace(name="window_only", step=jax.jit(step))
+
+
+def donors(lengths: np.ndarray) -> np.ndarray:
+    """The document whose states each document gets: the next longer one, and for the longest the second longest.
+
+    Args:
+        lengths: (D,) integers, tokens of each document; at least two documents.
+
+    Returns:
+        (D,) int64.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    partner = np.empty(len(lengths), np.int64)
+    partner[order[1:]] = order[:-1]
+    partner[order[0]] = order[1]
+    return partner
+
+
+def _positioned(config: ModelConfig, batch: Batch) -> Positioned:
+    block: Any = (batch.offset // (config.window_length or 1)).astype(np.int32)
+    return Positioned(segment_batch(batch), block)
+
+
+def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> WithDonor:
+    rows, (_, length) = np.flatnonzero(batch.document >= 0), batch.tokens.shape
+    pieces = [(int(partner[batch.document[r]]), int(batch.offset[r]), int(batch.offset[r]) + length) for r in rows]
+    tokens, read = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)
+    for row, piece in zip(rows, store.read_many(pieces), strict=True):
+        tokens[row, : len(piece)], read[row] = piece, len(piece)
+    ends: Any = np.arange(1, length // (config.window_length or length) + 1) * (config.window_length or length)
+    donor: Any = tokens
+    return WithDonor(segment_batch(batch), donor, ends[None, :] <= read[:, None])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _reset_step(
+    config: ModelConfig, every: int, params: Params, state: ModelState, inputs: Positioned
+) -> tuple[ModelState, jax.Array]:
+    initial = init_state(config, params, len(inputs.block))
+
+    def step(state: ModelState, block: "_Block") -> tuple[ModelState, jax.Array]:
+        started = reset_rows(state, initial, block.number % every == 0)
+        output = apply(config, params, block.tokens, _with_recurrent(state, started))
+        return output.state, cross_entropy(output.logits, block.targets)
+
+    return _over_blocks(config, params, step, state, inputs.batch, inputs.block)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _frozen_step(
+    config: ModelConfig, after: int, params: Params, state: ModelState, inputs: Positioned
+) -> tuple[ModelState, jax.Array]:
+    def step(state: ModelState, block: "_Block") -> tuple[ModelState, jax.Array]:
+        output = apply(config, params, block.tokens, state)
+        kept = reset_rows(output.state, state, block.number >= after)
+        return _with_recurrent(output.state, kept), cross_entropy(output.logits, block.targets)
+
+    return _over_blocks(config, params, step, state, inputs.batch, inputs.block)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _shuffled_step(
+    config: ModelConfig, params: Params, memory: tuple[ModelState, ModelState], inputs: WithDonor
+) -> tuple[tuple[ModelState, ModelState], jax.Array]:
+    initial = init_state(config, params, len(inputs.donor))
+    own, other = memory
+    other = reset_rows(other, initial, inputs.batch.start_of_document)
+
+    def step(states: tuple[ModelState, ModelState], block: "_Block") -> tuple[Any, jax.Array]:
+        (own, other), (donor, whole) = states, block.extra
+        output = apply(config, params, block.tokens, _with_recurrent(own, other))
+        other_next = apply(config, params, donor, other).state
+        # Behind its end, a document's states stay as they were.
+        other = reset_rows(other, other_next, whole)
+        return (output.state, other), cross_entropy(output.logits, block.targets)
+
+    extra = _blocks_first(config, inputs.donor), jnp.swapaxes(inputs.whole, 0, 1)
+    start = reset_rows(own, initial, inputs.batch.start_of_document), other
+    return _scan(config, step, start, inputs.batch, jnp.zeros(len(inputs.donor), jnp.int32), extra)
+
+
+class _Block(NamedTuple):
+    """One block of all rows: tokens and targets (B, W), its number (B,) in the documents, and what else is needed."""
+
+    tokens: jax.Array
+    targets: jax.Array
+    number: jax.Array
+    extra: Any
+
+
+def _over_blocks(
+    config: ModelConfig, params: Params, step: Any, state: ModelState, batch: SegmentBatch, block: jax.Array
+) -> tuple[ModelState, jax.Array]:
+    state = reset_rows(state, init_state(config, params, len(block)), batch.start_of_document)
+    return _scan(config, step, state, batch, block, None)
+
+
+def _scan(
+    config: ModelConfig, step: Any, states: Any, batch: SegmentBatch, first_block: jax.Array, extra: Any
+) -> tuple[Any, jax.Array]:
+    tokens, targets = _blocks_first(config, batch.tokens), _blocks_first(config, batch.targets)
+    numbers = jnp.broadcast_to(first_block[None], (len(tokens), len(first_block)))
+    numbers = numbers + jnp.arange(len(tokens), dtype=numbers.dtype)[:, None]
+    states, nats = jax.lax.scan(step, states, _Block(tokens, targets, numbers, extra))
+    return states, jnp.swapaxes(nats, 0, 1).reshape(batch.weights.shape) * batch.weights
+
+
+def _blocks_first(config: ModelConfig, x: jax.Array) -> jax.Array:
+    """(B, T) to (C, B, W)."""
+    return jnp.swapaxes(x.reshape(len(x), -1, config.window_length or x.shape[1]), 0, 1)
+
+
+def _with_recurrent(state: ModelState, source: ModelState) -> ModelState:
+    """The caches of one memory with the recurrent states of another."""
+    pairs = zip(state.layers, source.layers, strict=True)
+    return ModelState(tuple(dataclasses.replace(own, recurrent=other.recurrent) for own, other in pairs))
+
+
+def _without_cross_attention(config: ModelConfig, params: Params) -> Params:
+    """Parameters whose output projections take nothing from attention to states (its heads come last)."""
+    size = config.num_heads * config.head_dim
+
+    def silence(layer: Any) -> Any:
+        if "tokens" in layer:
+            return layer | {"tokens": silence(layer["tokens"])}
+        kernel = layer["output"]["kernel"]
+        return layer if kernel.shape[0] == size else layer | {"output": {"kernel": kernel.at[size:].set(0)}}
+
+    layers = {name: silence(layer) for name, layer in params["layers"].items()}
+    return {**params, "layers": layers}

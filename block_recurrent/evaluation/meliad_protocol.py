@@ -1,0 +1,72 @@
+"""The official code's evaluation, to compare with the numbers in its logs."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.data.batching.batches import Batch, BatchReader
+from block_recurrent.data.batching.official_schedule import OfficialSchedule
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.evaluation.passes import Shape
+from block_recurrent.evaluation.scorer import Placement, carried, score
+from block_recurrent.typing import Params
+
+
+def score_as_official_code(
+    config: ModelConfig,
+    params: Params,
+    store: TokenStore,
+    shape: Shape,
+    *,
+    segments: int,
+    placement: Placement,
+    report: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Scores the first segments of every row, with the official code's masks.
+
+    Args:
+        config: the model.
+        params: its parameters.
+        store: the split.
+        shape: of the batches, on which these numbers depend.
+        segments: that each row reads.
+        placement: the devices.
+        report: told (steps done, steps in all).
+
+    Returns:
+        The numbers of `results.OfficialScores`.
+    """
+    schedule = OfficialSchedule(
+        store.lengths, batch_size=shape.batch_size, segment_length=shape.segment_length, num_steps=segments
+    )
+    method, params = carried(config), placement.replicate(params)
+    nats, tokens = 0.0, 0
+    with BatchReader(store, schedule, segment_length=shape.segment_length).prefetch(0, segments) as batches:
+        memory = placement.init(method, params, shape.batch_size)
+        for scored in score(method, params, memory, map(masked, batches), placement):
+            nats += float(scored.nats.sum(dtype=np.float64))
+            tokens += int(scored.batch.weights.sum())
+            report(scored.step + 1, segments)
+    scorable = np.maximum(store.lengths - 1, 0)
+    one_pass = (scorable - scorable // shape.segment_length).sum()
+    return {
+        "rows": shape.batch_size,
+        "segment_length": shape.segment_length,
+        "segments": segments,
+        "passes": float(tokens / one_pass),
+        "tokens": tokens,
+        "nats": nats,
+        "bits_per_token": nats / math.log(2) / tokens,
+        "token_perplexity": math.exp(nats / tokens),
+    }
+
+
+def masked(batch: Batch) -> Batch:
+    """Leaves out the last target of the segment, and targets whose id, or whose input's id, is 0."""
+    weights = batch.weights * ((batch.tokens != 0) & (batch.targets != 0))
+    weights[:, -1] = 0
+    return dataclasses.replace(batch, weights=weights.astype(np.float32))

@@ -1,0 +1,76 @@
+"""Parquet files for other tools. The only module that imports pyarrow."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+from etils import epath
+from pyarrow import parquet
+
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.evaluation.token_losses import TokenNats, scored_starts
+
+_ROWS_AT_ONCE = 1 << 20
+_TOKENS = "tokens.parquet"
+_TOKEN_SCHEMA = [("document", pa.int32()), ("position", pa.int32()), ("token", pa.int32()), ("nats", pa.float32())]
+
+
+def write_table(path: epath.Path, columns: Mapping[str, np.ndarray | list[str]]) -> None:
+    """Writes columns of equal length, whole or not at all."""
+    with _replacing(path) as file:
+        parquet.write_table(pa.table(dict(columns)), file, compression="zstd")
+
+
+def write_tokens(folder: epath.Path, store: TokenStore, nats: TokenNats, identity: str) -> None:
+    """Writes `tokens.parquet`: one row a scored token, by document and position.
+
+    Args:
+        folder: where.
+        store: the split.
+        nats: of its tokens.
+        identity: what decided the numbers; `read_tokens` asks for it.
+    """
+    schema = pa.schema(_TOKEN_SCHEMA, metadata={"identity": identity})
+    with _replacing(folder / _TOKENS) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for start in range(0, len(nats.values), _ROWS_AT_ONCE):
+            columns = _token_columns(store, nats, start, min(start + _ROWS_AT_ONCE, len(nats.values)))
+            writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
+
+
+def read_tokens(folder: epath.Path, store: TokenStore, identity: str) -> TokenNats | None:
+    """The nats in `tokens.parquet`; None where there is none, or one of another identity."""
+    path = folder / _TOKENS
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        try:
+            table = parquet.ParquetFile(file)
+            if (table.schema_arrow.metadata or {}).get(b"identity") != identity.encode():
+                return None
+            values = table.read(["nats"])["nats"].to_numpy()
+        except pa.ArrowException:
+            return None  # damaged: scored again
+    starts = scored_starts(store.lengths)
+    return TokenNats(values, starts) if len(values) == starts[-1] else None
+
+
+@contextlib.contextmanager
+def _replacing(path: epath.Path) -> Iterator[pa.NativeFile]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file, pa.PythonFile(file, "w") as sink:
+        yield sink
+    partial.replace(path)
+
+
+def _token_columns(store: TokenStore, nats: TokenNats, start: int, stop: int) -> list[np.ndarray]:
+    """Rows start, ..., stop - 1 of all documents' scored tokens in a row."""
+    rows = np.arange(start, stop)
+    document = np.searchsorted(nats.starts, rows, side="right") - 1
+    position = rows - nats.starts[document] + 1
+    first, count = np.unique(document, return_counts=True)
+    begins = position[np.cumsum(count) - count]
+    pieces = zip(first.tolist(), begins.tolist(), (begins + count).tolist(), strict=True)
+    token = np.concatenate(store.read_many(pieces))
+    return [document.astype(np.int32), position.astype(np.int32), token.astype(np.int32), nats.values[start:stop]]

@@ -1,0 +1,175 @@
+"""A pass over a split that can be interrupted, even killed, and goes on to the same numbers, bit for bit."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from block_recurrent.data.batching.batches import BatchReader
+from block_recurrent.data.batching.schedule import EvaluationSchedule
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.errors import InputError
+from block_recurrent.evaluation.scorer import Method, Placement, Scored, score, to_host
+from block_recurrent.evaluation.token_losses import TokenNats, scored_starts
+from block_recurrent.typing import Params
+
+_SECONDS_BETWEEN_SAVES = 60.0
+Report = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How a split is cut into batches; it changes the speed, not the result.
+
+    Attributes:
+        batch_size: documents read side by side, over all devices.
+        segment_length: tokens of a row and step.
+    """
+
+    batch_size: int
+    segment_length: int
+
+
+class Workplace:
+    """Where the passes of one evaluation keep what they have done so far, until its results are written.
+
+    Args:
+        folder: where the results will go. The work lies in a hidden folder below it, or below the local temporary
+            folder where the results go to an object store.
+        identity: what decides the numbers, as JSON; work of another identity is thrown away.
+        save_seconds: time between two saves of a pass.
+    """
+
+    def __init__(self, folder: epath.Path, identity: dict[str, Any], save_seconds: float = _SECONDS_BETWEEN_SAVES):
+        if "://" in folder.as_posix():
+            name = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
+            self.path = Path(tempfile.gettempdir()) / f"block_recurrent-{name}"
+        else:
+            self.path = Path(folder) / ".partial"
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._save_seconds = save_seconds
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["Workplace"]:
+        """Keeps other processes out; removes the work when everything inside has succeeded.
+
+        Raises:
+            InputError: the folder cannot be written, or another process evaluates into it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a")
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path.parent}: another process is evaluating into this folder") from None
+            yield self
+            shutil.rmtree(self.path)
+
+    def run(
+        self,
+        method: Method,
+        params: Params,
+        store: TokenStore,
+        shape: Shape,
+        *,
+        placement: Placement,
+        report: Report = lambda done, total: None,
+    ) -> TokenNats:
+        """Scores every token of a split but each document's first, or what is left of that.
+
+        Args:
+            method: how.
+            params: the parameters.
+            store: the split.
+            shape: of the batches.
+            placement: the devices.
+            report: told (steps done, steps in all).
+
+        Returns:
+            The nats, in a memory map below the work folder: valid until `opened` ends.
+        """
+        lengths = store.lengths
+        schedule = EvaluationSchedule(lengths, batch_size=shape.batch_size, segment_length=shape.segment_length)
+        reader = BatchReader(store, schedule, segment_length=shape.segment_length)
+        params = placement.replicate(params)
+        memory = placement.init(method, params, shape.batch_size)
+        starts = scored_starts(lengths)
+        saved = _SavedPass(self.path / method.name, f"{self._identity} {placement.padded(shape.batch_size)} {shape}")
+        values, first, memory = saved.resume(int(starts[-1]), memory, placement)
+        report(first, schedule.num_steps)
+        last_save = time.monotonic()
+        with reader.prefetch(first, schedule.num_steps) as batches:
+            for scored in score(method, params, memory, batches, placement, first):
+                _put(values, starts, scored)
+                done = scored.step + 1
+                if done == schedule.num_steps or time.monotonic() - last_save >= self._save_seconds:
+                    saved.save(values, done, scored.memory)
+                    last_save = time.monotonic()
+                report(done, schedule.num_steps)
+        return TokenNats(values, starts)
+
+
+class _SavedPass:
+    """A pass on disk: `NAME.nats`, the losses so far, and `NAME.npz`, the step and the memory behind it.
+
+    Args:
+        path: without ending.
+        identity: what decides the numbers.
+    """
+
+    def __init__(self, path: Path, identity: str):
+        self._values, self._state = path.with_name(f"{path.name}.nats"), path.with_name(f"{path.name}.npz")
+        self._identity = hashlib.sha256(identity.encode()).hexdigest()
+
+    def resume(self, size: int, memory: Any, placement: Placement) -> tuple[np.memmap, int, Any]:
+        """Losses, the next step, and the memory before it: of the last save if there is one, otherwise fresh."""
+        try:
+            with np.load(self._state, allow_pickle=False) as saved:
+                if str(saved["identity"]) == self._identity and self._values.stat().st_size == 4 * size:
+                    leaves, structure = jax.tree.flatten(memory)
+                    stored = [
+                        np.frombuffer(saved[f"leaf_{i}"], leaf.dtype).reshape(leaf.shape)
+                        for i, leaf in enumerate(leaves)
+                    ]
+                    memory = jax.device_put(jax.tree.unflatten(structure, stored), placement.rows)
+                    return np.memmap(self._values, np.float32, "r+"), int(saved["step"]), memory
+        except (OSError, ValueError, KeyError):
+            pass  # nothing there, or torn: start afresh
+        self._state.unlink(missing_ok=True)
+        return np.memmap(self._values, np.float32, "w+", shape=(size,)), 0, memory
+
+    def save(self, values: np.memmap, step: int, memory: Any) -> None:
+        """Losses first, then, in one move, the step that says that they are there."""
+        values.flush()
+        leaves: dict[str, Any] = {
+            f"leaf_{i}": np.frombuffer(to_host(leaf).tobytes(), np.uint8)
+            for i, leaf in enumerate(jax.tree.leaves(memory))
+        }
+        partial = self._state.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, identity=np.array(self._identity), step=np.array(step), **leaves)
+        os.replace(partial, self._state)
+
+
+def _put(values: np.ndarray, starts: np.ndarray, scored: Scored) -> None:
+    batch = scored.batch
+    for row in np.flatnonzero(batch.document >= 0):
+        scores = int(batch.weights[row].sum())  # padding lies behind the scored targets
+        first = starts[batch.document[row]] + batch.offset[row]
+        values[first : first + scores] = scored.nats[row, :scores]

@@ -1,0 +1,103 @@
+"""What results say about themselves: the model, the data, and how they came about."""
+
+import dataclasses
+import datetime
+import hashlib
+import platform
+import sys
+from importlib import metadata
+from typing import Literal
+
+import jax
+import numpy as np
+
+from block_recurrent.config import EvaluationConfig, ModelConfig
+from block_recurrent.data.sources.pg19 import PUBLISHED_DOCUMENTS, PUBLISHED_WORDS
+from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.data.vocabulary import ByteVocabulary
+from block_recurrent.evaluation.passes import Shape
+from block_recurrent.evaluation.records import Bootstrap, DataSet, Provenance, Subject
+from block_recurrent.model.language_model import count_params
+from block_recurrent.typing import Params
+
+_LIBRARIES = ("block-recurrent", "jax", "flax", "numpy", "tensorstore", "pyarrow")
+_PG19 = ("pg19", "pg19_tfds")
+# Corpora that the paper used and never released; whatever stands in for them says so.
+_STAND_INS: dict[str, Literal["arXiv", "GitHub"]] = {"arxiv": "arXiv", "github": "GitHub"}
+_T5_TABLE = 32_128
+
+
+def describe_subject(name: str, path: str, step: int | None, config: ModelConfig, params: Params) -> Subject:
+    """Names a model and its parameters."""
+    return Subject(
+        name=name,
+        path=path,
+        step=step,
+        fingerprint=params_fingerprint(params),
+        parameters=count_params(config),
+        config=dataclasses.asdict(config),
+    )
+
+
+def params_fingerprint(params: Params) -> str:
+    """Hex sha256 over the parameters' names, shapes and values."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(params):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def describe_data(store: TokenStore) -> DataSet:
+    """Names a split, as a table should; data that is not the paper's own says so."""
+    about = store.metadata
+    stand_in = about.source in _STAND_INS
+    label = "PG19" if about.source in _PG19 else about.source
+    return DataSet(
+        store=str(store.path.parent),
+        source=about.source,
+        split=about.split,
+        label=f"{_STAND_INS[about.source]} (stand-in)" if stand_in else label,
+        stand_in=stand_in,
+        paper_column=_paper_column(store),
+        fingerprint=store.fingerprint,
+        vocabulary=about.vocabulary.spec,
+        vocabulary_fingerprint=about.vocabulary.fingerprint,
+        documents=about.counts.documents,
+        tokens=about.counts.tokens,
+    )
+
+
+def _paper_column(store: TokenStore) -> Literal["PG19 bytes", "PG19 tokens", "arXiv", "GitHub"] | None:
+    about = store.metadata
+    if about.source in _PG19 and about.vocabulary.fingerprint == ByteVocabulary.fingerprint:
+        return "PG19 bytes"
+    if about.vocabulary.table_size != _T5_TABLE:
+        return None
+    return "PG19 tokens" if about.source in _PG19 else _STAND_INS.get(about.source)
+
+
+def official_words(store: TokenStore) -> int | None:
+    """The words that the split's authors published; None where they published none, or the store is not all of it."""
+    about = store.metadata
+    whole = about.source in _PG19 and about.counts.documents == PUBLISHED_DOCUMENTS.get(about.split)
+    return PUBLISHED_WORDS[about.split] if whole else None
+
+
+def describe_provenance(shape: Shape) -> Provenance:
+    """How, when and with what."""
+    devices = jax.devices()
+    return Provenance(
+        command=tuple(sys.argv),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        devices=f"{len(devices)} x {devices[0].device_kind}",
+        batch_size=shape.batch_size,
+        segment_length=shape.segment_length,
+    )
+
+
+def describe_bootstrap(config: EvaluationConfig) -> Bootstrap:
+    """How intervals are made."""
+    return Bootstrap(replicates=config.bootstrap_replicates, level=config.bootstrap_level, seed=config.seed)

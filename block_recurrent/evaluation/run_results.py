@@ -1,0 +1,178 @@
+"""What a report is made of: runs with their curves and evaluations, and comparisons, read from their folders."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.errors import InputError
+from block_recurrent.evaluation.comparison_results import Comparison
+from block_recurrent.evaluation.records import DataSet, Subject, read
+from block_recurrent.evaluation.results import Ablations, Context, Curve, Diagnostics, OfficialScores, Scores
+from block_recurrent.training.metric_writer import read_metrics
+from block_recurrent.training.run_record import has_run, read_run
+
+_STEP = re.compile(r"step_(\d+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One model on one split: what `evaluate` has left; studies that were not asked for are None."""
+
+    scores: Scores
+    context: Context | None
+    ablations: Ablations | None
+    diagnostics: Diagnostics | None
+    official: OfficialScores | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportedRun:
+    """A run, an export, or the folder of an evaluation.
+
+    Attributes:
+        name: of the folder; with as much of the path before it as tells it from the others.
+        path: the folder.
+        config: what was trained, by part and field; of an export its model alone.
+        trained_on: facts of the training data, as in `run.json`; empty for an export.
+        metrics: lines of `metrics.jsonl`.
+        evaluations: the newest of every split that was evaluated.
+        curves: scores of all checkpoints, by split.
+    """
+
+    name: str
+    path: epath.Path
+    config: dict[str, dict[str, Any]]
+    trained_on: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluations: tuple[Evaluated, ...]
+    curves: tuple[Curve, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Everything that a report shows.
+
+    Attributes:
+        runs: in the order in which they were named.
+        comparisons: likewise.
+    """
+
+    runs: tuple[ReportedRun, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def data(self) -> tuple[DataSet, ...]:
+        """The splits that something was evaluated on, each once."""
+        results = [e.scores.data for run in self.runs for e in run.evaluations]
+        results += [comparison.data for comparison in self.comparisons]
+        return tuple({about.fingerprint: about for about in results}.values())
+
+    def evaluated(self, about: DataSet) -> Iterator[tuple[ReportedRun, Evaluated]]:
+        """The runs that were evaluated on a split."""
+        for run in self.runs:
+            for evaluated in run.evaluations:
+                if evaluated.scores.data.fingerprint == about.fingerprint:
+                    yield run, evaluated
+
+    def name_of(self, subject: Subject) -> str:
+        """How the page calls a model: as its run, where that is shown too."""
+        for run in self.runs:
+            if any(e.scores.subject.fingerprint == subject.fingerprint for e in run.evaluations):
+                return run.name
+        return subject.name
+
+
+def gather(paths: Sequence[epath.Path]) -> Gathered:
+    """Reads the folders that a report is about.
+
+    Args:
+        paths: of runs, of exports, of an evaluation (`evaluate --out`) or of a comparison (`compare --out`).
+
+    Raises:
+        InputError: a folder is none of these, is named twice, or holds something damaged.
+    """
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if list(paths).count(path) > 1)
+        raise InputError(f"report: {twice} is named twice")
+    comparisons = {path: found for path in paths if (found := read(Comparison, path)) is not None}
+    others = [path for path in paths if path not in comparisons]
+    names = _names(others)
+    runs = tuple(_read_run(path, name) for path, name in zip(others, names, strict=True))
+    return Gathered(runs=runs, comparisons=tuple(comparisons.values()))
+
+
+def _read_run(path: epath.Path, name: str) -> ReportedRun:
+    evaluations, curves = tuple(_evaluations(path)), tuple(_curves(path))
+    if has_run(path):
+        run, data = read_run(path)
+        config, trained_on = dataclasses.asdict(run), data
+    elif evaluations:
+        config, trained_on = {"model": evaluations[0].scores.subject.config}, {}
+    else:
+        raise InputError(
+            f"{path}: nothing to report; name the folder of a run, of an evaluated export, or what `evaluate --out` or "
+            "`compare --out` wrote"
+        )
+    return ReportedRun(
+        name=name,
+        path=path,
+        config=config,
+        trained_on=trained_on,
+        metrics=read_metrics(path),
+        evaluations=evaluations,
+        curves=curves,
+    )
+
+
+def _evaluations(path: epath.Path) -> Iterator[Evaluated]:
+    """The newest evaluation of each split below a run; or the one that lies in the folder itself."""
+    if (scores := read(Scores, path)) is not None:
+        yield _evaluated(path, scores)
+        return
+    for split in _splits(path):
+        steps = {int(match[1]): folder for folder in split.iterdir() if (match := _STEP.fullmatch(folder.name))}
+        for step in sorted(steps, reverse=True):
+            if (scores := read(Scores, steps[step])) is not None:
+                yield _evaluated(steps[step], scores)
+                break
+
+
+def _evaluated(folder: epath.Path, scores: Scores) -> Evaluated:
+    return Evaluated(
+        scores=scores,
+        context=_same(read(Context, folder), scores),
+        ablations=_same(read(Ablations, folder), scores),
+        diagnostics=_same(read(Diagnostics, folder), scores),
+        official=_same(read(OfficialScores, folder), scores),
+    )
+
+
+def _same(study: Any, scores: Scores) -> Any:
+    """The study, if it is of the same parameters and tokens: a folder may hold what another model has left."""
+    if study is None or study.subject.fingerprint != scores.subject.fingerprint:
+        return None
+    return study if study.data.fingerprint == scores.data.fingerprint else None
+
+
+def _curves(path: epath.Path) -> Iterator[Curve]:
+    for split in _splits(path):
+        if (curve := read(Curve, split)) is not None:
+            yield curve
+
+
+def _splits(path: epath.Path) -> list[epath.Path]:
+    evaluation = path / "evaluation"
+    stores = sorted(evaluation.iterdir()) if evaluation.exists() else []
+    return [split for store in stores if store.is_dir() for split in sorted(store.iterdir()) if split.is_dir()]
+
+
+def _names(paths: Sequence[epath.Path]) -> list[str]:
+    """Each path's last part, or as many as tell all of them apart."""
+    for count in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

@@ -1,0 +1,137 @@
+"""A document as words: where each lies among the tokens, when it last occurred, whether it is a name."""
+
+import bisect
+import dataclasses
+import itertools
+import keyword
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from block_recurrent.evaluation.comparison_results import Reach
+
+# A word: a run of letters, digits and underscores.
+_WORD = re.compile(r"\w+")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What stands between a sentence and the word before it; a paragraph ends a sentence too.
+_SENTENCE_END = re.compile(r"[.!?:;\"'\u201c\u201d\u2018\u2019(\[*_—-]\s*$|\n\s*\n\s*$|^\s*$")
+_CODE_SOURCES = ("python_stdlib", "github")
+
+
+@dataclasses.dataclass(frozen=True)
+class NameRule:
+    """What counts as a name.
+
+    Attributes:
+        text: the rule, for people.
+        is_name: told a word and the text before it (the last 40 characters at least).
+    """
+
+    text: str
+    is_name: Callable[[str, str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word of a document.
+
+    Attributes:
+        text: as it is spelled.
+        start: position of its first token.
+        stop: one past the position of its last token.
+        name: by the rule.
+        since: tokens from the beginning of the same word's last occurrence to its own; None if it is the first.
+        reach: see `results.ImprovedWord`.
+    """
+
+    text: str
+    start: int
+    stop: int
+    name: bool
+    since: int | None
+    reach: Reach
+
+
+def _proper_name(word: str, before: str) -> bool:
+    capitalised = len(word) > 1 and word[0].isupper() and any(c.islower() for c in word[1:])
+    return capitalised and not _SENTENCE_END.search(before[-40:])
+
+
+def _identifier(word: str, before: str) -> bool:
+    del before
+    return len(word) > 1 and _IDENTIFIER.fullmatch(word) is not None and not keyword.iskeyword(word)
+
+
+PROPER_NAMES = NameRule(
+    "proper names: words of two letters or more that begin with a capital, have a small letter behind it, and stand "
+    "neither at the beginning of a paragraph nor behind one of . ! ? : ; ( [ * _ - — or a quotation mark",
+    _proper_name,
+)
+IDENTIFIERS = NameRule(
+    "identifiers: words of two characters or more that match [A-Za-z_][A-Za-z0-9_]* and are no keywords of Python",
+    _identifier,
+)
+
+
+def rule_for(source: str) -> NameRule:
+    """Identifiers for source code, proper names for everything else."""
+    return IDENTIFIERS if source in _CODE_SOURCES else PROPER_NAMES
+
+
+def find_words(pieces: Sequence[bytes], window: int | None, rule: NameRule) -> list[Word]:
+    """The words of a document.
+
+    A token belongs to the word that its first letter, digit or underscore lies in (blanks before a word go with it), so
+    to one word at most. A word whose letters all lie in other words' tokens is left out.
+
+    Args:
+        pieces: the bytes that each token stands for.
+        window: W; None means that everything before is within reach.
+        rule: what counts as a name.
+    """
+    text = b"".join(pieces).decode("utf-8", "replace")
+    if len(text.encode("utf-8", "replace")) != sum(map(len, pieces)):
+        text = b"".join(pieces).decode("latin-1")  # damaged UTF-8: bytes as they are, so that places stay right
+        ends = list(itertools.accumulate(1 for _ in text))
+    else:
+        ends = list(itertools.accumulate(len(c.encode()) for c in text))  # byte at which each character ends
+    token_ends = list(itertools.accumulate(map(len, pieces)))
+    last: dict[str, tuple[int, int]] = {}
+    words, taken = [], 0
+    for match in _WORD.finditer(text):
+        first_byte = ends[match.start() - 1] if match.start() else 0
+        start = max(taken, bisect.bisect_right(token_ends, first_byte))
+        stop = bisect.bisect_left(token_ends, ends[match.end() - 1]) + 1
+        if start >= stop:
+            continue
+        taken = stop
+        word, before = match.group(), text[max(0, match.start() - 60) : match.start()]
+        since, reach = _occurrence(last.get(word), start, window)
+        last[word] = start, stop
+        words.append(Word(word, start, stop, rule.is_name(word, before), since, reach))
+    return words
+
+
+def _occurrence(last: tuple[int, int] | None, start: int, window: int | None) -> tuple[int | None, Reach]:
+    if last is None:
+        return None, "never"
+    # The word's first token is predicted at start - 1, which sees itself and, within a layer, the W tokens before it.
+    inside = window is None or last[0] >= start - 1 - window
+    return start - last[0], "inside" if inside else "beyond"
+
+
+def word_sums(words: Sequence[Word], values: np.ndarray) -> np.ndarray:
+    """Sums over each word's tokens.
+
+    Args:
+        words: of a document, in order.
+        values: (n - 1,) of its positions 1, 2, ...
+
+    Returns:
+        (len(words),) float64; NaN for a word that contains the document's first token, which has no value.
+    """
+    total = np.concatenate([[0.0, 0.0], np.cumsum(values, dtype=np.float64)])  # total[p]: positions 1, ..., p - 1
+    starts = np.array([w.start for w in words], np.int64)
+    stops = np.array([w.stop for w in words], np.int64)
+    return np.where(starts > 0, total[stops] - total[starts], np.nan)

@@ -1,0 +1,1 @@
+"""Text generation: prefill, decode steps, sampling, scoring and saved states."""

@@ -1,0 +1,96 @@
+"""Parameters for other tools: safetensors, with the configuration and the vocabulary's fingerprint beside them."""
+
+import dataclasses
+import json
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from etils import epath
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.errors import InputError
+from block_recurrent.model.language_model import abstract_params
+from block_recurrent.training.saved_run import SavedRun
+from block_recurrent.trees import from_named_leaves, named_leaves
+from block_recurrent.typing import Params
+
+PARAMS_FILE, CONFIG_FILE = "params.safetensors", "config.json"
+_FORMAT = "block_recurrent export 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An export read back.
+
+    Attributes:
+        model: the configuration.
+        params: nested dictionaries of float32 numpy arrays.
+        step: steps the parameters were trained for.
+        vocabulary: `spec` and `fingerprint` of the vocabulary.
+    """
+
+    model: ModelConfig
+    params: dict[str, Any]
+    step: int
+    vocabulary: dict[str, Any]
+
+
+def export_params(saved: SavedRun, folder: epath.Path) -> None:
+    """Writes `params.safetensors` and `config.json`.
+
+    Args:
+        saved: the run.
+        folder: made if it is not there.
+
+    Raises:
+        InputError: something is there already.
+    """
+    for name in (PARAMS_FILE, CONFIG_FILE):
+        if (folder / name).exists():
+            raise InputError(f"--out {folder}: {name} is there already; choose another folder")
+    config = {
+        "format": _FORMAT,
+        "model": dataclasses.asdict(saved.config.model),
+        "step": saved.step,
+        "vocabulary": saved.data["stores"][0]["vocabulary"],
+        "trained_on": [store["fingerprint"] for store in saved.data["stores"]],
+        "versions": {name: metadata.version(name) for name in ("block-recurrent", "jax")},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(saved.params).items()}
+    _write(folder / PARAMS_FILE, save_tensors(tensors, metadata={"format": _FORMAT}))
+    _write(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())  # last: without it there is no export
+
+
+def load_export(folder: epath.Path) -> Exported:
+    """Reads what `export_params` wrote.
+
+    Raises:
+        InputError: there is no export, or it is damaged.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        model = ModelConfig(**config["model"])
+        flat = load_tensors((folder / PARAMS_FILE).read_bytes())
+        like = abstract_params(model)
+        _check_shapes(flat, like)
+        return Exported(model, from_named_leaves(flat, like), config["step"], config["vocabulary"])
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: no export is there ({error.filename or error} is missing)") from None
+    except Exception as error:  # safetensors has an error class of its own, JSON and the configuration theirs
+        raise InputError(f"{folder}: not an export that can be read: {error}") from None
+
+
+def _check_shapes(flat: dict[str, np.ndarray], like: Params) -> None:
+    for name, leaf in named_leaves(like).items():
+        if name not in flat or flat[name].shape != leaf.shape:
+            raise ValueError(f"{name}: {'missing' if name not in flat else flat[name].shape}, expected {leaf.shape}")
+
+
+def _write(path: epath.Path, content: bytes) -> None:
+    partial = path.parent / f"{path.name}.partial"
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""The architecture: the language model, its state, its loss and its FLOPs."""

@@ -1,0 +1,270 @@
+"""The language model, as a Flax module and as pure functions of plain dictionaries of parameters."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.errors import InputError
+from block_recurrent.model.layers.cells import GateMeans, mean_over_blocks
+from block_recurrent.model.layers.lstm import LSTMLayer
+from block_recurrent.model.layers.norm import RMSNorm
+from block_recurrent.model.layers.recurrent import RecurrentLayer
+from block_recurrent.model.layers.remat import rematerialised
+from block_recurrent.model.layers.transformer import TransformerLayer
+from block_recurrent.model.ops.attention import KeysValues
+from block_recurrent.model.ops.blocks import merge_blocks, split_blocks
+from block_recurrent.model.ops.dropout import tiled_dropout
+from block_recurrent.model.state import LayerState, ModelState, init_layer_state, reset_rows
+from block_recurrent.typing import Activations, Key, Logits, Params, Rows, Tokens
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Result of a call.
+
+    Attributes:
+        logits: (B, T, V) float32; position t predicts the token after t.
+        state: the memory after the segment.
+        gates: of each recurrent layer, by `layer_name`: how open its gates were on average, (B,); () if fixed.
+    """
+
+    logits: Logits
+    state: ModelState
+    gates: dict[str, GateMeans] = dataclasses.field(default_factory=dict)
+
+
+class BlockRecurrentLM(nnx.Module):
+    """Decoder-only language model: tied embeddings, sliding-window layers, recurrent layers where configured.
+
+    With `ModelConfig.layer = "lstm"` the same embeddings and head around a stack of LSTMs.
+
+    Args:
+        config: what to build.
+        rngs: source of the `params` stream for initialisation; it is not kept.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        table_init = nnx.initializers.normal(stddev=1.0)
+        self.embedding = nnx.Param(table_init(rngs.params(), (config.vocab_size, config.embed_dim)))
+        self.layers = nnx.Dict({layer_name(i): _make_layer(config, i, rngs=rngs) for i in range(config.num_layers)})
+        self.final_norm = RMSNorm(config)
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        state: ModelState,
+        *,
+        start_of_document: Rows | None = None,
+        dropout_key: Key | None = None,
+    ) -> Output:
+        """Runs a segment.
+
+        Args:
+            tokens: (B, T) integers below V; T is any multiple of W (any length at all without a window).
+            state: the memory before the segment.
+            start_of_document: (B,) rows whose memory is reset to its initial value first; None resets none.
+            dropout_key: None switches dropout off.
+
+        Raises:
+            InputError: T is not a multiple of W.
+        """
+        x, state, gates = self.features(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
+        return Output(logits=self.logits(x), state=state, gates=gates)
+
+    def features(
+        self,
+        tokens: Tokens,
+        state: ModelState,
+        *,
+        start_of_document: Rows | None = None,
+        dropout_key: Key | None = None,
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        """Runs a segment up to what `logits` reads; see `__call__`.
+
+        Returns:
+            The normalised activations (B, T, D); the memory after the segment; `Output.gates`.
+        """
+        if start_of_document is not None:
+            state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
+        stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x, state, gates = self.run(tokens, state, stack_key)
+        return tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key), state, gates
+
+    def run(
+        self, tokens: Tokens, state: ModelState, dropout_key: Key | None = None
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        """Runs a segment through the layers alone; see `__call__`.
+
+        Returns:
+            The last layer's activations (B, T, D), for `predict`; the memory after the segment; `Output.gates`.
+        """
+        self._check_length(tokens.shape[1])
+        x = self.embed(tokens)
+        run = self._run_block_by_block if self.config.feedback else self._run_stack
+        return run(x, state, dropout_key)
+
+    def embed(self, tokens: Tokens) -> Activations:
+        """What the first layer reads."""
+        return self.embedding[...][tokens].astype(self.config.dtype)
+
+    def predict(self, x: Activations) -> Logits:
+        """Logits from the last layer's activations."""
+        return self.logits(self.final_norm(x))
+
+    def init_state(self, batch_size: int) -> ModelState:
+        """The memory at the start of a document, for `batch_size` rows."""
+        states = [layer.initial_states(batch_size) for layer in self.layers.values()]
+        return ModelState(tuple(init_layer_state(self.config, batch_size, recurrent) for recurrent in states))
+
+    def _check_length(self, length: int) -> None:
+        window = self.config.window_length
+        if window is not None and (length % window or not length):
+            raise InputError(
+                f"tokens: {length} per row; must be a positive multiple of ModelConfig.window_length = {window}"
+            )
+
+    def _run_stack(
+        self, x: Activations, state: ModelState, dropout_key: Key | None, feedback: KeysValues | None = None
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        states, gates = list(state.layers), {}
+        for indices in self._runs():
+            keys = [None if dropout_key is None else jax.random.fold_in(dropout_key, i) for i in indices]
+            first = self.layers[layer_name(indices[0])]
+            if isinstance(first, RecurrentLayer):
+                (index,) = indices
+                x, states[index], gates[layer_name(index)] = first(x, states[index], keys[0])
+            elif len(indices) == 1:
+                x, states[indices[0]] = rematerialised(self.config, first)(x, states[indices[0]], feedback, keys[0])
+            else:
+                x, run_states = self._scan_layers(indices, x, [states[i] for i in indices], feedback, keys)
+                for index, layer_state in zip(indices, run_states, strict=True):
+                    states[index] = layer_state
+        return x, ModelState(tuple(states)), gates
+
+    def _runs(self) -> list[tuple[int, ...]]:
+        """The layers' indices in order, as runs of equal layers; each layer by itself unless `scan_layers`."""
+        runs: list[tuple[int, ...]] = []
+        for index in range(self.config.num_layers):
+            ordinary = index not in self.config.recurrent_indices
+            if self.config.scan_layers and ordinary and runs and runs[-1][0] not in self.config.recurrent_indices:
+                runs[-1] += (index,)
+            else:
+                runs.append((index,))
+        return runs
+
+    def _scan_layers(
+        self,
+        indices: tuple[int, ...],
+        x: Activations,
+        states: list[LayerState],
+        feedback: KeysValues | None,
+        dropout_keys: list[Key | None],
+    ) -> tuple[Activations, list[LayerState]]:
+        """A run of equal layers as one loop over their stacked parameters."""
+        split = [nnx.split(self.layers[layer_name(index)]) for index in indices]
+        graph = split[0][0]
+        stacked = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves),
+            *[(params, *rest) for (_, params), *rest in zip(split, states, dropout_keys, strict=True)],
+        )
+
+        def step(x: Activations, inputs: tuple[Any, LayerState, Key | None]) -> tuple[Activations, LayerState]:
+            params, layer_state, key = inputs
+            return rematerialised(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
+
+        x, states_after = jax.lax.scan(step, x, stacked)
+        return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(indices))]
+
+    def _run_block_by_block(
+        self, x: Activations, state: ModelState, dropout_key: Key | None
+    ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
+        """Block feedback: every layer reads the state that the block before has left, so blocks are sequential."""
+        blocks = jnp.swapaxes(split_blocks(x, self.config.window_length or x.shape[1]), 0, 1)
+        last = self.config.feedback_index
+        source = self.layers[layer_name(last)]
+        assert isinstance(source, RecurrentLayer)
+
+        def step(state: ModelState, inputs: tuple[Activations, jax.Array]) -> tuple[ModelState, Any]:
+            block, index = inputs
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+            recurrent = state.layers[last].recurrent
+            assert recurrent is not None
+            keys, values = source.states.readable(recurrent)
+            block, state, gates = self._run_stack(block, state, key, KeysValues(keys[:, None], values[:, None]))
+            return state, (block, gates)
+
+        state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
+        return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
+
+    def logits(self, x: Activations) -> Logits:
+        """Tied output layer, in float32, divided by sqrt(D); `x` as `features` returns it."""
+        table = self.embedding[...]
+        return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
+
+
+def layer_name(index: int) -> str:
+    """Name of a layer in the dictionary of parameters."""
+    return f"layer_{index:02d}"
+
+
+def init_params(config: ModelConfig, key: Key) -> dict[str, Any]:
+    """Draws fresh parameters (spec of the initialisers: the official code's).
+
+    Returns:
+        Nested plain dictionaries of float32 arrays, one per parameter; kernels are (in, out).
+    """
+    return nnx.to_pure_dict(nnx.split(BlockRecurrentLM(config, rngs=nnx.Rngs(params=key)))[1])
+
+
+def abstract_params(config: ModelConfig) -> dict[str, Any]:
+    """Shapes and dtypes of the parameters, as `jax.ShapeDtypeStruct` leaves, without computing anything."""
+    return nnx.to_pure_dict(_split_abstract(config)[1])
+
+
+def count_params(config: ModelConfig) -> int:
+    """How many numbers the parameters hold, the embedding table included."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
+
+
+def init_state(config: ModelConfig, params: Params, batch_size: int) -> ModelState:
+    """The memory at the start of a document, for `batch_size` rows."""
+    return bind(config, params).init_state(batch_size)
+
+
+def apply(
+    config: ModelConfig,
+    params: Params,
+    tokens: Tokens,
+    state: ModelState,
+    *,
+    start_of_document: Rows | None = None,
+    dropout_key: Key | None = None,
+) -> Output:
+    """Runs a segment; see `BlockRecurrentLM.__call__`. Pure: jit it with `config` static."""
+    return bind(config, params)(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
+
+
+def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
+    """The module that holds these parameters. Make it inside `jax.jit` and let it go there."""
+    return nnx.merge(_split_abstract(config)[0], params)
+
+
+def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer | LSTMLayer:
+    if config.layer == "lstm":
+        return LSTMLayer(config, rngs=rngs)
+    if index in config.recurrent_indices:
+        return RecurrentLayer(config, rngs=rngs)
+    return TransformerLayer(config, cross_attention=config.feedback, rngs=rngs)
+
+
+@functools.lru_cache(maxsize=64)
+def _split_abstract(config: ModelConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: BlockRecurrentLM(config, rngs=nnx.Rngs(params=0))))

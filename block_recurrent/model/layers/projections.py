@@ -1,0 +1,66 @@
+"""Keys, values and queries of one side (tokens or states) of a layer."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.model.layers.linear import linear
+from block_recurrent.model.layers.norm import RMSNorm
+from block_recurrent.model.ops.attention import KeysValues, unit_length
+from block_recurrent.model.ops.dropout import tiled_dropout
+from block_recurrent.typing import Activations, Key
+
+
+class Projected(NamedTuple):
+    """Keys and values serve self- and cross-attention alike; only the queries differ."""
+
+    read: KeysValues
+    queries: Float[Array, "B T N H"]
+    cross_queries: Float[Array, "B T N H"] | None
+
+
+class Projections(nnx.Module):
+    """Norm, then keys, values and queries; keys and queries have unit length.
+
+    Attributes:
+        attention_scale: per head, of self-attention.
+        cross_attention_scale: per head, of cross-attention.
+    """
+
+    def __init__(self, config: ModelConfig, *, cross_attention: bool, rngs: nnx.Rngs):
+        dim = config.num_heads * config.head_dim
+        self.num_heads = config.num_heads
+        self.dropout_rate = config.dropout_rate
+        self.norm = RMSNorm(config)
+        self.keys = linear(config, config.embed_dim, dim, rngs=rngs)
+        self.values = linear(config, config.embed_dim, dim, rngs=rngs)
+        self.queries = linear(config, config.embed_dim, dim, rngs=rngs)
+        self.attention_scale = nnx.Param(jnp.ones(config.num_heads))
+        self.cross_attention = cross_attention
+        if cross_attention:
+            self.cross_queries = linear(config, config.embed_dim, dim, rngs=rngs)
+            self.cross_attention_scale = nnx.Param(jnp.ones(config.num_heads))
+
+    def __call__(
+        self,
+        x: Activations,
+        *,
+        positions: Float[Array, "T D"] | None = None,
+        dropout_key: Key | None = None,
+    ) -> Projected:
+        """Projects `x`; `positions` are added behind the norm, so they reach keys, values and queries alike."""
+        x = self.norm(x)
+        if positions is not None:
+            x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)
+        x = tiled_dropout(x, self.dropout_rate, dropout_key)
+        return Projected(
+            read=KeysValues(unit_length(self._heads(self.keys(x))), self._heads(self.values(x))),
+            queries=unit_length(self._heads(self.queries(x))),
+            cross_queries=unit_length(self._heads(self.cross_queries(x))) if self.cross_attention else None,
+        )
+
+    def _heads(self, x: Float[Array, "B T NH"]) -> Float[Array, "B T N H"]:
+        return x.reshape(*x.shape[:-1], self.num_heads, -1)

@@ -1,0 +1,161 @@
+"""An ordinary layer: sliding-window self-attention, optional attention to recurrent states, feed-forward network."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.model.layers.linear import linear
+from block_recurrent.model.layers.mlp import FeedForward
+from block_recurrent.model.layers.projections import Projected, Projections
+from block_recurrent.model.ops.attention import KeysValues, attend
+from block_recurrent.model.ops.blocks import merge_blocks, split_blocks, with_previous_block
+from block_recurrent.model.ops.dropout import dropout_mask
+from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
+from block_recurrent.model.state import LayerState
+from block_recurrent.typing import Activations, Key
+
+
+class TransformerLayer(nnx.Module):
+    """All blocks of a segment at once; the only thing that crosses blocks is the previous block's keys and values."""
+
+    def __init__(self, config: ModelConfig, *, cross_attention: bool, rngs: nnx.Rngs):
+        self.config = config
+        self.projections = Projections(config, cross_attention=cross_attention, rngs=rngs)
+        bias_init = nnx.initializers.normal(stddev=NUM_BUCKETS**-0.5)
+        self.relative_bias = nnx.Param(bias_init(rngs.params(), (config.num_heads, NUM_BUCKETS)))
+        attentions = 2 if cross_attention else 1
+        dim = attentions * config.num_heads * config.head_dim
+        self.output = linear(config, dim, config.embed_dim, rngs=rngs)
+        self.mlp = FeedForward(config, rngs=rngs)
+
+    def __call__(
+        self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
+    ) -> tuple[Activations, LayerState]:
+        """Runs a segment.
+
+        Args:
+            x: activations; T is a multiple of W.
+            state: the layer's memory before the segment.
+            feedback: keys and values (B, C, S, N, H) of the recurrent state as each block finds it; None without
+                block feedback (paper, section 3.4).
+            dropout_key: None switches dropout off.
+
+        Returns:
+            The activations and the layer's memory after the segment.
+        """
+        x, projected = self.forward(x, state, feedback, dropout_key)
+        return x, self.next_cache(projected)
+
+    def initial_states(self, batch_size: int) -> None:
+        """There are none."""
+
+    def forward(
+        self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
+    ) -> tuple[Activations, Projected]:
+        """Like a call, but returns what the tokens project to, all of the segment, instead of the next memory."""
+        project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        projected = self.projections(x, dropout_key=project_key)
+        return self.attend(x, projected, self.visible(projected, state), feedback, attend_key), projected
+
+    def step(
+        self, x: Float[Array, "B 1 D"], slot: Int[Array, "B"], ring: KeysValues, states: KeysValues | None
+    ) -> tuple[Float[Array, "B 1 D"], KeysValues]:
+        """Runs one token of each row.
+
+        Args:
+            x: activations.
+            slot: where in the ring each row's token belongs; see `ring_bias`.
+            ring: keys and values (B, K, N, H) of the K = W tokens before. Without a window K is the longest segment,
+                and only the slots before a row's own hold tokens.
+            states: keys and values (B, S, N, H) of the recurrent state as the block found it; None without any.
+
+        Returns:
+            The activations, and the token's own keys and values (B, 1, N, H), which the caller puts into the ring.
+        """
+        projected = self.projections(x)
+        num_slots = ring.keys.shape[1]
+        before = None if self.config.window_length else (jnp.arange(num_slots)[None] < slot[:, None])[:, None, None]
+        attended = attend(
+            projected.queries,
+            ring,
+            self.projections.attention_scale[...],
+            bias=ring_bias(self.relative_bias[...], slot, num_slots),
+            mask=before,
+        )
+        blocks = None if states is None else KeysValues(states.keys[:, None], states.values[:, None])
+        return self._finish(x, _concatenate_heads(attended[:, None]), projected, blocks, None), projected.read
+
+    def visible(self, projected: Projected, state: LayerState) -> KeysValues:
+        """Keys and values (B, C, K, N, H) that lie before each block's queries or among them."""
+        keys, values = projected.read
+        if self.config.window_length is None:
+            return KeysValues(keys[:, None], values[:, None])
+        assert state.keys is not None
+        assert state.values is not None
+        return KeysValues(
+            with_previous_block(split_blocks(keys, self.config.window_length), state.keys),
+            with_previous_block(split_blocks(values, self.config.window_length), state.values),
+        )
+
+    def attend(
+        self,
+        x: Activations,
+        projected: Projected,
+        visible: KeysValues,
+        states: KeysValues | None,
+        dropout_key: Key | None,
+    ) -> Activations:
+        """Lets the tokens read one another and the states (B, C, S, N, H), then runs the feed-forward network."""
+        mask_key, mlp_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        return self._finish(x, self._self_attention(projected, visible, mask_key), projected, states, mlp_key)
+
+    def next_cache(self, projected: Projected) -> LayerState:
+        """The last block's keys and values."""
+        if self.config.window_length is None:
+            return LayerState(keys=None, values=None, recurrent=None)
+        keys, values = projected.read
+        window = self.config.window_length
+        return LayerState(keys=keys[:, -window:], values=values[:, -window:], recurrent=None)
+
+    def _finish(
+        self,
+        x: Activations,
+        attended: Float[Array, "B T NH"],
+        projected: Projected,
+        states: KeysValues | None,
+        mlp_key: Key | None,
+    ) -> Activations:
+        """Everything behind self-attention."""
+        if states is not None:
+            attended = jnp.concatenate([attended, self._cross_attention(projected, states)], axis=-1)
+        return self.mlp(x + self.output(attended), mlp_key)
+
+    def _self_attention(
+        self, projected: Projected, visible: KeysValues, dropout_key: Key | None
+    ) -> Float[Array, "B T NH"]:
+        num_blocks, num_keys = visible.keys.shape[1:3]
+        queries = split_blocks(projected.queries, projected.queries.shape[1] // num_blocks)
+        shape = (self.config.num_heads, queries.shape[2], num_keys)
+        rate = self.config.attention_dropout_rate
+        attended = attend(
+            queries,
+            visible,
+            self.projections.attention_scale[...],
+            bias=relative_bias(self.relative_bias[...], *shape[1:]),
+            mask=causal_mask(*shape[1:], self.config.window_length),
+            # One mask for all rows and blocks (official code).
+            dropout=None if dropout_key is None or rate == 0 else dropout_mask(dropout_key, rate, shape),
+        )
+        return _concatenate_heads(attended)
+
+    def _cross_attention(self, projected: Projected, states: KeysValues) -> Float[Array, "B T NH"]:
+        assert projected.cross_queries is not None
+        queries = split_blocks(projected.cross_queries, projected.cross_queries.shape[1] // states.keys.shape[1])
+        return _concatenate_heads(attend(queries, states, self.projections.cross_attention_scale[...]))
+
+
+def _concatenate_heads(x: Float[Array, "B C W N H"]) -> Float[Array, "B T NH"]:
+    x = merge_blocks(x)
+    return x.reshape(*x.shape[:2], -1)

@@ -1,0 +1,226 @@
+"""The paper's tables, reproduced: which run belongs to which cell, what it reached, and what is to be said of it.
+
+Runs lie in folders by experiment, data set and seed, `RUNS/table1/rec_fixed_skip/pg19_tokens/seed_0`; the same run
+serves every table that has its experiment.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from block_recurrent.config import HOW_NOT_WHAT, RunConfig
+from block_recurrent.evaluation.run_results import Evaluated, ReportedRun, gather
+from block_recurrent.paper.tables import Column, PaperCell, PaperRow, PaperTable
+from block_recurrent.training.run_record import has_run, read_run
+
+# The run that a row and a data set ask for, from their experiment files.
+Expected = Callable[[str, str], RunConfig]
+_STEP_TIME_BASELINE = "gin/table1/slide_13l.gin"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduced:
+    """What our runs reached in one cell.
+
+    Attributes:
+        values: one for each seed that is finished, in the unit of the column.
+        labels: what tells these runs from the paper's: a stand-in corpus, other data, fields that were altered.
+    """
+
+    values: tuple[float, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return statistics.mean(self.values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparedCell:
+    """One cell: the paper's number and ours; either may be missing."""
+
+    paper: PaperCell | None
+    ours: Reproduced | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparedRow:
+    """A row of the paper with our cells beside its own, by column."""
+
+    row: PaperRow
+    cells: Mapping[str, ComparedCell]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparedTable:
+    """A table of the paper beside what was reproduced of it."""
+
+    table: PaperTable
+    rows: tuple[ComparedRow, ...]
+
+
+def run_folder(runs: epath.Path, gin_file: str, data: str, seed: int) -> epath.Path:
+    """Where the run of an experiment on a data set lies.
+
+    Args:
+        runs: the folder of all runs.
+        gin_file: such as `gin/table1/rec_fixed_skip.gin`.
+        data: such as `pg19_tokens`.
+        seed: of the parameters, dropout and the order of the data.
+    """
+    return _experiment_folder(runs, gin_file) / data / f"seed_{seed}"
+
+
+def compare_with_paper(table: PaperTable, runs: epath.Path, expected: Expected) -> ComparedTable:
+    """Fills a table of the paper with what runs have reached.
+
+    Args:
+        table: from `paper_tables`.
+        runs: the folder of all runs; what is not there is missing in the result.
+        expected: of (experiment file, data set), the run as the paper has it; a run that differs is labelled.
+
+    Raises:
+        InputError: a run's record or evaluation is damaged.
+    """
+    found = _Runs(runs, expected)
+    return ComparedTable(table=table, rows=tuple(_compare_row(row, table, found) for row in table.rows))
+
+
+def _compare_row(row: PaperRow, table: PaperTable, found: "_Runs") -> ComparedRow:
+    cells = {
+        column.name: ComparedCell(
+            paper=row.cells.get(column.name),
+            ours=None if row.gin_file is None else _fill(row, row.gin_file, column, found),
+        )
+        for column in table.columns
+    }
+    return ComparedRow(row=row, cells=cells)
+
+
+def _fill(row: PaperRow, gin_file: str, column: Column, found: "_Runs") -> Reproduced | None:
+    if column.name == "step_time":
+        return _step_time(gin_file, found)
+    if column.data is None:
+        return _millions_of_parameters(gin_file, found)
+    finished = [(run, _score(run, row, column)) for run in found.of(gin_file, column.data)]
+    values = [(run, score) for run, score in finished if score is not None]
+    if not values:
+        return None
+    labels = [
+        label for run, (_, labels) in values for label in (*found.differences(run, gin_file, column.data), *labels)
+    ]
+    return Reproduced(values=tuple(value for _, (value, _) in values), labels=tuple(dict.fromkeys(labels)))
+
+
+def _score(run: ReportedRun, row: PaperRow, column: Column) -> tuple[float, tuple[str, ...]] | None:
+    """The number of a run in a column, and what is to be said of the data and the training behind it."""
+    evaluated = next((e for e in run.evaluations if e.scores.data.split == column.split), None)
+    value = None if evaluated is None else _measured(evaluated, row.ablation, column.name)
+    if evaluated is None or value is None:
+        return None
+    about, labels = evaluated.scores.data, []
+    if about.paper_column != _heading(column):
+        labels.append(f"other data: {about.label}")
+    elif column.stand_in:
+        labels.append("stand-in corpus")
+    steps = run.config["train"]["num_steps"]
+    if evaluated.scores.subject.step != steps:
+        labels.append(f"unfinished: step {evaluated.scores.subject.step} of {steps}")
+    return value, tuple(labels)
+
+
+def _heading(column: Column) -> str | None:
+    """How `analysis.records.DataSet.paper_column` names the data of a column."""
+    return {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}.get(
+        column.data or ""
+    )
+
+
+def _measured(evaluated: Evaluated, ablation: str | None, name: str) -> float | None:
+    scores = evaluated.scores
+    if ablation is not None:
+        study = () if evaluated.ablations is None else evaluated.ablations.ablations
+        return next((result.bits_per_token.value for result in study if result.name == ablation), None)
+    if name == "word_perplexity":
+        return scores.word_perplexity.value
+    if name == "token_perplexity":
+        return scores.token_perplexity.value
+    return scores.bits_per_token.value
+
+
+def _step_time(gin_file: str, found: "_Runs") -> Reproduced | None:
+    """Relative to the baseline's, of runs on the same data; the first data set that has both."""
+    for data in found.data_sets(gin_file):
+        ours = [seconds for run in found.of(gin_file, data) if (seconds := _seconds_per_step(run)) is not None]
+        theirs = [s for run in found.of(_STEP_TIME_BASELINE, data) if (s := _seconds_per_step(run)) is not None]
+        if ours and theirs:
+            baseline = statistics.mean(theirs)
+            return Reproduced(values=tuple(s / baseline for s in ours), labels=(f"on {data}",))
+    return None
+
+
+def _seconds_per_step(run: ReportedRun) -> float | None:
+    """The median of the log; its first line, which compiles, does not count."""
+    lines = [line["seconds_per_step"] for line in run.metrics if line["group"] == "speed"][1:]
+    return statistics.median(lines) if lines else None
+
+
+def _millions_of_parameters(gin_file: str, found: "_Runs") -> Reproduced | None:
+    for data in found.data_sets(gin_file):
+        for run in found.of(gin_file, data):
+            for evaluated in run.evaluations:
+                config, size = run.config["model"], evaluated.scores.subject.parameters
+                millions = (size - config["vocab_size"] * config["embed_dim"]) / 1e6
+                return Reproduced(values=(millions,), labels=found.differences(run, gin_file, data))
+    return None
+
+
+class _Runs:
+    """The runs of a folder, each read once."""
+
+    def __init__(self, folder: epath.Path, expected: Expected):
+        self._folder, self._expected = folder, expected
+        self._read: dict[epath.Path, ReportedRun] = {}
+
+    def data_sets(self, gin_file: str) -> list[str]:
+        """Those that an experiment has runs of."""
+        folder = _experiment_folder(self._folder, gin_file)
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
+
+    def of(self, gin_file: str, data: str) -> Iterator[ReportedRun]:
+        """An experiment's runs on a data set, by seed."""
+        folder = _experiment_folder(self._folder, gin_file) / data
+        for path in sorted(folder.glob("seed_*")) if folder.exists() else ():
+            if has_run(path):
+                if path not in self._read:
+                    self._read[path] = gather([path]).runs[0]
+                yield self._read[path]
+
+    def differences(self, run: ReportedRun, gin_file: str, data: str) -> tuple[str, ...]:
+        """The schedule, which may be either; fields of model, batch and length in which a run is not the paper's."""
+        ours, _ = read_run(run.path)
+        paper = self._expected(gin_file, data)
+        altered = [
+            *_altered(ours.model, paper.model, ignored={*HOW_NOT_WHAT, "recurrent_layers"}),
+            *_altered(ours.data, paper.data, ignored={"store", "seed", "eval_split", "train_split"}),
+        ]
+        if ours.model.recurrent_indices != paper.model.recurrent_indices:
+            altered.append(f"recurrent_layers = {ours.model.recurrent_layers} ({paper.model.recurrent_layers})")
+        if ours.train.num_steps != paper.train.num_steps:
+            altered.append(f"num_steps = {ours.train.num_steps} ({paper.train.num_steps})")
+        return (f"schedule {ours.optimizer.schedule}", *([f"altered: {', '.join(altered)}"] if altered else []))
+
+
+def _altered(ours: Any, paper: Any, *, ignored: set[str]) -> Iterator[str]:
+    for field in dataclasses.fields(paper):
+        here, there = getattr(ours, field.name), getattr(paper, field.name)
+        if field.name not in ignored and here != there:
+            yield f"{field.name} = {here} ({there})"
+
+
+def _experiment_folder(runs: epath.Path, gin_file: str) -> epath.Path:
+    return runs / gin_file.removeprefix("gin/").removesuffix(".gin")

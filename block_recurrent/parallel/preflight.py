@@ -1,0 +1,67 @@
+"""What several processes have to have in common, checked before anything expensive begins."""
+
+import importlib.metadata
+import json
+import zlib
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from block_recurrent.errors import InputError
+from block_recurrent.parallel.processes import all_true
+
+_PACKAGES = ("block-recurrent", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
+
+
+def check(workdir: epath.Path) -> None:
+    """Compares this process with the others and tries to write where the run will.
+
+    Args:
+        workdir: the run's folder; it need not be there.
+
+    Raises:
+        InputError: versions or numbers of devices differ between processes, or a process cannot write there.
+    """
+    if jax.process_count() == 1:
+        return
+    versions = {name: _version(name) for name in _PACKAGES}
+    _compare("versions", versions, json.dumps(versions))
+    _compare("local devices", jax.local_device_count(), str(jax.local_device_count()))
+    reason = _reason_not_to_write(workdir)
+    if not all_true(reason is None):
+        here = (
+            f"process {jax.process_index()}: {reason}"
+            if reason
+            else "another process cannot write there; see its output"
+        )
+        raise InputError(f"--workdir {workdir}: every process has to reach it: {here}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _compare(what: str, value: object, text: str) -> None:
+    sums = np.ravel(multihost_utils.process_allgather(np.int64(zlib.crc32(text.encode()))))
+    different = [index for index, other in enumerate(sums) if other != sums[0]]
+    if different:
+        listed = ", ".join(map(str, different))
+        raise InputError(
+            f"{what} differ between processes: {listed} from process 0; process {jax.process_index()} has {value}"
+        )
+
+
+def _reason_not_to_write(workdir: epath.Path) -> str | None:
+    probe = workdir / f".probe_{jax.process_index()}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:  # whatever the file system, or the library that reaches it, says
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None

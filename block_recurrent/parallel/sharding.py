@@ -1,0 +1,172 @@
+"""How arrays lie on devices: the mesh, and one ordered list of rules that name its axes. Nothing else names them.
+
+| axis     | what is divided                                                                        |
+|----------|----------------------------------------------------------------------------------------|
+| `data`   | rows of the batch, and of the model's memory with them                                 |
+| `fsdp`   | rows likewise; parameters and optimizer state are divided too and gathered where used   |
+| `tensor` | heads and hidden features: kernels by output or input, caches by head                  |
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from block_recurrent.config import MeshConfig
+from block_recurrent.errors import InputError
+from block_recurrent.trees import leaf_name
+
+_AXES = ("data", "fsdp", "tensor")
+_ROWS = ("data", "fsdp")
+# The first rule whose expression is found in a leaf's path and whose rank is the leaf's decides. Optimizer state
+# repeats the parameters' paths; its factored moments have another rank and fall through to the last rule.
+_RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    (r"(^|/)embedding$", ("tensor", "fsdp")),
+    (r"(keys|values|queries|hidden)/kernel$", ("fsdp", "tensor")),
+    (r"(output|projection|gate)/kernel$", ("tensor", "fsdp")),
+    (r"dense_[ih]/kernel$", ("fsdp", None)),  # of Flax's LSTM cell, whose four gates are one kernel
+    (r"(initial_state|position_embeddings)$", (None, "fsdp")),
+    (r"(^|/)(keys|values)$", (_ROWS, None, "tensor", None)),
+    (r"(^|/)recurrent$", (_ROWS, None, None)),
+    (r"(^|/)(tokens|targets|weights)$", (_ROWS, None)),
+    (r"(^|/)start_of_document$", (_ROWS,)),
+    (r"", ()),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """Arranges devices by the axes `data`, `fsdp` and `tensor`.
+
+    Args:
+        config: sizes of the axes.
+        devices: those to use; all of all processes if None.
+
+    Raises:
+        InputError: the sizes do not fit the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices))
+    used = devices[: math.prod(shape.values())]
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3, devices=used)
+
+
+def mesh_shape(config: MeshConfig, num_devices: int) -> dict[str, int]:
+    """Sizes of the axes for so many devices.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    inner = config.fsdp * config.tensor
+    data = num_devices // inner if config.data is None else config.data
+    count = data * inner
+    # All processes have to take part; a single one may leave devices idle when it says so.
+    idle = config.data is not None and count < num_devices and jax.process_count() == 1
+    if not count or (count != num_devices and not idle):
+        raise InputError(
+            f"MeshConfig: data = {config.data}, fsdp = {config.fsdp}, tensor = {config.tensor}: must multiply to the "
+            f"{num_devices} device(s) that are there (data = None takes what the others leave)"
+        )
+    return dict(zip(_AXES, (data, config.fsdp, config.tensor), strict=True))
+
+
+def check_rows(mesh: Mesh | AbstractMesh, batch_size: int, accumulate_steps: int = 1) -> None:
+    """Refuses a batch that cannot be divided.
+
+    Raises:
+        InputError: a device, or one of its micro-batches, would get part of a row.
+    """
+    unit = row_shards(mesh) * accumulate_steps
+    if batch_size % unit:
+        micro = f" times TrainConfig.accumulate_steps = {accumulate_steps}" if accumulate_steps > 1 else ""
+        raise InputError(
+            f"DataConfig.batch_size = {batch_size}: must be a multiple of {unit}: data {mesh.shape['data']} x fsdp "
+            f"{mesh.shape['fsdp']} of the mesh{micro}"
+        )
+
+
+def row_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts the rows of a batch are divided."""
+    return math.prod(mesh.shape[axis] for axis in _ROWS)
+
+
+def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """A `NamedSharding` for each leaf, by the rules; a dimension that an axis does not divide stays whole.
+
+    Args:
+        mesh: from `make_mesh`.
+        tree: parameters, optimizer state, `ModelState`, `TrainState` or `SegmentBatch`; arrays or their shapes.
+    """
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, _spec(mesh, leaf_name(path), leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Arrays whose first axis are the rows of a batch."""
+    return NamedSharding(mesh, PartitionSpec(_ROWS))
+
+
+def gather(mesh: Mesh, params: Any) -> Any:
+    """Inside `jax.jit`: parameters as the forward pass uses them, whole along `fsdp`; gradients are divided again.
+
+    Left to itself, XLA's propagation would rather divide activations by features, and reshard them at every layer.
+    """
+
+    def constrain(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+        spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(constrain, params, shardings(mesh, params))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+    """The rows of a batch that this process reads."""
+    rows = NamedSharding(mesh, PartitionSpec(_ROWS)).addressable_devices_indices_map((batch_size,))
+    starts = [index[0].indices(batch_size) for index in rows.values() if index is not None]
+    return slice(min(start for start, _, _ in starts), max(stop for _, stop, _ in starts))
+
+
+def place_rows(mesh: Mesh, batch: Any, batch_size: int) -> Any:
+    """Puts this process's rows of a batch on its devices; the result is the batch of all processes.
+
+    Args:
+        mesh: from `make_mesh`.
+        batch: a pytree of numpy arrays, named as the rules know them, with the rows of `local_rows` first.
+        batch_size: rows of all processes.
+    """
+    first = local_rows(mesh, batch_size).start
+
+    def place(path: Any, local: np.ndarray) -> jax.Array:
+        shape = (batch_size, *local.shape[1:])
+        spec = _spec(mesh, leaf_name(path), shape)
+
+        def read(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            return local[(slice(start - first, stop - first), *index[1:])]
+
+        return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), read)
+
+    return jax.tree_util.tree_map_with_path(place, batch)
+
+
+def _spec(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...]) -> PartitionSpec:
+    for expression, axes in _RULES:
+        if re.search(expression, path) and len(axes) in (len(shape), 0):
+            return PartitionSpec(*(_if_divides(mesh, axis, size) for axis, size in zip(axes, shape, strict=False)))
+    raise AssertionError("the last rule fits every leaf")
+
+
+def _if_divides(mesh: Mesh | AbstractMesh, axes: Any, size: int) -> Any:
+    parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+    return axes if parts > 1 and size % parts == 0 else None

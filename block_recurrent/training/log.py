@@ -1,0 +1,200 @@
+"""What a training loop writes down: means over the steps between two lines, speed, spikes, and steps gone wrong."""
+
+import math
+import resource
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from block_recurrent.config import RunConfig
+from block_recurrent.errors import NonFiniteError
+from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.parallel.chips import peak_flops
+from block_recurrent.training.metric_writer import MetricsWriter
+from block_recurrent.training.optimizer import make_schedule
+from block_recurrent.training.step import StepMetrics
+
+_SPIKE_HISTORY = 50  # lines
+_FEWEST_LINES = 20  # before anything can be a spike
+_SPIKE_DEVIATIONS = 8.0
+_LEAST_DEVIATION = 0.02  # of the median
+
+
+class TrainLog:
+    """Reads a step's metrics while the next step is computed.
+
+    Args:
+        run: the configuration.
+        metrics: where lines go; None on processes that do not write.
+        bytes_per_token: of the training text.
+        describe_rows: says what rows read at a step, for the report of a step gone wrong.
+        report: told what has to be seen, in a sentence.
+        pending: what `pending` was when the run was interrupted.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        metrics: MetricsWriter | None,
+        *,
+        bytes_per_token: float,
+        describe_rows: Callable[[int, np.ndarray], str],
+        report: Callable[[str], None],
+        pending: list[dict[str, float]] | None = None,
+    ):
+        self.latest = ""
+        self._run = run
+        self._metrics = metrics
+        self._schedule = make_schedule(run.optimizer, run.train.num_steps)
+        self._bytes_per_token = bytes_per_token
+        self._describe_rows = describe_rows
+        self._report = report
+        self._unread: tuple[int, StepMetrics] | None = None
+        self._window: list[dict[str, float]] = list(pending or [])
+        kept = [] if metrics is None else metrics.kept
+        losses = [line["bits_per_byte"] for line in kept if line["group"] == "train"]
+        self._losses: deque[float | None] = deque(losses, maxlen=_SPIKE_HISTORY)
+        flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
+        peak = run.train.peak_flops or peak_flops(jax.devices()[0].device_kind)
+        self._utilisation_per_token = flops / (peak * jax.device_count()) if peak else None
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """The time until the next line begins here; what was before (evaluation, say) does not count."""
+        self._began, self._waited, self._steps, self._tokens = time.perf_counter(), 0.0, 0, 0.0
+
+    def waited_for_data(self, seconds: float) -> None:
+        """The loop stood still for a batch."""
+        self._waited += seconds
+
+    def add(self, step: int, metrics: StepMetrics) -> None:
+        """Takes the metrics of step number `step`, counted from 1, and reads those of the step before."""
+        self.catch_up()
+        self._unread = step, metrics
+
+    def catch_up(self) -> list[dict[str, float]]:
+        """Reads what is unread; writes a line where one is due.
+
+        Returns:
+            What no line holds yet, to be kept in the checkpoint.
+
+        Raises:
+            NonFiniteError: the step was not finite and the run stops then.
+        """
+        if self._unread is None:
+            return self._window
+        step, metrics = self._unread
+        self._unread = None
+        read = jax.device_get(metrics)
+        self._steps, self._tokens = self._steps + 1, self._tokens + float(read.tokens)
+        self._window.append(_as_numbers(read))
+        if not read.finite:
+            self._not_finite(step, read)
+        if step % self._run.train.log_every == 0:
+            self._write(step)
+        return self._window
+
+    def _not_finite(self, step: int, metrics: StepMetrics) -> None:
+        rows = np.flatnonzero(~np.isfinite(metrics.row_nats))
+        where = self._describe_rows(step - 1, rows) if len(rows) else "the gradients alone; every row's loss is finite"
+        what = f"step {step}: not finite: {where}"
+        if self._run.train.nonfinite == "stop":
+            raise NonFiniteError(
+                f"{what}. The step changed nothing; the newest checkpoint is good. Continue with another learning "
+                "rate, or with TrainConfig.nonfinite = 'skip', which counts such steps and goes on"
+            )
+        self._report(f"{what}; skipped")
+
+    def _write(self, step: int) -> None:
+        window, self._window = self._window, []
+        values = self._means(step, window)
+        spike = spike_above(values["bits_per_byte"], self._losses)
+        self._losses.append(values["bits_per_byte"])
+        if spike is not None:
+            self._report(
+                f"step {step}: loss spike: {values['bits_per_byte']:.3f} bits per byte; the median of the lines before "
+                f"is {spike:.3f}"
+            )
+        speed = self._speed()
+        if self._metrics is not None:
+            self._metrics.write(step, "train", values | {"spike": int(spike is not None)})
+            self._metrics.write(step, "speed", speed)
+        loss = values["bits_per_byte"]
+        said = "no finite step" if loss is None else f"{loss:.3f} bits per byte"
+        self.latest = f"{said}  {speed['tokens_per_second']:,.0f} tokens/s"
+        self.start_clock()
+
+    def _means(self, step: int, window: list[dict[str, float]]) -> dict[str, Any]:
+        good = [numbers for numbers in window if numbers["finite"]]
+        tokens = sum(numbers["tokens"] for numbers in good)
+        bits = sum(numbers["nats"] for numbers in good) / math.log(2) / tokens if tokens else None
+        values: dict[str, Any] = {
+            "bits_per_byte": None if bits is None else bits / self._bytes_per_token,
+            "bits_per_token": bits,
+            "learning_rate": float(self._schedule(step - 1)),
+            "skipped_steps": len(window) - len(good),
+        }
+        names = [name for name in window[0] if name not in ("nats", "tokens", "finite")]
+        return values | {name: sum(x[name] for x in good) / len(good) if good else None for name in names}
+
+    def _speed(self) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        speed = {
+            "tokens_per_second": self._tokens / seconds,
+            "seconds_per_step": seconds / max(self._steps, 1),
+            "data_wait": self._waited / seconds,
+            "host_memory_gb": _peak_host_bytes() / 1e9,
+        }
+        if self._utilisation_per_token is not None:
+            speed["model_flops_utilisation"] = speed["tokens_per_second"] * self._utilisation_per_token
+        statistics_of_device = jax.local_devices()[0].memory_stats()
+        if statistics_of_device:
+            speed["device_memory_gb"] = statistics_of_device.get("peak_bytes_in_use", 0) / 1e9
+        return speed
+
+
+def spike_above(value: float | None, before: Iterable[float | None]) -> float | None:
+    """Whether a loss stands out of the lines before it.
+
+    Args:
+        value: the loss of a line.
+        before: those of up to 50 lines before it.
+
+    Returns:
+        Their median, if the value lies more than 8 robust standard deviations (and 8 times 2 % of the
+        median) above it and there are at least 20; else None.
+    """
+    known = [loss for loss in before if loss is not None]
+    if value is None or len(known) < _FEWEST_LINES:
+        return None
+    median = statistics.median(known)
+    deviation = 1.4826 * statistics.median(abs(loss - median) for loss in known)
+    return median if value > median + _SPIKE_DEVIATIONS * max(deviation, _LEAST_DEVIATION * median) else None
+
+
+def _as_numbers(metrics: StepMetrics) -> dict[str, float]:
+    numbers = {
+        "nats": float(metrics.row_nats.sum(dtype=np.float64)),
+        "tokens": float(metrics.tokens),
+        "finite": bool(metrics.finite),
+        "gradient_norm": float(metrics.gradient_norm),
+        "update_norm": float(metrics.update_norm),
+        "param_norm": float(metrics.param_norm),
+    }
+    numbers |= {f"state_norm/{layer}": float(norm) for layer, norm in metrics.state_norms.items()}
+    for layer, places in metrics.gates.items():
+        for place, gates in places.items():
+            numbers[f"gate/{layer}/{place}/forget"] = float(gates.forget)
+            numbers[f"gate/{layer}/{place}/admit"] = float(gates.admit)
+    return numbers
+
+
+def _peak_host_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,66 @@
+"""A run read back from its workdir: configuration, data facts, parameters, vocabulary."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from etils import epath
+
+from block_recurrent.config import RunConfig
+from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
+from block_recurrent.training.run_record import read_run
+from block_recurrent.training.step import abstract_train_state
+from block_recurrent.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """The newest checkpoint of a run.
+
+    Attributes:
+        config: what was trained.
+        data: facts of the training data, as in `run.json`.
+        step: steps taken.
+        params: the parameters.
+    """
+
+    config: RunConfig
+    data: dict[str, Any]
+    step: int
+    params: Params
+
+    @classmethod
+    def load(cls, workdir: epath.Path) -> "SavedRun":
+        """Reads a workdir, on one device.
+
+        Args:
+            workdir: the run's folder, or `checkpoints/STEP` in it for one that is not the newest.
+
+        Raises:
+            InputError: there is no run, or it has no such checkpoint.
+        """
+        step = None
+        if workdir.parent.name == CHECKPOINTS and workdir.name.isdigit():
+            workdir, step = workdir.parent.parent, int(workdir.name)
+        config, data = read_run(workdir)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_train_state(config)
+        )
+        with Checkpoints(workdir) as checkpoints:
+            restored = checkpoints.restore(like, step)
+        return cls(config, data, restored.step, restored.state.params)
+
+    @property
+    def vocabulary_fingerprint(self) -> str:
+        """Of the vocabulary that the training data was made with; the stores of a mixture have the same."""
+        return self.data["stores"][0]["vocabulary"]["fingerprint"]
+
+    def vocabulary(self) -> Vocabulary:
+        """That vocabulary.
+
+        Raises:
+            InputError: it cannot be read any more, or has changed since.
+        """
+        return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)

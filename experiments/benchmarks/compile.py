@@ -1,0 +1,78 @@
+"""Measures how long, and in how much memory, every row of Table 1 compiles for a v4-32: `make bench-compile`.
+
+Each train step is compiled three times, each time in a process of its own; the rows take turns, so that other work on
+the machine meets all of them. Seconds are those of tracing and compiling, the memory is the largest that the process
+had in use. Every compilation is written down as it ends and the next call goes on from there: delete the file to
+measure again. Exits with 1 if a bound is missed. About 65 minutes on 2 cores.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from block_recurrent.aot.compile_report import Entry, read_result
+from block_recurrent.progress import Progress
+from experiments.benchmarks.benchmark import Result, judge
+
+SLICE = "v4:2x2x4"
+ROUNDS = 3
+SECONDS = 180
+GIGABYTES = 5
+
+Runs = dict[str, list[dict[str, float]]]
+
+
+def compile_once(entry: Entry) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "block_recurrent", *entry.command, "--json", str(path)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        one = read_result(path)
+    return {"seconds": one.lower_seconds + one.compile_seconds, "gigabytes": one.host_bytes / 1e9}
+
+
+def complete(runs: Runs, output: Path) -> None:
+    """Compiles what is missing of three times each row."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = sum(len(measured) for measured in runs.values())
+    with Progress("compiling", ROUNDS * len(runs), done=done, console=Console()) as progress:
+        for turn in range(ROUNDS):
+            for row in (row for row, measured in runs.items() if len(measured) == turn):
+                one = compile_once(Entry(gin_file=f"table1/{row}.gin", topology=SLICE, step="train"))
+                runs[row].append(one)
+                partial = output.with_suffix(".partial")
+                partial.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+                partial.replace(output)
+                done += 1
+                progress.update(done, f"{row}: {one['seconds']:.0f} s, {one['gigabytes']:.2f} GB")
+
+
+def results(runs: Runs) -> Iterator[Result]:
+    for row, measured in runs.items():
+        seconds = statistics.median(one["seconds"] for one in measured)
+        yield Result(f"{row}, median of {len(measured)}", seconds, "s", SECONDS, at_least=False)
+        memory = max(one["gigabytes"] for one in measured)
+        yield Result(f"{row}, most of {len(measured)}", memory, "GB", GIGABYTES, at_least=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures compiling the rows of Table 1 for TPU v4.")
+    parser.add_argument("--output", default="experiments/benchmarks/results/compile.json")
+    output = Path(parser.parse_args().output)
+    finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
+    runs = {path.stem: finished.get(path.stem, []) for path in sorted(Path("gin/table1").glob("*.gin"))}
+    complete(runs, output)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    judge(results(runs), output, topology=SLICE, runs=runs, **versions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The paper's comparison at a size that a laptop trains."""

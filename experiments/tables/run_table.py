@@ -1,0 +1,168 @@
+"""Trains and evaluates what is missing of a table: `python -m experiments.tables.run_table --table table1 --list`.
+
+Stop it whenever you like: the run goes on from its newest checkpoint the next time, and finished ones are left alone.
+A finished run leaves one small JSON file in the results' folder, which is what counts as finished. Runs that were made
+and evaluated elsewhere are only gathered, once their folders lie below --runs.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from etils import epath
+from rich.console import Console
+
+from block_recurrent.cli import console
+from block_recurrent.errors import InputError
+from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.language_model import count_params
+from block_recurrent.paper.tables import TABLES, PaperTable
+from experiments.laptop.table import LAPTOP, SEEDS
+from experiments.tables.experiment import Experiment, experiments
+
+CONSOLE = Console()
+ALL = {**TABLES, LAPTOP.name: LAPTOP}
+RECIPES = ("inverse_square_root", "cosine")
+BASELINES = ("Slide:13L", "Slide:13L 150M", "Slide:+1 layer")
+
+
+def list_experiments(found: list[Experiment]) -> None:
+    """Prints every run with its size against the baseline's, and how far it is."""
+    sizes = {}
+    for experiment in found:
+        run = experiment.config()
+        flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
+        sizes[experiment] = run, count_params(run.model) - run.model.vocab_size * run.model.embed_dim, flops
+    baselines = {e.data: sizes[e][1:] for e in found if e.row in BASELINES}
+    rows = []
+    for experiment, (run, params, flops) in sizes.items():
+        baseline = baselines.get(experiment.data)
+        relative = ["", ""] if baseline is None else [f"{params / baseline[0]:.3f}", f"{flops / baseline[1]:.3f}"]
+        tokens = run.data.batch_size * run.data.segment_length
+        counts = [f"{params / 1e6:,.2f} M", relative[0], f"{flops / 1e6:,.1f} M", relative[1], f"{tokens:,}"]
+        about = [experiment.row, experiment.gin_file, experiment.data, str(experiment.seed)]
+        rows.append((*about, *counts, f"{run.train.num_steps:,}", experiment.state()))
+    heads = ("row", "file", "data", "seed", "parameters*", "relative", "FLOPs/token", "relative", "tokens/step")
+    console.table(CONSOLE, (*heads, "steps", "state"), rows)
+    CONSOLE.print("* without the embedding; FLOPs of training; relative to the row with one layer more", style="dim")
+
+
+def print_commands(missing: list[Experiment]) -> None:
+    """Prints what would be run, as a shell script."""
+    for number, experiment in enumerate(missing, 1):
+        print(_heading(number, len(missing), experiment))
+        for command in experiment.commands():
+            print(_shell(command))
+
+
+def print_tpu_commands(missing: list[Experiment], tpu: str) -> None:
+    """Prints what would be run with a TPU slice, NAME:ZONE, for training (see docs/tpu.md)."""
+    name, _, zone = tpu.partition(":")
+    if not name or not zone:
+        raise InputError(f"--tpu {tpu}: must be NAME:ZONE, e.g. table1:us-central2-b")
+    for number, experiment in enumerate(missing, 1):
+        prepare, train, evaluate = experiment.commands()
+        arguments = [*train[train.index("train") :], "--gin_file", "gin/hardware/tpu.gin"]
+        print(_heading(number, len(missing), experiment))
+        print(f"{_shell(prepare)}  # from any machine")
+        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh {shlex.join(arguments)}")
+        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh status  # when training has ended:")
+        print(f"{_shell(evaluate)}  # from one machine")
+
+
+def _heading(number: int, count: int, experiment: Experiment) -> str:
+    return f"# {number} of {count}: {experiment.row} on {experiment.data}, seed {experiment.seed}"
+
+
+def _shell(command: list[str]) -> str:
+    return shlex.join(["python", *command[1:]])
+
+
+def run_to_end(command: list[str]) -> int:
+    """Runs a command; being asked to end is passed on, and then waited for what it saves. Gives its exit code."""
+    with subprocess.Popen(command) as process:
+        # Ctrl-C in a terminal reaches the command by itself.
+        handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def launch(table: PaperTable, missing: list[Experiment]) -> int:
+    """Runs the experiments one after the other; gives the exit code of the first command that fails."""
+    began = time.monotonic()
+    for number, experiment in enumerate(missing):
+        left = f", {(time.monotonic() - began) / number * (len(missing) - number) / 60:.0f} min left" if number else ""
+        what = f"{experiment.row} on {experiment.data}, seed {experiment.seed}"
+        CONSOLE.rule(f"{number + 1} of {len(missing)}: {what}{left}")
+        for command in [] if experiment.state() == "evaluated" else experiment.commands():
+            code = run_to_end(command)
+            if code:
+                CONSOLE.print(f"ended with {code}: {shlex.join(command)}. The same command of this program continues.")
+                return code
+        experiment.write_result(table.name)
+        CONSOLE.print(f"written to {experiment.result_path}")
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", required=True, choices=list(ALL))
+    parser.add_argument("--list", action="store_true", help="show every run, its size and how far it is")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands of the missing runs")
+    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: training on this slice")
+    parser.add_argument("--rows", default="", help="only rows whose name holds this text")
+    parser.add_argument("--data", nargs="+", help="data sets, by their files in gin/data/ [default: all columns]")
+    parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="learning rate [default: %(default)s]")
+    parser.add_argument("--seeds", type=int, nargs="+", help="[default: 0; the laptop's rows have their own]")
+    parser.add_argument("--gin_param", action="append", default=[], metavar="NAME=VALUE", help="for all runs")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="local or gs:// [default: %(default)s]")
+    parser.add_argument("--results", type=Path, help="[default: experiments/TABLE/results]")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    table, laptop = ALL[arguments.table], arguments.table == LAPTOP.name
+    if arguments.tpu and not arguments.dry_run:
+        raise InputError("--tpu: goes with --dry-run")
+    seeds = {row.name: tuple(arguments.seeds) for row in table.rows} if arguments.seeds else SEEDS if laptop else {}
+    found = experiments(
+        table,
+        runs=epath.Path(arguments.runs),
+        results=arguments.results or Path("experiments") / table.name / "results",
+        data=arguments.data,
+        recipe=None if laptop else arguments.recipe,
+        seeds=seeds,
+        rows=arguments.rows,
+        params=tuple(arguments.gin_param),
+    )
+    if arguments.list:
+        list_experiments(found)
+        return 0
+    missing = [experiment for experiment in found if not experiment.finished()]
+    for experiment in missing:
+        experiment.config()  # a mistake in any of them is told before the first begins
+    if arguments.dry_run:
+        print_tpu_commands(missing, arguments.tpu) if arguments.tpu else print_commands(missing)
+        return 0
+    return launch(table, missing)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # what reads the list has seen enough; Python's own last flush must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,136 @@
+"""The report is made entry by entry and goes on where it stopped."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from block_recurrent.aot import compile, compile_report
+from block_recurrent.aot.collectives import Traffic
+from block_recurrent.aot.compile import CompiledStep
+from block_recurrent.aot.roofline import Estimate
+
+COMPILED = CompiledStep(
+    step="train",
+    topology="v4:2x2x4",
+    num_chips=16,
+    batch_size=32,
+    tokens=32 * 4096,
+    parameters=600_000_000,
+    optimizer=900_000_000,
+    state=10_000_000,
+    temporaries=3_000_000_000,
+    code=100_000_000,
+    peak=4_610_000_000,
+    capacity=32 << 30,
+    flops_per_token=1e9,
+    flops=1.3e14,
+    traffic={"all-reduce": Traffic(10, 600_000_000)},
+    estimate=Estimate(0.1, 0.05, 0.01),
+    lower_seconds=2.0,
+    compile_seconds=99.0,
+    host_bytes=4_000_000_000,
+    program="libtpu 1.0, 0123456789abcdef",
+)
+ENTRIES = [
+    compile_report.Entry(gin_file=f"table1/{row}.gin", topology="v4:2x2x4", step="train")
+    for row in ("slide_13l", "xl_512")
+]
+
+
+def test_a_result_is_read_back_as_it_was(tmp_path):
+    compile_report.write_result(tmp_path / "one.json", COMPILED)
+    assert compile_report.read_result(tmp_path / "one.json") == COMPILED
+
+
+def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, **_):
+        calls.append(command)
+        if "gin/table1/xl_512.gin" in command and len(calls) < 3:
+            return SimpleNamespace(returncode=2, stderr="error: broken")
+        compile_report.write_result(Path(command[command.index("--json") + 1]), COMPILED)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    path, said, steps = tmp_path / "report.md", [], []
+    assert compile_report.complete_report(ENTRIES, path, said.append, lambda *step: steps.append(step)) == 1
+    assert said[0].endswith("slide_13l__v4_2x2x4__train: fits; 99 s, 4.00 GB to compile")
+    assert said[-1].endswith("exit code 2: error: broken")
+    assert steps == [("compiling", 0, 2), ("compiling", 1, 2)]
+    assert calls[0][:4] == [sys.executable, "-m", "block_recurrent", "compile"]
+    first = path.read_text()
+    assert "1 of 2 entries" in first
+    assert "the compiler of libtpu 1.0 allots" in first
+    assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01 + 3.00, 4.61 of 34.36 |" in first
+    assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
+    assert compile_report.complete_report(ENTRIES, path, said.append, lambda *_: None, limit=1) == 0
+    assert len(calls) == 3
+    assert "missing" not in path.read_text()
+
+
+def test_an_entry_with_parameters_of_its_own_is_a_line_of_its_own(tmp_path):
+    plain, changed = (
+        compile_report.Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=params)
+        for params in ((), ("MeshConfig.fsdp=8",))
+    )
+    assert changed.name == f"{plain.name}__MeshConfig.fsdp_8"
+    assert changed.command == [*plain.command[:-4], "--gin_param", "MeshConfig.fsdp=8", *plain.command[-4:]]
+    compile_report.write_result(tmp_path / f"{changed.name}.json", COMPILED)
+    text = compile_report.markdown([plain, changed], tmp_path)
+    assert "| table2/rec_1300m | v5e:4x8 | train | missing |" in text
+    assert "| table2/rec_1300m `MeshConfig.fsdp=8` | v5e:4x8 (16) | train | 32 | yes |" in text
+
+
+def test_finished_entries_of_another_program_are_made_again(tmp_path, monkeypatch):
+    compiled = []
+
+    def run(command, **_):
+        path = Path(command[command.index("--json") + 1])
+        compiled.append(path.stem)
+        compile_report.write_result(path, COMPILED)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    said, steps = [], []
+    programs = {ENTRIES[0]: COMPILED.program, ENTRIES[1]: "libtpu 1.0, another"}
+    arguments = (ENTRIES, tmp_path / "report.md", said.append, lambda *step: steps.append(step))
+    compile_report.complete_report(*arguments, program_of=programs.__getitem__)
+    assert compiled == [entry.name for entry in ENTRIES]  # all were missing
+    compile_report.complete_report(*arguments, program_of=programs.__getitem__)
+    assert compiled == [ENTRIES[0].name, ENTRIES[1].name, ENTRIES[1].name]
+    assert f"{ENTRIES[1].name}: of another program, deleted" in said
+    assert steps[2:4] == [("checking", 0, 2), ("checking", 1, 2)]
+
+
+class Refusing:
+    """A lowered program that libtpu refuses."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def compile(self) -> None:
+        raise RuntimeError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "temporaries"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (3.00G) exc",
+            3 << 30,
+        ),
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 4.00G of 3.75G hbm. Exceeded by", 3 << 30),
+    ],
+)
+def test_a_refusal_tells_what_would_be_needed(message, temporaries):
+    program = compile._compile(Refusing(message), lasting=1 << 30)
+    assert (program.temporaries, program.code, program.arguments) == (temporaries, 0, None)
+
+
+def test_another_error_of_the_compiler_is_not_a_refusal():
+    with pytest.raises(RuntimeError, match="internal"):
+        compile._compile(Refusing("internal"), lasting=0)

@@ -1,0 +1,125 @@
+"""Each ablation against the plain numpy model, one document at a time, its states replaced between blocks."""
+
+import numpy as np
+import pytest
+
+from block_recurrent.evaluation import interventions
+from block_recurrent.evaluation.scorer import carried
+from tests.evaluation.conftest import byte_model, one_pass
+from tests.support import reference
+from tests.support.architectures import WINDOW, perturbed_params
+
+# (blocks between resets, blocks until frozen)
+EVERY, AFTER = 2, 3
+
+
+def slow_nats(config, params, tokens, tamper):
+    """Nats of a document's tokens from the second on, in float64."""
+    padded = np.zeros(-(-(len(tokens) - 1) // WINDOW) * WINDOW, np.int64)
+    padded[: len(tokens) - 1] = tokens[:-1]
+    logits = reference.run(config, params, padded[None], tamper)[0][0, : len(tokens) - 1]
+    log_total = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)) + logits.max(axis=1)
+    return log_total - logits[np.arange(len(logits)), tokens[1:]]
+
+
+def recorded_states(config, params, tokens):
+    """The states before each block, of whole blocks; the last entry is what stays when the document is over."""
+    seen = []
+
+    def record(block, states):
+        seen.append(list(states))
+        return states
+
+    whole = len(tokens) // WINDOW * WINDOW
+    padded = np.concatenate([tokens[:whole], np.zeros(WINDOW, np.int64)])  # a last block, to see the states before it
+    reference.run(config, params, padded[None], record)
+    return seen
+
+
+def frozen(after):
+    kept = {}
+
+    def tamper(block, states):
+        if block == after:
+            kept["states"] = list(states)
+        return list(kept["states"]) if block >= after else states
+
+    return tamper
+
+
+def reset(params, every):
+    initial = [
+        np.asarray(layer["states"]["initial_state"], np.float64) if "states" in layer else None
+        for layer in params["layers"].values()
+    ]
+    return lambda block, states: list(initial) if block % every == 0 else states
+
+
+def without_reading(config, params):
+    """Parameters whose attention to states adds nothing."""
+    size = config.num_heads * config.head_dim
+    layers = {}
+    for name, layer in params["layers"].items():
+        side = layer.get("tokens", layer)
+        kernel = np.array(side["output"]["kernel"])
+        kernel[size:] = 0
+        side = {**side, "output": {"kernel": kernel}}
+        layers[name] = {**layer, "tokens": side} if "tokens" in layer else side
+    return {**params, "layers": layers}
+
+
+def assert_equals(nats, store, slow):
+    for document in range(len(store)):
+        tokens = store.read(document, 0, 10**6).astype(np.int64)
+        if len(tokens) > 1:
+            np.testing.assert_allclose(nats.of(document), slow(document, tokens), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["fixed_skip", "lstm_dual", "feedback_fixed_skip"])
+def test_each_way_to_read_equals_the_slow_one(tmp_path, split, name):
+    config = byte_model(name)
+    params = perturbed_params(config)
+    silent = without_reading(config, params)
+    expected = {
+        carried(config): lambda d, t: slow_nats(config, params, t, lambda block, states: states),
+        interventions.reset(config, every_blocks=EVERY): lambda d, t: slow_nats(
+            config, params, t, reset(params, EVERY)
+        ),
+        interventions.frozen(config, after_blocks=AFTER): lambda d, t: slow_nats(config, params, t, frozen(AFTER)),
+        interventions.frozen(config, after_blocks=0, name="initial"): lambda d, t: slow_nats(
+            config, params, t, frozen(0)
+        ),
+        interventions.window_only(config): lambda d, t: slow_nats(config, silent, t, lambda block, states: states),
+    }
+    totals = []
+    for method, slow in expected.items():
+        nats = one_pass(tmp_path / method.name, method, params, split)
+        assert_equals(nats, split, slow)
+        totals.append(round(float(nats.sums().sum()), 3))
+    assert len(set(totals)) == len(totals)  # they are different things
+
+
+def test_shuffled_states_are_those_of_the_next_longer_document(tmp_path, split, model, params):
+    order = sorted(range(len(split)), key=lambda d: -split.lengths[d])
+    partner = dict(zip(order[1:], order[:-1], strict=True)) | {order[0]: order[1]}
+    np.testing.assert_array_equal(interventions.donors(split.lengths), [partner[d] for d in range(len(split))])
+
+    def slow(document, tokens):
+        states = recorded_states(model, params, split.read(partner[document], 0, 10**6).astype(np.int64))
+        return slow_nats(model, params, tokens, lambda block, _: list(states[min(block, len(states) - 1)]))
+
+    assert_equals(one_pass(tmp_path, interventions.shuffled(model, split), params, split), split, slow)
+
+
+@pytest.mark.parametrize(("batch_size", "segment_length", "devices"), [(1, 8, 1), (5, 32, 1), (8, 16, 8), (3, 16, 2)])
+def test_batch_segment_and_devices_change_no_loss(tmp_path, split, model, params, batch_size, segment_length, devices):
+    for method in (
+        carried(model),
+        interventions.reset(model, every_blocks=EVERY),
+        interventions.shuffled(model, split),
+    ):
+        expected = one_pass(tmp_path / "a", method, params, split)
+        shape = {"batch_size": batch_size, "segment_length": segment_length, "devices": devices}
+        nats = one_pass(tmp_path / "b", method, params, split, **shape)
+        np.testing.assert_allclose(nats.values, expected.values, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(nats.sums().sum(), expected.sums().sum(), rtol=1e-6)

@@ -1,0 +1,93 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from etils import epath
+
+from block_recurrent.errors import InputError
+from block_recurrent.evaluation import interventions
+from block_recurrent.evaluation.passes import Shape, Workplace
+from block_recurrent.evaluation.scorer import Placement, carried
+from tests.data.conftest import write_store
+from tests.evaluation.conftest import TEXTS, one_pass
+
+SHAPE = Shape(batch_size=2, segment_length=8)
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, params):
+    for method in (carried(model), interventions.shuffled(model, split)):
+        expected = one_pass(tmp_path / "whole", method, params, split, batch_size=2, segment_length=8)
+        folder, told = epath.Path(tmp_path / method.name), []
+
+        def run(at, folder=folder, told=told, method=method, identity="one"):
+            def report(done, total):
+                told.append(done)
+                if done == at:
+                    raise KilledError
+
+            with Workplace(folder, {"of": identity}, save_seconds=0).opened() as workplace:
+                placement = Placement([__import__("jax").devices()[0]])
+                nats = workplace.run(method, params, split, SHAPE, placement=placement, report=report)
+                return np.array(nats.values)
+
+        for at in (4, 9):
+            with pytest.raises(KilledError):
+                run(at)
+        begun = len(told)
+        np.testing.assert_array_equal(run(None), expected.values)
+        assert told[begun] == 9  # it went on
+        with pytest.raises(KilledError):
+            run(4)
+        begun = len(told)
+        np.testing.assert_array_equal(run(None, identity="another"), expected.values)
+        assert told[begun] == 0  # other parameters or data: afresh
+        assert not (folder / ".partial").exists()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    folder = epath.Path(tmp_path)
+    with (
+        Workplace(folder, {}).opened(),
+        pytest.raises(InputError, match="another process is evaluating"),
+        Workplace(folder, {}).opened(),
+    ):
+        pass
+
+
+def test_the_order_of_documents_changes_no_loss(tmp_path, split, model, params):
+    order = [3, 0, 5, 1, 4, 2]
+    other = write_store(tmp_path / "other" / "test", {f"document {d}": TEXTS[d] for d in order})
+    for method, moved in ((carried(model), carried(model)), (interventions.reset(model, every_blocks=2),) * 2):
+        expected = one_pass(tmp_path / "a", method, params, split)
+        nats = one_pass(tmp_path / "b", moved, params, other)
+        for place, document in enumerate(order):
+            np.testing.assert_allclose(nats.of(place), expected.of(document), rtol=2e-5, atol=2e-6)
+
+
+def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
+    folder = epath.Path(tmp_path)
+
+    def run(shape, at):
+        def report(done, total):
+            told.append(done)
+            if done == at:
+                raise KilledError
+
+        with Workplace(folder, {}, save_seconds=0).opened() as workplace:
+            return np.array(
+                workplace.run(carried(model), params, split, shape, placement=Placement(), report=report).values
+            )
+
+    told = []
+    with pytest.raises(KilledError):
+        run(SHAPE, 3)
+    told.clear()
+    values = run(dataclasses.replace(SHAPE, segment_length=16), None)
+    assert told[0] == 0
+    np.testing.assert_allclose(
+        values, one_pass(tmp_path / "x", carried(model), params, split).values, rtol=1e-5, atol=1e-6
+    )

@@ -1,0 +1,94 @@
+"""Claims are judged by their rules: invented results that show them, contradict them, or say nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.laptop import report
+from experiments.laptop.claims import judge
+from experiments.laptop.table import REC, SLIDE, XL, XL_4W
+from experiments.studies.cost_by_length import MODELS, exponent, run_of
+
+DOCUMENTS = 40
+SECONDS = {XL: 0.2, XL_4W: 0.5, SLIDE: 0.24, REC: 0.24}
+
+
+def result(row: str, bits: float, seed: int = 0, reset: tuple[float, float, float] | None = None) -> dict[str, Any]:
+    """Documents that differ much from one another, in the same way for every model, and a little besides."""
+    random = np.random.default_rng(7)
+    size = random.integers(4000, 40_000, DOCUMENTS)
+    own = np.random.default_rng([seed, len(row)]).normal(0, 0.002, DOCUMENTS)
+    nats = (bits + random.normal(0, 0.3, DOCUMENTS) + own) * size * np.log(2)
+    mean = nats.sum() / np.log(2) / size.sum()
+    cost = None if reset is None else dict(zip(("value", "low", "high"), reset, strict=True))
+    return {
+        "row": row,
+        "seed": seed,
+        "steps": 10,
+        "tokens_trained": 1000,
+        "parameters": 1000,
+        "training_seconds": 60.0,
+        "machine": {"cores": 2, "machine": "x", "devices": "1 cpu", "versions": {"jax": "0"}},
+        "evaluation": {
+            "store": "s",
+            "split": "test",
+            "scored_tokens": 1,
+            "documents": DOCUMENTS,
+            "store_fingerprint": "f",
+            "bits_per_byte": {"value": float(mean)},
+        },
+        "ablations": {} if cost is None else {"reset": {"bits_per_byte": 2.0, "cost_bits_per_byte": cost}},
+        "documents": {"name": [], "bytes": size.tolist(), "nats": nats.tolist()},
+    }
+
+
+def results(rec: tuple[float, float], reset: tuple[float, float, float]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        XL_4W: [result(XL_4W, 1.9)],
+        SLIDE: [result(SLIDE, 1.9, 0), result(SLIDE, 1.9, 1)],
+        REC: [result(REC, bits, seed, reset) for seed, bits in enumerate(rec)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("rec", "reset", "verdicts"),
+    [
+        ((1.85, 1.86), (0.02, 0.01, 0.03), ["shown", "shown", "shown"]),
+        ((1.95, 1.96), (-0.02, -0.03, -0.01), ["opposite", "opposite", "opposite"]),
+        ((1.85, 1.96), (0.0, -0.01, 0.01), ["opposite", "opposite", "not shown"]),
+        ((1.80, 1.91), (0.02, 0.01, 0.03), ["not shown", "not shown", "shown"]),  # better on average, not for each seed
+    ],
+)
+def test_verdicts(rec, reset, verdicts):
+    assert [claim.verdict for claim in judge(results(rec, reset), SECONDS)] == verdicts
+
+
+def test_a_better_row_that_costs_too_much_shows_nothing():
+    slow = SECONDS | {REC: 0.3}
+    claims = judge(results((1.85, 1.86), (0.02, 0.01, 0.03)), slow)
+    assert [claim.verdict for claim in claims] == ["not shown", "not shown", "shown"]
+
+
+def test_what_is_missing_is_said():
+    found = results((1.85, 1.86), (0.02, 0.01, 0.03))
+    assert [claim.verdict for claim in judge({}, {})] == ["missing"] * 3
+    assert [claim.verdict for claim in judge(found, {})] == ["missing", "missing", "shown"]
+    page = report.page({XL_4W: found[XL_4W]}, SECONDS, picture=False)
+    assert "| Rec:fixed:skip | 0 of 2 | missing | missing | 240 ms | 1.00 | missing | missing |" in page
+    assert page.count("**missing**") == 3
+
+
+def test_exponents_are_those_of_the_law():
+    points = {str(n): {"seconds": 3e-9 * n**1.5} for n in (1024, 4096, 8192, 65536)}
+    points["1024"]["seconds"] = 99.0  # short documents are left out
+    assert exponent(points) == pytest.approx(1.5)
+    assert exponent({"4096": {"seconds": 1.0}, "8192": {"seconds": None}}) is None
+
+
+def test_every_architecture_reads_the_whole_document():
+    for name, gin_file in MODELS.items():
+        run, steps = run_of(gin_file, 8192)
+        assert run.data.batch_size == 1
+        assert run.data.segment_length * steps == 8192
+        assert (steps == 1) == (name != "XL")

@@ -1,0 +1,222 @@
+"""Tables as experiments: every row in miniature, and the driver from the command line to the reproduced table."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+from etils import epath
+
+from block_recurrent.cli.table import paper_run
+from block_recurrent.errors import InputError
+from block_recurrent.paper.formats import as_csv, as_markdown
+from block_recurrent.paper.reproduction import compare_with_paper
+from block_recurrent.paper.tables import ABLATIONS, SCALING, TABLE_1, TABLE_2, PaperTable
+from block_recurrent.training.loop import train
+from block_recurrent.training.metric_writer import read_metrics
+from experiments.laptop.table import LAPTOP
+from experiments.tables import run_table
+from experiments.tables.experiment import Experiment, experiments
+from tests.support.workdirs import QUIET
+
+WINDOW = 4
+
+
+def miniature(store: Any) -> tuple[str, ...]:
+    """Parameters that shrink any row: narrow, few layers, short blocks, three steps on a tiny store of bytes."""
+    return (
+        f"DataConfig.store='{store}'",
+        "DataConfig.batch_size=2",
+        "DataConfig.min_document_tokens=2",
+        "MeshConfig.data=1",
+        "ModelConfig.vocab_size=260",
+        "ModelConfig.embed_dim=16",
+        "ModelConfig.num_heads=2",
+        "ModelConfig.head_dim=8",
+        "ModelConfig.mlp_dim=32",
+        "TrainConfig.num_steps=3",
+        "TrainConfig.log_every=1",
+        "TrainConfig.eval_steps=1",
+    )
+
+
+def shrunken(experiment: Experiment) -> tuple[str, ...]:
+    """Three layers, as many recurrent ones as the row has, and short blocks, as many in a segment as the row has."""
+    run = experiment.config()
+    assert run.model.window_length is not None
+    segment = WINDOW * run.data.segment_length // run.model.window_length
+    recurrent = tuple(range(1, 1 + len(run.model.recurrent_layers)))
+    states = (f"ModelConfig.recurrent_layers={recurrent}", "ModelConfig.num_states=4") if recurrent else ()
+    return (
+        "ModelConfig.num_layers=3",
+        f"ModelConfig.window_length={WINDOW}",
+        f"DataConfig.segment_length={segment}",
+        *states,
+    )
+
+
+def rows(table: PaperTable, data: str) -> list[Experiment]:
+    nowhere: dict[str, Any] = {"runs": epath.Path("nowhere"), "results": epath.Path("nowhere")}
+    recipe = None if table is LAPTOP else "inverse_square_root"
+    return experiments(table, data=[data], recipe=recipe, seeds={}, **nowhere)
+
+
+QUICK = {"gin/table1/rec_lstm_dual.gin", "gin/laptop/slide_5l.gin"}
+
+
+def cases() -> list[Any]:
+    """One row of each kind; with `-m slow` the others. Sizes of the scaling figure differ in widths alone."""
+    found = [*rows(TABLE_1, "pg19_bytes"), *rows(LAPTOP, "python_stdlib"), *rows(TABLE_2, "pg19_tokens")]
+    found += [*rows(SCALING, "pg19_tokens")[:2], *rows(ABLATIONS, "pg19_tokens")[1:]]
+    slow = pytest.mark.slow
+    return [pytest.param(e, marks=() if e.gin_file in QUICK else slow, id=e.gin_file) for e in found]
+
+
+@pytest.mark.parametrize("experiment", cases())
+def test_a_miniature_of_every_row_trains(experiment, store_folder, tmp_path):
+    small = dataclasses.replace(experiment, params=(*miniature(store_folder), *shrunken(experiment)))
+    train(small.config(), epath.Path(tmp_path), QUIET)
+    losses = [line["bits_per_byte"] for line in read_metrics(epath.Path(tmp_path)) if line["group"] == "train"]
+    assert len(losses) == 3
+    assert all(1 < loss < 12 for loss in losses)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Runs `run_table.py` in this process."""
+    monkeypatch.setattr("sys.argv", ["run_table.py", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "250")
+    return run_table.main()
+
+
+def test_lists_every_row_with_its_size_against_the_extra_layer(monkeypatch, capsys, tmp_path):
+    common = ("--table", "table1", "--data", "pg19_tokens", "--runs", tmp_path, "--results", tmp_path)
+    assert command(monkeypatch, *common, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for row in TABLE_1.rows:
+        if row.gin_file is not None:
+            (line,) = [line for line in lines if row.gin_file in line]
+            assert "missing" in line
+    rec = next(line for line in lines if "table1/rec_fixed_skip" in line)
+    assert re.search(r"160\.46 M +0\.981 +1,254\.4 M +0\.995 +131,072", rec)
+
+
+def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp_path):
+    common = ("--table", "table1", "--data", "arxiv", "--rows", "fixed:skip", "--recipe", "cosine", "--dry-run")
+    folders = ("--runs", "gs://bucket/runs", "--results", tmp_path)
+    assert command(monkeypatch, *common, *folders) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        "# 1 of 2: Rec:fixed:skip on arxiv, seed 0",
+        "# 2 of 2: Feedback:fixed:skip on arxiv, seed 0",
+    ]
+    train_command = next(line for line in lines if " train " in line)
+    for words in ("table1/rec_fixed_skip.gin", "data/arxiv.gin", "recipes/cosine.gin", "--workdir gs://bucket/runs/"):
+        assert words in train_command
+    assert command(monkeypatch, *common, *folders, "--tpu", "pod:us-central2-b") == 0
+    remote = [line for line in capsys.readouterr().out.splitlines() if "tpu.sh train" in line]
+    assert len(remote) == 2
+    assert all(line.startswith("NAME=pod ZONE=us-central2-b experiments/tpu/tpu.sh train --gin") for line in remote)
+    assert all(line.endswith("--gin_file gin/hardware/tpu.gin") for line in remote)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--table", "table2", "--data", "arxiv"), "--data arxiv: table2 has pg19_tokens"),
+        (("--table", "table1", "--rows", "Mamba"), "--rows Mamba: table1 has XL:512"),
+        (("--table", "table1", "--list", "--tpu", "a:b"), "--tpu: goes with --dry-run"),
+        (("--table", "table1", "--gin_param", "ModelConfig.cell='x'", "--dry-run"), "ModelConfig.cell = 'x': must be"),
+    ],
+)
+def test_mistakes_are_told_before_anything_begins(arguments, message, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match=re.escape(message)):
+        command(monkeypatch, *arguments, "--runs", tmp_path, "--results", tmp_path)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_of_ours():
+    script = [sys.executable, "-m", "experiments.tables.run_table", "--table", "table2", "--dry-run"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(script, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.slow
+def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tmp_path, store_folder):
+    """One row: run from text to result; gathered where its result is gone; refused with other parameters."""
+    store, runs, results = tmp_path / "store", tmp_path / "runs", tmp_path / "results"
+    shrink = (
+        *miniature(store)[1:],
+        "ModelConfig.num_layers=3",
+        f"ModelConfig.window_length={WINDOW}",
+        f"DataConfig.segment_length={2 * WINDOW}",
+        f"STORE='{store}'",
+        "PrepareConfig.source='jsonl'",
+        f"PrepareConfig.input='{store_folder.parent / 'texts.jsonl'}'",
+        "PrepareConfig.validation_percent=20",
+        "PrepareConfig.test_percent=20",
+    )
+    options = ("--table", "table1", "--data", "pg19_bytes", "--rows", "Slide:13L", "--runs", runs, "--results", results)
+    arguments = (*options, *(word for param in shrink for word in ("--gin_param", param)))
+    assert command(monkeypatch, *arguments) == 0
+    (path,) = results.glob("*.json")
+    result = json.loads(path.read_text())
+    assert (result["row"], result["steps"], result["tokens_trained"]) == ("Slide:13L", 3, 3 * 2 * 2 * WINDOW)
+    bits = sum(result["documents"]["nats"]) / math.log(2)
+    assert result["evaluation"]["bits_per_byte"]["value"] == pytest.approx(bits / sum(result["documents"]["bytes"]))
+    path.unlink()  # the run is there still: gathered, not run
+    before = sorted((runs / "table1").rglob("*"))
+    assert command(monkeypatch, *arguments) == 0
+    assert sorted((runs / "table1").rglob("*")) == before
+    assert json.loads(path.read_text())["evaluation"] == result["evaluation"]
+    with pytest.raises(InputError, match="made by another experiment"):
+        command(monkeypatch, *options)
+    compared = compare_with_paper(TABLE_1, epath.Path(runs), paper_run)
+    cell = next(row for row in compared.rows if row.row.name == "Slide:13L").cells["pg19_bytes"].ours
+    assert cell is not None
+    assert cell.value == result["evaluation"]["bits_per_token"]["value"]
+    assert any(label.startswith("other data") for label in cell.labels)
+    assert any("embed_dim = 16 (1024)" in label and "num_steps = 3 (500000)" in label for label in cell.labels)
+    assert "| missing |" in as_markdown(compared)
+    lines = {(line["row"], line["column"]): line for line in csv.DictReader(io.StringIO(as_csv(compared)))}
+    assert lines["XL:1024", "arXiv"]["paper_provenance"] == "recalled"
+    assert lines["Slide:13L", "PG19 bytes"]["here"] == f"{cell.value:.3f}"
+    assert lines["XL:512", "PG19 bytes"]["here"] == "missing"
+    assert lines["Slide:13L", "step time"]["here"] == "1.000"
+
+
+SAVES_WHEN_ASKED_TO_END = """
+import signal, sys, time
+def save(*_):
+    time.sleep(0.2)
+    print("saved", flush=True)
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_asking_the_driver_to_end_asks_the_run_and_waits_for_it(capfd):
+    def ask() -> None:
+        printed = ""
+        while "begun" not in printed:
+            time.sleep(0.02)
+            printed += capfd.readouterr().out
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask).start()
+    assert run_table.run_to_end([sys.executable, "-c", SAVES_WHEN_ASKED_TO_END]) == 75
+    assert "saved" in capfd.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,103 @@
+"""Counted analytically, once more from the program (every matrix product in it, loops included), and by XLA."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from block_recurrent.cli import gin_files
+from block_recurrent.config import ModelConfig
+from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.language_model import abstract_params, apply, init_state
+from block_recurrent.model.ops.positions import NUM_BUCKETS
+from block_recurrent.training.step import SegmentBatch, score_tokens
+from tests.support.architectures import ALL, LSTM, WINDOW
+
+SEGMENT = 4 * WINDOW
+
+
+def product_flops(jaxpr) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2 * size * math.prod(equation.outvars[0].aval.shape)
+            continue
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += times * product_flops(inner)
+    return total
+
+
+def program_flops(config: ModelConfig) -> float:
+    params = abstract_params(config)
+    state = jax.eval_shape(lambda params: init_state(config, params, 1), params)
+    tokens = jax.ShapeDtypeStruct((1, SEGMENT), jnp.int32)
+    program = jax.make_jaxpr(lambda *arguments: apply(config, *arguments))(params, tokens, state)
+    return product_flops(program.jaxpr) / SEGMENT
+
+
+@pytest.mark.parametrize("name", ["slide", "vanilla", "two_recurrent", "fixed_dual", "lstm_dual", "lstm_single"])
+def test_the_count_is_that_of_the_program(name):
+    config = ALL[name]
+    counted = sum(forward_flops(config, SEGMENT).values())
+    heads = config.num_heads * config.head_dim
+    if config.window_length is None:
+        queries, keys, seen = SEGMENT, SEGMENT, (SEGMENT - 1) / 2
+    else:
+        queries, keys, seen = WINDOW, 2 * WINDOW, WINDOW
+    # The program computes what is masked, too, and once a segment, as a product, every bias from its 32 buckets.
+    masked = 4 * heads * (keys - seen)
+    bias = 2 * NUM_BUCKETS * config.num_heads * queries * keys / SEGMENT
+    assert program_flops(config) == pytest.approx(counted + config.num_layers * (masked + bias), rel=1e-12)
+
+
+def test_the_count_of_an_lstm_is_that_of_the_program():
+    assert program_flops(LSTM) == pytest.approx(sum(forward_flops(LSTM, SEGMENT).values()), rel=1e-12)
+
+
+def training_arguments(config: ModelConfig, length: int) -> Any:
+    """Shapes of parameters, memory and batch for one row."""
+    params = abstract_params(config)
+    shaped: Any = jax.ShapeDtypeStruct
+    tokens = shaped((1, length), jnp.int32)
+    batch = SegmentBatch(tokens, tokens, shaped((1, length), jnp.float32), shaped((1,), jnp.bool_))
+    return params, jax.eval_shape(lambda params: init_state(config, params, 1), params), batch
+
+
+def loss(config: ModelConfig, *arguments: Any) -> jax.Array:
+    return jnp.sum(score_tokens(config, *arguments).nats)
+
+
+@pytest.mark.parametrize("name", ["slide", "fixed_skip", "lstm_dual"])
+@pytest.mark.parametrize("training", [False, True])
+def test_xla_counts_the_same_within_two_percent(name, training):
+    """XLA counts the body of a loop once and element-wise work too, so: one block, wide enough for products to rule."""
+    sizes = {"embed_dim": 512, "num_heads": 4, "head_dim": 128, "mlp_dim": 2048, "vocab_size": 256}
+    config = dataclasses.replace(ALL[name], **sizes, num_states=64 if ALL[name].recurrent_layers else 0)
+    program = jax.jit(jax.grad(loss, argnums=1) if training else loss, static_argnums=0)
+    found: Any = program.lower(config, *training_arguments(config, WINDOW)).cost_analysis()
+    masked = config.num_layers * 4 * config.num_heads * config.head_dim * WINDOW
+    counted = WINDOW * (sum(forward_flops(config, WINDOW).values()) + masked)
+    assert found["flops"] == pytest.approx(counted * (TRAINING_FACTOR if training else 1), rel=0.02)
+
+
+def test_what_a_tpu_computes_again_is_at_most_15_percent():
+    """Of the training of the paper's model: with hardware/tpu.gin, against keeping everything."""
+    files = ("table1/rec_fixed_skip", "data/pg19_tokens", "recipes/cosine")
+    products = {}
+    for hardware in ((), ("hardware/tpu",)):
+        gin_files.parse([f"gin/{file}.gin" for file in (*files, *hardware)], None)
+        run = gin_files.configured_run()
+        arguments = training_arguments(run.model, run.data.segment_length)
+        gradient = jax.make_jaxpr(jax.grad(loss, argnums=1), static_argnums=0)(run.model, *arguments)
+        products[bool(hardware)] = product_flops(gradient.jaxpr)
+    again = products[True] / products[False] - 1
+    print(f"computed again: {again:.1%} of {products[False]:.4g}")
+    assert 0 < again <= 0.15

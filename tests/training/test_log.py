@@ -1,0 +1,133 @@
+"""What a run writes down, and what it notices: spikes, steps that are not finite, a hang, a full disk."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from block_recurrent.errors import NonFiniteError
+from block_recurrent.training import metric_writer as metrics_module
+from block_recurrent.training.log import spike_above
+from block_recurrent.training.loop import train
+from block_recurrent.training.metric_writer import MetricsWriter, read_metrics
+from block_recurrent.training.watchdog import Watchdog
+from tests.support.workdirs import QUIET, run_config
+
+
+def test_a_spike_stands_out_of_the_lines_before_it():
+    before = [2.0 + 0.05 * (-1) ** n for n in range(30)]
+    assert spike_above(3.0, before) == pytest.approx(2.0, abs=0.06)
+    assert spike_above(2.2, before) is None
+    assert spike_above(3.0, before[:19]) is None  # too few to know what is usual
+    assert spike_above(2.1, [2.0] * 30) is None  # no spread at all: 8 times 2 % is allowed
+    assert spike_above(None, before) is None
+
+
+def test_the_watchdog_reports_a_long_step_once_and_rests_when_told():
+    told: list[str] = []
+    with Watchdog(told.append, least_seconds=0.2) as watchdog:
+        for step in range(8):
+            watchdog.beat(step)
+            time.sleep(0.005)
+        with watchdog.resting():
+            time.sleep(0.5)
+        assert told == []
+        watchdog.beat(8)
+        time.sleep(0.8)
+    assert len(told) == 1
+    assert told[0].startswith("step 8 has been going on for")
+
+
+def diverging(store_folder, **settings):
+    run = run_config(store_folder, num_steps=6, eval_every=100, checkpoint_every=2, eval_steps=1, **settings)
+    broken = dataclasses.replace(run.optimizer, schedule="constant", max_rate=1e30, warmup_steps=0)
+    return dataclasses.replace(run, optimizer=broken)
+
+
+def test_a_run_whose_loss_is_not_finite_stops_and_names_rows_and_documents(store_folder, tmp_path):
+    with pytest.raises(NonFiniteError, match=r"step \d: not finite: row 0: document document \d+, tokens from"):
+        train(diverging(store_folder), epath.Path(tmp_path), QUIET)
+    assert all(line["group"] != "train" or line["skipped_steps"] == 0 for line in read_metrics(epath.Path(tmp_path)))
+
+
+def test_or_it_skips_counts_and_goes_on(store_folder, tmp_path):
+    train(diverging(store_folder, nonfinite="skip"), epath.Path(tmp_path), QUIET)
+    lines = [line for line in read_metrics(epath.Path(tmp_path)) if line["group"] == "train"]
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert lines[-1]["skipped_steps"] == 1
+    assert lines[-1]["bits_per_byte"] is None
+
+
+def test_lines_carry_what_the_issue_of_training_wants_to_see(store_folder, tmp_path):
+    train(run_config(store_folder, num_steps=2, peak_flops=1e12), epath.Path(tmp_path), QUIET)
+    by_group: dict[str, Any] = {line["group"]: line for line in read_metrics(epath.Path(tmp_path))}
+    assert by_group["train"].keys() >= {
+        *("bits_per_byte", "learning_rate", "gradient_norm", "update_norm", "param_norm", "skipped_steps"),
+        *("state_norm/layer_01", "gate/layer_01/attention/forget", "gate/layer_01/attention/admit"),
+    }
+    forget, admit = (by_group["train"][f"gate/layer_01/attention/{name}"] for name in ("forget", "admit"))
+    assert forget + admit == pytest.approx(1, abs=1e-6)  # the fixed gate is a convex combination
+    speed = by_group["speed"]
+    assert 0 <= speed["data_wait"] < 1
+    assert 0 < speed["model_flops_utilisation"] < 1
+    assert speed["host_memory_gb"] > 0
+
+
+def test_lines_that_cannot_be_written_wait_and_no_torn_line_stays(tmp_path, monkeypatch):
+    told: list[str] = []
+    real_open, full = open, False
+
+    class FullDisk:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, content):
+            return self.file.write(content[: len(content) // 2] if full else content)
+
+    monkeypatch.setattr(metrics_module, "open", lambda *a, **k: FullDisk(real_open(*a, **k)), raising=False)
+    with MetricsWriter(epath.Path(tmp_path), step=0, report=told.append) as writer:
+        writer.write(1, "train", {"loss": 3.0})
+        full = True
+        writer.write(2, "train", {"loss": 2.0})
+        writer.write(3, "train", {"loss": 1.0})
+        assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
+        full = False
+        writer.write(4, "train", {"loss": 0.0})
+    assert [line["step"] for line in read_metrics(epath.Path(tmp_path))] == [1, 2, 3, 4]
+    assert ["cannot be written" in told[0], "written again" in told[1], len(told)] == [True, True, 2]
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_names_its_rows(store_folder):
+    from tests.training.test_step import one_step
+
+    state, batch, step = one_step("fixed_skip")
+    memory = state.model_state
+    layer = memory.layers[1]
+    assert layer.recurrent is not None
+    poisoned = dataclasses.replace(layer, recurrent=layer.recurrent.at[1].set(jnp.nan))
+    layers = (memory.layers[0], poisoned, *memory.layers[2:])
+    state = dataclasses.replace(state, model_state=dataclasses.replace(memory, layers=layers))
+    after, metrics = step(state, batch)
+    assert not metrics.finite
+    np.testing.assert_array_equal(np.isfinite(metrics.row_nats), [True, False])
+    assert (int(after.step), int(after.skipped)) == (1, 1)
+    for field in ("params", "opt_state", "model_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, field), getattr(state, field))
+    fresh = dataclasses.replace(batch, start_of_document=jnp.array([False, True]))
+    healed, metrics = step(after, fresh)  # the row begins a document: its memory is replaced
+    assert metrics.finite
+    assert int(healed.skipped) == 1

@@ -1,0 +1,164 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from block_recurrent.config import RunConfig
+from block_recurrent.errors import InputError
+from block_recurrent.training.checkpoint import Checkpoints
+from block_recurrent.training.loop import train
+from block_recurrent.training.metric_writer import read_metrics
+from block_recurrent.training.run_record import check_record
+from block_recurrent.training.step import TrainState, abstract_train_state
+from tests.support.workdirs import QUIET, run_config
+
+
+def final_state(workdir: Path, run: RunConfig) -> TrainState:
+    with Checkpoints(epath.Path(workdir)) as checkpoints:
+        return checkpoints.restore(abstract_train_state(run)).state
+
+
+def assert_same(a: Any, b: Any) -> None:
+    def compare(x: Any, y: Any) -> None:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+    jax.tree.map(compare, a, b)
+
+
+def without_speed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["group"] != "speed"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(store_folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    run = run_config(store_folder)
+    train(run, epath.Path(workdir), QUIET)
+    return run, workdir
+
+
+def test_ten_steps_equal_five_a_restart_and_five(uninterrupted, tmp_path):
+    run, whole = uninterrupted
+    half = dataclasses.replace(run, train=dataclasses.replace(run.train, num_steps=5))
+    train(half, epath.Path(tmp_path), QUIET)
+    train(run, epath.Path(tmp_path), QUIET)
+    state, expected = final_state(tmp_path, run), final_state(whole, run)
+    assert int(state.step) == 10
+    assert_same(state, expected)  # parameters, optimizer, caches, recurrent states, keys
+    lines, expected_lines = (without_speed(read_metrics(epath.Path(folder))) for folder in (tmp_path, whole))
+    assert lines == expected_lines  # the losses of all steps: the data was the same
+    steps = [line["step"] for line in lines if line["group"] == "train"]
+    assert steps == list(range(1, 11))
+
+
+def test_a_killed_run_continues_from_its_newest_checkpoint(uninterrupted, tmp_path):
+    """What was done after the checkpoint is lost, metrics included, and done again."""
+    run, whole = uninterrupted
+    shutil.copytree(whole, tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "10")
+    train(run, epath.Path(tmp_path / "killed"), QUIET)
+    assert_same(final_state(tmp_path / "killed", run), final_state(whole, run))
+    lines, expected = (without_speed(read_metrics(epath.Path(folder))) for folder in (tmp_path / "killed", whole))
+    assert lines == expected
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_changes_nothing(uninterrupted, tmp_path):
+    run, whole = uninterrupted
+    config = json.dumps(dataclasses.asdict(run))
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import json, sys\n"
+        "from etils import epath\n"
+        "from rich.console import Console\n"
+        "from block_recurrent.config import *\n"
+        "from block_recurrent.train import train\n"
+        f"c = json.loads({config!r})\n"
+        "run = RunConfig(model=ModelConfig(**c['model']), data=DataConfig(**c['data']),\n"
+        "                optimizer=OptimizerConfig(**c['optimizer']), train=TrainConfig(**c['train']),\n"
+        "                mesh=MeshConfig(**c['mesh']))\n"
+        "train(run, epath.Path(sys.argv[1]), Console(quiet=True))\n"
+    )
+    workdir = tmp_path / "work"
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen([sys.executable, str(script), str(workdir)], env=environment)
+    deadline = time.monotonic() + 120
+    while not (workdir / "checkpoints" / "5").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([sys.executable, str(script), str(workdir)], env=environment, check=True)
+    assert_same(final_state(workdir, run), final_state(whole, run))
+
+
+def test_a_finished_run_only_reports(uninterrupted):
+    run, whole = uninterrupted
+    before = read_metrics(epath.Path(whole))
+    result = train(run, epath.Path(whole), QUIET)
+    assert read_metrics(epath.Path(whole)) == before
+    assert (result.first_evaluation["step"], result.last_evaluation["step"]) == (0, 10)
+    assert result.last_evaluation["complete"]
+
+
+@pytest.mark.slow
+def test_the_loss_falls(store_folder, tmp_path):
+    run = run_config(store_folder, num_steps=60, eval_every=100, checkpoint_every=100)
+    result = train(run, epath.Path(tmp_path), QUIET)
+    assert result.last_evaluation["bits_per_byte"] < 0.8 * result.first_evaluation["bits_per_byte"]
+
+
+def test_a_run_that_is_older_than_a_field_is_continued(uninterrupted, tmp_path):
+    _, whole = uninterrupted
+    record = json.loads((Path(whole) / "run.json").read_text())
+    del record["config"]["model"]["layer"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    check_record(epath.Path(tmp_path), json.loads((Path(whole) / "run.json").read_text()))
+
+
+def test_another_run_in_the_workdir_is_refused_with_the_fields(uninterrupted):
+    run, whole = uninterrupted
+    model = dataclasses.replace(run.model, num_states=5)
+    with pytest.raises(InputError, match=r"holds another run.*config.model.num_states: 4 there, 5 asked for"):
+        train(dataclasses.replace(run, model=model), epath.Path(whole), QUIET)
+    longer = dataclasses.replace(run.data, seed=1)
+    with pytest.raises(InputError, match=r"config.data.seed: 0 there, 1 asked for"):
+        train(dataclasses.replace(run, data=longer), epath.Path(whole), QUIET)
+
+
+def test_more_ids_than_rows_in_the_table_are_refused(store_folder, tmp_path):
+    run = run_config(store_folder)
+    small = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=100))
+    with pytest.raises(InputError, match=r"ModelConfig.vocab_size = 100: must be at least 259"):
+        train(small, epath.Path(tmp_path), QUIET)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_corrupted_store_is_refused_before_training(store_folder, tmp_path):
+    shutil.copytree(store_folder, tmp_path / "store")
+    chunk = max((tmp_path / "store" / "train" / "tokens").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    chunk.write_bytes(content)
+    with pytest.raises(InputError, match=str(tmp_path / "store")):
+        train(run_config(tmp_path / "store"), epath.Path(tmp_path / "work"), QUIET)
+    assert not (tmp_path / "work").exists()
+
+
+def test_tensorboard_events_are_written(uninterrupted):
+    _, whole = uninterrupted
+    assert list((whole / "tensorboard").glob("events.out.tfevents.*"))
