@@ -41,6 +41,8 @@ endef
 quickstart: .venv/core  ## prepare real text, train a small model for a few minutes, evaluate and sample it
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
+	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt "def parse_arguments(arguments):" \
+		--num-tokens 400 --temperature 0.8 --top-p 0.95
 
 quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)_slide \

@@ -18,3 +18,9 @@ class PreemptedError(RuntimeError):
 
 
 EXIT_CODES: dict[type[Exception], int] = {InputError: 2, NonFiniteError: 3, MissingProcessError: 4, PreemptedError: 75}
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, at most 300 characters; the error's class if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

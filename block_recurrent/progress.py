@@ -1,10 +1,16 @@
 """Progress of long work: a bar on a terminal, elsewhere a line now and then. Both give the time left."""
 
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+# Called with (units done, units in all); the second one also with the name of the stage.
+ProgressCallback: TypeAlias = Callable[[int, int], None]
+StageCallback: TypeAlias = Callable[[str, int, int], None]
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -48,8 +54,8 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def report(self, done: int, total: int) -> None:
-        """Like `update`, for work that learns how much there is only when it begins."""
+    def __call__(self, done: int, total: int) -> None:
+        """Shows how much is done; the total may become known only now. A `ProgressCallback`."""
         if total != self._total:
             self._total = total
             if self._bar is not None:
@@ -91,8 +97,8 @@ class Stages:
     def __exit__(self, *exception: object) -> None:
         self._end()
 
-    def report(self, stage: str, done: int, total: int) -> None:
-        """Tells how much of a stage is done; a new name begins a new stage."""
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Shows how much of a stage is done; a new name begins a new stage. A `StageCallback`."""
         if stage != self._stage:
             self._end()
             description = f"{self._description}: {stage}"

@@ -27,7 +27,7 @@ Params: TypeAlias = Mapping[str, Any]
 Key: TypeAlias = PRNGKeyArray
 
 Tokens: TypeAlias = Int[Array, "B T"]
-Rows: TypeAlias = Bool[Array, "B"]
+RowMask: TypeAlias = Bool[Array, "B"]
 Activations: TypeAlias = Float[Array, "B T D"]
 Logits: TypeAlias = Float[Array, "B T V"]
 States: TypeAlias = Float[Array, "B S D"]

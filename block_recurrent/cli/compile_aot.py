@@ -156,7 +156,7 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None, *, che
             entries,
             out,
             lambda text: CONSOLE.print(text, highlight=False, soft_wrap=True),
-            stages.report,
+            stages,
             limit=limit,
             program_of=_program_of if check else None,
         )

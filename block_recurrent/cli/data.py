@@ -50,7 +50,7 @@ def prepare(
             console.line(CONSOLE, f"{split}: {units:,} units of work done; join them with `prepare --finish`")
         return
     with Progress(f"prepare {settings.source}", 0, console=CONSOLE) as progress:
-        summaries = (join_parts if finish else prepare_stores)(settings, report=progress.report)
+        summaries = (join_parts if finish else prepare_stores)(settings, progress=progress)
     console.show_prepared(CONSOLE, summaries)
 
 
@@ -84,7 +84,7 @@ def verify(
 
     for opened in open_stores(store):
         with Progress(f"verify {opened.path}", 0, console=CONSOLE) as progress:
-            opened.verify(progress.report)
+            opened.verify(progress)
         console.line(CONSOLE, f"{opened.path}: {len(opened.metadata.files)} files as they were written")
 
 
@@ -106,7 +106,7 @@ def train_vocab(
     gin_files.parse(gin_file, gin_param)
     source = load_source(gin_files.configured(PrepareConfig))
     with Progress(f"read {source.name}", 0, console=CONSOLE) as progress:
-        trained = train_vocabulary(source, model, size=size, report=progress.report)
+        trained = train_vocabulary(source, model, size=size, progress=progress)
     console.line(
         CONSOLE,
         f"{trained.path}: {trained.vocabulary.size:,} ids, table of {trained.vocabulary.table_size:,} rows, "

@@ -10,9 +10,10 @@ from block_recurrent.cli import gin_files
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, absolute
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
+from block_recurrent.progress import StageCallback
 
 if TYPE_CHECKING:
-    from block_recurrent.evaluation.evaluation import Report
+    from block_recurrent.evaluation.evaluation import StageCallback
     from block_recurrent.evaluation.model_under_test import Candidate
 
 Split = Annotated[str, typer.Option("--split", help="Which split of the prepared store.")]
@@ -80,7 +81,7 @@ def evaluate(
             split,
             settings,
             folder=None if out is None else absolute(out),
-            report=stages.report,
+            progress=stages,
         )
         with evaluation.scored() as nats:
             show_evaluation.show_scores(CONSOLE, evaluation.write_scores(nats))
@@ -132,8 +133,8 @@ def compare(
         for candidate in candidates:
             own = candidate.data or data
             shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
-            report = functools.partial(_named, stages.report, candidate.subject.name)
-            evaluations.append(Evaluation(candidate, shape, split, settings, report=report))
+            progress = functools.partial(_named, stages, candidate.subject.name)
+            evaluations.append(Evaluation(candidate, shape, split, settings, progress=progress))
         scored = []
         for evaluation in evaluations:  # all are known to fit the data before the first begins
             with evaluation.scored() as nats:
@@ -147,7 +148,7 @@ def compare(
     line(CONSOLE, f"written to {absolute(out)}")
 
 
-def _named(report: "Report", name: str, stage: str, done: int, total: int) -> None:
+def _named(report: "StageCallback", name: str, stage: str, done: int, total: int) -> None:
     report(f"{name} {stage}", done, total)
 
 
@@ -171,6 +172,6 @@ def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings
     from block_recurrent.progress import Stages
 
     with Stages(f"evaluate {split}", CONSOLE) as stages:
-        folder, curve = evaluate_checkpoints(absolute(workdir), bindings, split, settings, report=stages.report)
+        folder, curve = evaluate_checkpoints(absolute(workdir), bindings, split, settings, progress=stages)
     show_evaluation.show_curve(CONSOLE, curve)
     line(CONSOLE, f"written to {folder}")

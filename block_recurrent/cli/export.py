@@ -24,11 +24,11 @@ def export(
     Example: python -m block_recurrent export --workdir runs/quickstart --out exported
     """
     from block_recurrent.cli import console
-    from block_recurrent.interop.safetensors import CONFIG_FILE, PARAMS_FILE, export_params
+    from block_recurrent.interop.safetensors import CONFIG_FILE, PARAMS_FILE
     from block_recurrent.training.saved_run import SavedRun
 
     saved = SavedRun.load(absolute(workdir))
-    export_params(saved, absolute(out))
+    saved.export(absolute(out))
     console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE} and {CONFIG_FILE} written to {out}")
     if functions:
         from block_recurrent.generation.stablehlo import export_functions

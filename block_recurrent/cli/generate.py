@@ -117,7 +117,7 @@ def _continue_one(
         state = _write_one(generator, prompt, arguments, jsonl)
     else:
         with Progress("read", 0, console=_STDERR) as progress:
-            state = generator.read([prompt], state=arguments["state"], report=progress.report)
+            state = generator.read([prompt], state=arguments["state"], progress=progress)
     if save_state is not None:
         _save(generator, save_state, state)
 
@@ -128,7 +128,7 @@ def _write_one(generator: "Generator", prompt: str, arguments: dict[str, Any], j
 
     with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
         with Progress("read", 0, console=_STDERR) as progress:
-            stream = generator.stream(prompt, report=progress.report, **arguments)
+            stream = generator.stream(prompt, progress=progress, **arguments)
         if write is None:
             console.stream_text(stream, prompt=prompt)
         else:
@@ -153,7 +153,7 @@ def _continue_many(generator: "Generator", prompts: list[str], arguments: dict[s
         contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write,
         Progress("read", 0, console=_STDERR) as progress,
     ):
-        for continuation in generator.generate(prompts, report=progress.report, **arguments):
+        for continuation in generator.generate(prompts, progress=progress, **arguments):
             text = prompts[continuation.prompt]
             if write is not None:
                 write(_record(continuation, text, arguments["seed"]))

@@ -8,6 +8,7 @@ from typing import Any
 import gin
 from block_recurrent import config as config_module
 from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.config.model import lstm_fields
 from block_recurrent.errors import InputError
 from gin import config_parser
 
@@ -39,15 +40,17 @@ def configured(cls: type[Any]) -> Any:
         InputError: a field without a default is bound nowhere, or a value is not allowed.
     """
     bound = gin.get_bindings(cls)
+    implied = lstm_fields() if cls is ModelConfig and bound.get("layer") == "lstm" else {}
+    missing = dataclasses.MISSING
     required = [
         field.name
         for field in dataclasses.fields(cls)
-        if field.default is dataclasses.MISSING and field.name not in bound
+        if field.default is missing and field.default_factory is missing and field.name not in bound | implied
     ]
     if required:
         raise InputError(f"{cls.__name__}: {', '.join(required)} not given; bind in a --gin_file or by --gin_param")
     try:
-        return gin.get_configurable(cls)()
+        return gin.get_configurable(cls)(**{name: implied[name] for name in implied.keys() - bound.keys()})
     except InputError as error:
         raise InputError(str(error).splitlines()[0]) from None  # gin adds a line about itself
 

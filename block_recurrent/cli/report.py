@@ -30,7 +30,5 @@ def report(
 
     gathered = gather([absolute(run) for run in runs])
     with Stages("report", CONSOLE) as stages:
-        pictures = write_report(
-            gathered, absolute(out), report=lambda done, total: stages.report("figures", done, total)
-        )
+        pictures = write_report(gathered, absolute(out), report=lambda done, total: stages("figures", done, total))
     line(CONSOLE, f"written to {absolute(out)}; figures as PNG and SVG in {pictures}")

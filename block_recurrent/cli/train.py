@@ -48,11 +48,8 @@ def train(
     run = gin_files.configured_run()
     steps = _profiled_steps(profile)
     from block_recurrent.cli import console
-    from block_recurrent.generation.generator import Generator
-    from block_recurrent.generation.sampling import Sampling
     from block_recurrent.parallel import preflight, processes
     from block_recurrent.training.loop import train as train_run
-    from block_recurrent.training.saved_run import SavedRun
 
     processes.initialise(coordinator, num_processes, process_id)
     folder = absolute(workdir)
@@ -68,13 +65,6 @@ def train(
     if not processes.is_primary():
         return
     console.show_result(CONSOLE, run.data.eval_split, result)
-    if run.train.sample_tokens:
-        CONSOLE.rule("sample: the prompt and its continuation")
-        sampling = Sampling(temperature=0.8, top_p=0.95)
-        generator, prompt = Generator.of_run(SavedRun.load(folder)), run.train.sample_prompt
-        stream = generator.stream(prompt, num_tokens=run.train.sample_tokens, sampling=sampling)
-        console.stream_text(stream, prompt=prompt)
-        CONSOLE.rule()
     console.show_next_steps(CONSOLE, workdir)
 
 

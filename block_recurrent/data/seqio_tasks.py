@@ -1,4 +1,4 @@
-"""The text sources as seqio tasks, and what TensorFlow Datasets holds: the only module that imports either.
+"""The text sources as seqio tasks: the only module that imports seqio and TensorFlow.
 
 Importing it registers every task of `TASKS`. Sources with an input look for it in `$BLOCK_RECURRENT_DATA/<source>`
 (`data/<source>` without that variable) when a task is read; `register_task` registers one with any other configuration.
@@ -12,14 +12,12 @@ from typing import Any
 
 import seqio
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.sources.catalog import SOURCES, load_source
 from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.sources.splits import SPLITS
 from block_recurrent.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
-from block_recurrent.errors import InputError
 
 T5_VOCABULARY = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
 _T5_EXTRA_IDS = 100
@@ -106,38 +104,6 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     if spec == T5_VOCABULARY:
         return seqio.SentencePieceVocabulary(spec, extra_ids=_T5_EXTRA_IDS)
     return seqio.SentencePieceVocabulary(spec, extra_ids=SentencePieceVocabulary(spec).extra_ids)
-
-
-def tfds_bytes(data_set: str, split: str, data_dir: str | None) -> int:
-    """Bytes of a split, as TFDS has counted them. See `read_tfds`."""
-    return _builder(data_set, data_dir).info.splits[split].num_bytes
-
-
-def read_tfds(data_set: str, split: str, data_dir: str | None) -> Iterator[dict[str, Any]]:
-    """A prepared data set's examples, in the order of its files.
-
-    Args:
-        data_set: name, with or without a version.
-        split: which part of it.
-        data_dir: TFDS's folder; None means its default.
-
-    Yields:
-        numpy features by name.
-
-    Raises:
-        InputError: the data set has not been prepared there.
-    """
-    options = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-    builder: Any = _builder(data_set, data_dir)  # its methods are decorated beyond a type checker's sight
-    yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=options))
-
-
-def _builder(data_set: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    builder = tfds.builder(data_set, data_dir=data_dir)
-    if not builder.info.splits:
-        where = builder.data_dir
-        raise InputError(f"TFDS data set {data_set}: not prepared in {where}; `tfds build {data_set}` prepares it")
-    return builder
 
 
 for _name, (_source, _vocabulary) in TASKS.items():

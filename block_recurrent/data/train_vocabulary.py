@@ -4,15 +4,15 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from etils import epath
 
 from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.vocabulary import SentencePieceVocabulary
 from block_recurrent.errors import InputError
+from block_recurrent.progress import ProgressCallback
 
-Report = Callable[[int, int], None]
 _LONGEST_SENTENCE = 4096  # characters; the trainer ignores longer ones
 # With byte fallback no text is unknown, and with these settings decoding gives back every character (but U+2581, which
 # SentencePiece itself uses for the blank): nothing is normalised, blanks are kept and may form pieces of their own
@@ -60,7 +60,7 @@ def train_vocabulary(
     model_type: str = "bpe",
     sample_bytes: int = 200_000_000,
     split: str = "train",
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> TrainedVocabulary:
     """Trains a model with byte fallback, on a fixed sample of the source's records.
 
@@ -71,7 +71,7 @@ def train_vocabulary(
         model_type: `bpe` (deterministic, and 25 times as fast on 3 MB) or `unigram`.
         sample_bytes: how much of the source's text to take, about; training needs some ten times that in memory.
         split: which split to read.
-        report: called with (bytes sampled, bytes to sample) while reading; training itself reports nothing.
+        progress: called with (bytes sampled, bytes to sample) while reading; training itself reports nothing.
 
     Returns:
         The vocabulary and how it did.
@@ -86,7 +86,7 @@ def train_vocabulary(
         raise InputError(f"model_type = {model_type!r}: must be 'bpe' or 'unigram'")
     if split not in source.splits:
         raise InputError(f"split = {split!r}: source {source.name} has {', '.join(source.splits)}")
-    sample = _Sample(source, split, sample_bytes, report)
+    sample = _Sample(source, split, sample_bytes, progress)
     model = _train(sample, size, model_type)
     _write(target, model)
     vocabulary = SentencePieceVocabulary(path)
@@ -102,11 +102,11 @@ def train_vocabulary(
 class _Sample:
     """Lines of the records that a hash of their names picks, so that the sample is spread over the whole source."""
 
-    def __init__(self, source: Source, split: str, wanted: int, report: Report | None):
+    def __init__(self, source: Source, split: str, wanted: int, progress: ProgressCallback | None):
         self._source, self._split = source, split
         self._wanted = min(wanted, source.total(split))
         self._share = wanted / max(1, source.total(split))
-        self._report = report
+        self._progress = progress
         self.characters = 0
         self.last = ""
 
@@ -122,8 +122,8 @@ class _Sample:
                 self.last = document.text[-100_000:]
                 yield from _sentences(document.text)
             read += record.size
-            if self._report:
-                self._report(min(read, self._wanted), self._wanted)
+            if self._progress:
+                self._progress(min(read, self._wanted), self._wanted)
 
 
 def _share_of(name: str) -> float:

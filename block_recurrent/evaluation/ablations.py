@@ -12,7 +12,7 @@ from block_recurrent.evaluation.records import Bootstrap, Estimate
 from block_recurrent.evaluation.results import Ablation, AblationName, Contribution
 from block_recurrent.evaluation.scorer import Method
 from block_recurrent.evaluation.scores import bits_per, by_distance, by_position, scored_text
-from block_recurrent.evaluation.token_losses import TokenNats
+from block_recurrent.evaluation.token_losses import TokenLosses
 
 # These leave a model nothing of what it has read beyond its windows and caches.
 _MEMORYLESS: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
@@ -96,7 +96,7 @@ class Accountant:
         bootstrap: how to make intervals.
     """
 
-    def __init__(self, store: TokenStore, carried: TokenNats, bootstrap: Bootstrap):
+    def __init__(self, store: TokenStore, carried: TokenLosses, bootstrap: Bootstrap):
         self._text = scored_text(store)
         self._carried, self._bootstrap = carried, bootstrap
         self._carried_sums = carried.sums()[self._text.documents]
@@ -105,7 +105,7 @@ class Accountant:
         """The model as it is, as the first of the ablations."""
         return self._result("carried", "the states are carried from segment to segment", None, self._carried)
 
-    def ablation(self, planned: Planned, nats: TokenNats) -> Ablation:
+    def ablation(self, planned: Planned, nats: TokenLosses) -> Ablation:
         """One ablation against the model as it is."""
         result = self._result(planned.name, planned.meaning, planned.after_tokens, nats)
         if planned.name != "reset" or planned.after_tokens is None:
@@ -116,14 +116,14 @@ class Accountant:
             carried_by_distance=by_distance(self._carried, planned.after_tokens, self._bootstrap),
         )
 
-    def cost_per_token(self, nats: TokenNats) -> Estimate:
+    def cost_per_token(self, nats: TokenLosses) -> Estimate:
         """Bits per token above those of the model as it is, paired by document."""
         return bits_per(self._sums(nats) - self._carried_sums, self._text.tokens, self._bootstrap)
 
-    def _sums(self, nats: TokenNats) -> np.ndarray:
+    def _sums(self, nats: TokenLosses) -> np.ndarray:
         return nats.sums()[self._text.documents]
 
-    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, nats: TokenNats) -> Ablation:
+    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, nats: TokenLosses) -> Ablation:
         sums = self._sums(nats)
         return Ablation(
             name=name,
@@ -139,11 +139,11 @@ class Accountant:
 
 def run_ablations(
     planned: list[Planned],
-    carried: TokenNats,
+    carried: TokenLosses,
     store: TokenStore,
     bootstrap: Bootstrap,
-    run: Callable[[Method], TokenNats],
-) -> Iterator[tuple[Ablation, TokenNats, Estimate]]:
+    run: Callable[[Method], TokenLosses],
+) -> Iterator[tuple[Ablation, TokenLosses, Estimate]]:
     """Runs ablations one by one.
 
     Yields:

@@ -24,7 +24,7 @@ from block_recurrent.evaluation.comparison_results import (
 )
 from block_recurrent.evaluation.records import Bootstrap, Subject, write
 from block_recurrent.evaluation.scores import LN2, ScoredText, bits, bits_per, by_position, scored_text
-from block_recurrent.evaluation.token_losses import TokenNats
+from block_recurrent.evaluation.token_losses import TokenLosses
 from block_recurrent.evaluation.words import NameRule, Word, find_words, rule_for, word_sums
 
 _KINDS: list[tuple[Reach, bool]] = [(reach, name) for reach in get_args(Reach) for name in (True, False)]
@@ -47,8 +47,8 @@ class Pair:
         self,
         store: TokenStore,
         vocabulary: Vocabulary,
-        baseline: TokenNats,
-        other: TokenNats,
+        baseline: TokenLosses,
+        other: TokenLosses,
         *,
         window: int | None,
         config: EvaluationConfig,
@@ -64,7 +64,7 @@ class Pair:
         text, documents = self._text, self._text.documents
         sums = self._other.sums()[documents]
         saved = self._baseline.sums()[documents] - sums
-        improvement = TokenNats(self._baseline.values - self._other.values, self._baseline.starts)
+        improvement = TokenLosses(self._baseline.values - self._other.values, self._baseline.starts)
         return Difference(
             subject=subject,
             bits_per_token=bits_per(sums, text.tokens, self._bootstrap),
@@ -178,7 +178,7 @@ class Pair:
 def write_comparison(
     header: dict[str, Any],
     store: TokenStore,
-    models: Sequence[tuple[Subject, TokenNats]],
+    models: Sequence[tuple[Subject, TokenLosses]],
     config: EvaluationConfig,
     folder: epath.Path,
 ) -> Comparison:

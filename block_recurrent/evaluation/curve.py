@@ -7,14 +7,15 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import EvaluationConfig
-from block_recurrent.evaluation.evaluation import Evaluation, Report, split_folder
+from block_recurrent.evaluation.evaluation import Evaluation, split_folder
 from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_candidate
 from block_recurrent.evaluation.records import read, write
 from block_recurrent.evaluation.results import Curve, CurvePoint, Scores
+from block_recurrent.progress import StageCallback
 
 
 def evaluate_checkpoints(
-    workdir: epath.Path, data: Mapping[str, Any], split: str, config: EvaluationConfig, *, report: Report
+    workdir: epath.Path, data: Mapping[str, Any], split: str, config: EvaluationConfig, *, progress: StageCallback
 ) -> tuple[epath.Path, Curve]:
     """Scores every checkpoint that a run still has; those with scores already are not scored again.
 
@@ -23,7 +24,7 @@ def evaluate_checkpoints(
         data: fields of `DataConfig` to replace in the run's own.
         split: which part of the store.
         config: of the intervals.
-        report: told how far a pass is.
+        progress: called with how far a pass is.
 
     Returns:
         The folder with `curve.json`, and the curve.
@@ -41,9 +42,9 @@ def evaluate_checkpoints(
         folder, step = split_folder(candidate, replaced, split), int(path.name)
 
         def named(name: str, done: int, total: int, step: int = step) -> None:
-            report(f"step {step}: {name}", done, total)
+            progress(f"step {step}: {name}", done, total)
 
-        evaluation = Evaluation(candidate, replaced, split, config, report=named)
+        evaluation = Evaluation(candidate, replaced, split, config, progress=named)
         header = evaluation.header
         points.append(_point(step, _earlier(evaluation) or _score(evaluation)))
     curve = Curve(**header, points=tuple(points))

@@ -20,7 +20,7 @@ from block_recurrent.evaluation.results import FixedGate, LayerDiagnostics, LSTM
 from block_recurrent.model.language_model import bind, init_state, layer_name
 from block_recurrent.model.layers.cells import DualCell, SingleCell, SkipCell
 from block_recurrent.model.layers.recurrent import RecurrentLayer
-from block_recurrent.model.ops.attention import KeysValues, attend
+from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.gates import Gates
 from block_recurrent.model.ops.positions import causal_mask, relative_bias
 from block_recurrent.model.state import LayerState, ModelState
@@ -72,26 +72,26 @@ def probe_block(
     return ModelState(tuple(states)), probes
 
 
-def _feedback(config: ModelConfig, model: Any, state: ModelState) -> KeysValues | None:
+def _feedback(config: ModelConfig, model: Any, state: ModelState) -> KeyValues | None:
     if not config.feedback:
         return None
     last = max(config.recurrent_indices)
-    keys, values = model.layers[layer_name(last)].states.readable(state.layers[last].recurrent)
-    return KeysValues(keys[:, None], values[:, None])
+    keys, values = model.layers[layer_name(last)].states.key_values(state.layers[last].recurrent)
+    return KeyValues(keys[:, None], values[:, None])
 
 
 def _probe_layer(
     config: ModelConfig, layer: RecurrentLayer, x: Activations, before: LayerState
 ) -> tuple[Activations, LayerState, Probe]:
     projected, size = layer.tokens.projections(x), config.num_heads * config.head_dim
-    visible = KeysValues(*(part[:, 0] for part in layer.tokens.visible(projected, before)))
+    visible = KeyValues(*(part[:, 0] for part in layer.tokens.visible(projected, before)))
     state, scales = before.recurrent, layer.tokens.projections
     assert state is not None
     assert projected.cross_queries is not None
     own = layer.states.projections(state, positions=layer.states.position_embeddings[...])
     assert own.cross_queries is not None
     state_scales = layer.states.projections
-    from_states = attend(own.queries, own.read, state_scales.attention_scale[...])
+    from_states = attend(own.queries, own.kv, state_scales.attention_scale[...])
     from_tokens = attend(own.cross_queries, visible, state_scales.cross_attention_scale[...])
     attended = jnp.concatenate([from_states, from_tokens], axis=-2).reshape(*state.shape[:2], -1)
     next_state, _ = layer.states.cell(state, attended)
@@ -100,14 +100,14 @@ def _probe_layer(
     bias = relative_bias(layer.tokens.relative_bias[...], x.shape[1], width)
     mask = causal_mask(x.shape[1], width, config.window_length)
     own_tokens = attend(projected.queries, visible, scales.attention_scale[...], bias=bias, mask=mask)
-    crossing = attend(projected.cross_queries, own.read, scales.cross_attention_scale[...])
+    crossing = attend(projected.cross_queries, own.kv, scales.cross_attention_scale[...])
     kernel = layer.tokens.output.kernel[...].astype(x.dtype)
     from_self = own_tokens.reshape(*x.shape[:2], size) @ kernel[:size]
     from_cross = crossing.reshape(*x.shape[:2], size) @ kernel[size:]
     x = layer.tokens.mlp(x + from_self + from_cross, None)
 
     self_norm, cross_norm = (jnp.linalg.norm(part.astype(jnp.float32), axis=-1) for part in (from_self, from_cross))
-    weights = _weights(projected.cross_queries, own.read.keys, scales.cross_attention_scale[...])
+    weights = _weights(projected.cross_queries, own.kv.keys, scales.cross_attention_scale[...])
     entropy = -jnp.sum(weights * jnp.log(jnp.maximum(weights, 1e-30)), axis=-1)
     reading = _weights(own.cross_queries, visible.keys, state_scales.cross_attention_scale[...])
     probe = Probe(
@@ -143,7 +143,7 @@ def _gates(cell: SkipCell | SingleCell | DualCell, state: States, attended: Floa
 
 
 def watch(
-    config: ModelConfig, params: Params, tokens: np.ndarray, report: Callable[[int, int], None]
+    config: ModelConfig, params: Params, tokens: np.ndarray, progress: Callable[[int, int], None]
 ) -> tuple[LayerDiagnostics, ...]:
     """Reads the whole blocks of a document.
 
@@ -151,7 +151,7 @@ def watch(
         config: the model, with recurrent layers.
         params: its parameters.
         tokens: (n,) ids, at least W.
-        report: told (blocks done, blocks in all).
+        progress: called with (blocks done, blocks in all).
 
     Returns:
         One for each recurrent layer.
@@ -165,7 +165,7 @@ def watch(
         state, probes = probe_block(config, params, state, piece)
         for name, probe in probes.items():
             watchers[name].add(jax.tree.map(np.asarray, probe))
-        report(block + 1, blocks)
+        progress(block + 1, blocks)
     return tuple(watcher.result(config.gate) for watcher in watchers.values())
 
 
@@ -213,9 +213,11 @@ class _GateSums:
         self._count, self._sums = 0, np.zeros(())
 
     def add(self, gates: Gates) -> None:
-        forget, admit = (np.atleast_2d(np.asarray(gate, np.float64)) for gate in gates)
+        forget, input_gate = (np.atleast_2d(np.asarray(gate, np.float64)) for gate in gates)
         log_forget = np.log(np.clip(forget, 1e-30, _LARGEST_GATE))
-        self._sums = self._sums + np.stack([x.sum(axis=0) for x in (forget, forget**2, admit, admit**2, log_forget)])
+        self._sums = self._sums + np.stack(
+            [x.sum(axis=0) for x in (forget, forget**2, input_gate, input_gate**2, log_forget)]
+        )
         self._count += len(forget)
 
     def fixed(self, place: Any, window: int) -> FixedGate:
@@ -223,13 +225,13 @@ class _GateSums:
         return FixedGate(place=place, keep=_floats(forget), half_life_tokens=_half_life(log_forget, window))
 
     def lstm(self, place: Any, window: int) -> LSTMGate:
-        forget, forget_square, admit, admit_square, log_forget = self._sums / self._count
+        forget, forget_square, input_gate, input_square, log_forget = self._sums / self._count
         return LSTMGate(
             place=place,
             forget_mean=_floats(forget),
             forget_deviation=_floats(np.sqrt(np.maximum(forget_square - forget**2, 0))),
-            input_mean=_floats(admit),
-            input_deviation=_floats(np.sqrt(np.maximum(admit_square - admit**2, 0))),
+            input_mean=_floats(input_gate),
+            input_deviation=_floats(np.sqrt(np.maximum(input_square - input_gate**2, 0))),
             half_life_tokens=_half_life(log_forget, window),
         )
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ from block_recurrent.evaluation.records import write
 from block_recurrent.evaluation.results import Ablations, Context, Diagnostics, LayerDiagnostics, OfficialScores, Scores
 from block_recurrent.evaluation.scorer import Method, Placement, carried
 from block_recurrent.evaluation.scores import by_position, scored_text, summarise
-from block_recurrent.evaluation.token_losses import TokenNats
+from block_recurrent.evaluation.token_losses import TokenLosses
+from block_recurrent.progress import StageCallback
 
 # Told (name of the pass, steps done, steps in all).
-Report = Callable[[str, int, int], None]
 
 
 class Evaluation:
@@ -36,7 +36,7 @@ class Evaluation:
         split: which part of the store.
         config: of the studies.
         folder: where the files go; None means below the model's home, by store, split and step.
-        report: told how far a pass is.
+        progress: called with how far a pass is.
 
     Raises:
         InputError: the store is missing, damaged or of another vocabulary, or the shape does not fit the model.
@@ -50,7 +50,7 @@ class Evaluation:
         config: EvaluationConfig,
         *,
         folder: epath.Path | None = None,
-        report: Report = lambda name, done, total: None,
+        progress: StageCallback = lambda name, done, total: None,
     ):
         model = candidate.config
         self.candidate, self.config = candidate, config
@@ -67,7 +67,7 @@ class Evaluation:
             )
         self.folder = folder or split_folder(candidate, data, split) / f"step_{candidate.subject.step}"
         self.bootstrap = provenance.describe_bootstrap(config)
-        self._placement, self._report = Placement(), report
+        self._placement, self._progress = Placement(), progress
         self._workplace = Workplace(self.folder, json.loads(self.identity))
 
     @property
@@ -90,7 +90,7 @@ class Evaluation:
         }
 
     @contextlib.contextmanager
-    def scored(self) -> Iterator[TokenNats]:
+    def scored(self) -> Iterator[TokenLosses]:
         """The nats of every token: from `tokens.parquet` if they are there, otherwise from a pass.
 
         What is interrupted inside is gone on with the next time.
@@ -99,7 +99,7 @@ class Evaluation:
             nats = parquet.read_tokens(self.folder, self.store, self.identity)
             yield self._run(carried(self.candidate.config)) if nats is None else nats
 
-    def write_scores(self, nats: TokenNats) -> Scores:
+    def write_scores(self, nats: TokenLosses) -> Scores:
         """Writes `scores.json`, `context.json` and `documents.parquet`."""
         result = Scores(**self.header, **summarise(self.store, nats, self.bootstrap))
         context = Context(**self.header, by_position=by_position(nats, self.bootstrap))
@@ -119,12 +119,12 @@ class Evaluation:
         write(result, self.folder)
         return result
 
-    def write_tokens(self, nats: TokenNats) -> None:
+    def write_tokens(self, nats: TokenLosses) -> None:
         """Writes `tokens.parquet`."""
         if parquet.read_tokens(self.folder, self.store, self.identity) is None:
             parquet.write_tokens(self.folder, self.store, nats, self.identity)
 
-    def read_tokens(self) -> TokenNats:
+    def read_tokens(self) -> TokenLosses:
         """What `write_tokens` has written.
 
         Raises:
@@ -144,13 +144,13 @@ class Evaluation:
             self.shape,
             segments=self.config.official_segments,
             placement=self._placement,
-            report=functools.partial(self._report, "official"),
+            progress=functools.partial(self._progress, "official"),
         )
         result = OfficialScores(**self.header, **numbers)
         write(result, self.folder)
         return result
 
-    def write_ablations(self, nats: TokenNats) -> Ablations:
+    def write_ablations(self, nats: TokenLosses) -> Ablations:
         """Runs the ablations, and writes `ablations.json` and `ablations.parquet`."""
         model, segment = self.candidate.config, self._segment
         planned, skipped = ablations.plan(
@@ -183,8 +183,8 @@ class Evaluation:
         tokens = self.store.read(longest, 0, self.config.diagnostic_tokens)
         layers: tuple[LayerDiagnostics, ...] = ()
         if config.recurrent_layers and len(tokens) >= (config.window_length or 0):
-            report = functools.partial(self._report, "diagnostics")
-            layers = watch(config, self.candidate.params, tokens, report)
+            progress = functools.partial(self._progress, "diagnostics")
+            layers = watch(config, self.candidate.params, tokens, progress)
         result = Diagnostics(
             **self.header,
             document=self.store.names[longest],
@@ -195,14 +195,14 @@ class Evaluation:
         write(result, self.folder)
         return result
 
-    def _run(self, method: Method) -> TokenNats:
+    def _run(self, method: Method) -> TokenLosses:
         return self._workplace.run(
             method,
             self.candidate.params,
             self.store,
             self.shape,
             placement=self._placement,
-            report=functools.partial(self._report, method.name),
+            progress=functools.partial(self._progress, method.name),
         )
 
 

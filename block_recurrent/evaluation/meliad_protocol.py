@@ -24,7 +24,7 @@ def score_as_official_code(
     *,
     segments: int,
     placement: Placement,
-    report: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Scores the first segments of every row, with the official code's masks.
 
@@ -35,7 +35,7 @@ def score_as_official_code(
         shape: of the batches, on which these numbers depend.
         segments: that each row reads.
         placement: the devices.
-        report: told (steps done, steps in all).
+        progress: called with (steps done, steps in all).
 
     Returns:
         The numbers of `results.OfficialScores`.
@@ -50,7 +50,7 @@ def score_as_official_code(
         for scored in score(method, params, memory, map(masked, batches), placement):
             nats += float(scored.nats.sum(dtype=np.float64))
             tokens += int(scored.batch.weights.sum())
-            report(scored.step + 1, segments)
+            progress(scored.step + 1, segments)
     scorable = np.maximum(store.lengths - 1, 0)
     one_pass = (scorable - scorable // shape.segment_length).sum()
     return {

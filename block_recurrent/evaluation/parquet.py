@@ -9,7 +9,7 @@ from etils import epath
 from pyarrow import parquet
 
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.token_losses import TokenNats, scored_starts
+from block_recurrent.evaluation.token_losses import TokenLosses, scored_starts
 
 _ROWS_AT_ONCE = 1 << 20
 _TOKENS = "tokens.parquet"
@@ -22,7 +22,7 @@ def write_table(path: epath.Path, columns: Mapping[str, np.ndarray | list[str]])
         parquet.write_table(pa.table(dict(columns)), file, compression="zstd")
 
 
-def write_tokens(folder: epath.Path, store: TokenStore, nats: TokenNats, identity: str) -> None:
+def write_tokens(folder: epath.Path, store: TokenStore, nats: TokenLosses, identity: str) -> None:
     """Writes `tokens.parquet`: one row a scored token, by document and position.
 
     Args:
@@ -38,7 +38,7 @@ def write_tokens(folder: epath.Path, store: TokenStore, nats: TokenNats, identit
             writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
 
 
-def read_tokens(folder: epath.Path, store: TokenStore, identity: str) -> TokenNats | None:
+def read_tokens(folder: epath.Path, store: TokenStore, identity: str) -> TokenLosses | None:
     """The nats in `tokens.parquet`; None where there is none, or one of another identity."""
     path = folder / _TOKENS
     if not path.exists():
@@ -52,7 +52,7 @@ def read_tokens(folder: epath.Path, store: TokenStore, identity: str) -> TokenNa
         except pa.ArrowException:
             return None  # damaged: scored again
     starts = scored_starts(store.lengths)
-    return TokenNats(values, starts) if len(values) == starts[-1] else None
+    return TokenLosses(values, starts) if len(values) == starts[-1] else None
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def _replacing(path: epath.Path) -> Iterator[pa.NativeFile]:
     partial.replace(path)
 
 
-def _token_columns(store: TokenStore, nats: TokenNats, start: int, stop: int) -> list[np.ndarray]:
+def _token_columns(store: TokenStore, nats: TokenLosses, start: int, stop: int) -> list[np.ndarray]:
     """Rows start, ..., stop - 1 of all documents' scored tokens in a row."""
     rows = np.arange(start, stop)
     document = np.searchsorted(nats.starts, rows, side="right") - 1

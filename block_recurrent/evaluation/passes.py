@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from block_recurrent.data.batching.schedule import EvaluationSchedule
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.scorer import Method, Placement, Scored, score, to_host
-from block_recurrent.evaluation.token_losses import TokenNats, scored_starts
+from block_recurrent.evaluation.token_losses import TokenLosses, scored_starts
+from block_recurrent.progress import ProgressCallback
 from block_recurrent.typing import Params
 
 _SECONDS_BETWEEN_SAVES = 60.0
-Report = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ class Workplace:
         shape: Shape,
         *,
         placement: Placement,
-        report: Report = lambda done, total: None,
-    ) -> TokenNats:
+        progress: ProgressCallback = lambda done, total: None,
+    ) -> TokenLosses:
         """Scores every token of a split but each document's first, or what is left of that.
 
         Args:
@@ -99,7 +99,7 @@ class Workplace:
             store: the split.
             shape: of the batches.
             placement: the devices.
-            report: told (steps done, steps in all).
+            progress: called with (steps done, steps in all).
 
         Returns:
             The nats, in a memory map below the work folder: valid until `opened` ends.
@@ -112,7 +112,7 @@ class Workplace:
         starts = scored_starts(lengths)
         saved = _SavedPass(self.path / method.name, f"{self._identity} {placement.padded(shape.batch_size)} {shape}")
         values, first, memory = saved.resume(int(starts[-1]), memory, placement)
-        report(first, schedule.num_steps)
+        progress(first, schedule.num_steps)
         last_save = time.monotonic()
         with reader.prefetch(first, schedule.num_steps) as batches:
             for scored in score(method, params, memory, batches, placement, first):
@@ -121,8 +121,8 @@ class Workplace:
                 if done == schedule.num_steps or time.monotonic() - last_save >= self._save_seconds:
                     saved.save(values, done, scored.memory)
                     last_save = time.monotonic()
-                report(done, schedule.num_steps)
-        return TokenNats(values, starts)
+                progress(done, schedule.num_steps)
+        return TokenLosses(values, starts)
 
 
 class _SavedPass:

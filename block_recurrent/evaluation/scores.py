@@ -11,7 +11,7 @@ from block_recurrent.evaluation.bootstrap import ratio_estimate, ratio_estimates
 from block_recurrent.evaluation.provenance import official_words
 from block_recurrent.evaluation.records import Bootstrap, Estimate
 from block_recurrent.evaluation.results import Bin
-from block_recurrent.evaluation.token_losses import TokenNats, doubling_edges
+from block_recurrent.evaluation.token_losses import TokenLosses, doubling_edges
 
 LN2 = math.log(2)
 
@@ -50,7 +50,7 @@ def scored_text(store: TokenStore) -> ScoredText:
     )
 
 
-def summarise(store: TokenStore, nats: TokenNats, bootstrap: Bootstrap) -> dict[str, Any]:
+def summarise(store: TokenStore, nats: TokenLosses, bootstrap: Bootstrap) -> dict[str, Any]:
     """The numbers of `results.Scores`."""
     text = scored_text(store)
     total = nats.sums()[text.documents]
@@ -86,7 +86,7 @@ def bits_per(nats: np.ndarray, units: np.ndarray, bootstrap: Bootstrap) -> Estim
     return bits(ratio_estimate(nats, units, bootstrap))
 
 
-def by_position(nats: TokenNats, bootstrap: Bootstrap) -> tuple[Bin, ...]:
+def by_position(nats: TokenLosses, bootstrap: Bootstrap) -> tuple[Bin, ...]:
     """Loss by the target's position in its document, in bins that double."""
     edges = doubling_edges(int(nats.counts.max()))
     positions = np.arange(1, int(nats.counts.max()) + 1)
@@ -94,7 +94,7 @@ def by_position(nats: TokenNats, bootstrap: Bootstrap) -> tuple[Bin, ...]:
     return make_bins(edges, sums, counts, bootstrap)
 
 
-def by_distance(nats: TokenNats, period: int, bootstrap: Bootstrap) -> tuple[Bin, ...]:
+def by_distance(nats: TokenLosses, period: int, bootstrap: Bootstrap) -> tuple[Bin, ...]:
     """Loss by the tokens read since the last multiple of `period`: 1 for the target after the first of them."""
     edges = doubling_edges(period)
     distances = np.arange(1, period + 1)

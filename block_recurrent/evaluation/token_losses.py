@@ -8,7 +8,7 @@ FIRST_EDGE = 16  # the first bin takes all positions below: too few tokens a doc
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenNats:
+class TokenLosses:
     """Nats of all scored tokens, document after document in the store's order.
 
     Attributes:

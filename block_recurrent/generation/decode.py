@@ -23,9 +23,9 @@ from block_recurrent.model.language_model import BlockRecurrentLM, bind
 from block_recurrent.model.layers.lstm import LSTMLayer
 from block_recurrent.model.layers.recurrent import RecurrentLayer
 from block_recurrent.model.layers.transformer import TransformerLayer
-from block_recurrent.model.ops.attention import KeysValues
+from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.state import LayerState, ModelState, select_rows
-from block_recurrent.typing import Activations, CacheHeads, Params, Rows, Tokens
+from block_recurrent.typing import Activations, CacheHeads, Params, RowMask, Tokens
 
 NO_TOKEN = -1
 
@@ -37,13 +37,13 @@ class ByHead(NamedTuple):
     values: Float[Array, "B N K H"]
 
     @classmethod
-    def of(cls, read: KeysValues) -> "ByHead":
+    def of(cls, read: KeyValues) -> "ByHead":
         """From slots before heads."""
         return cls(jnp.swapaxes(read.keys, 1, 2), jnp.swapaxes(read.values, 1, 2))
 
-    def by_slot(self) -> KeysValues:
+    def by_slot(self) -> KeyValues:
         """The same with slots before heads, as attention takes them."""
-        return KeysValues(jnp.swapaxes(self.keys, 1, 2), jnp.swapaxes(self.values, 1, 2))
+        return KeyValues(jnp.swapaxes(self.keys, 1, 2), jnp.swapaxes(self.values, 1, 2))
 
 
 @jax.tree_util.register_dataclass
@@ -174,7 +174,7 @@ def decode_step(config: ModelConfig, params: Params, state: DecodeState, tokens:
     return end_full_blocks(model, read_token(model, state, tokens, jnp.ones(tokens.shape, bool)))
 
 
-def read_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array, "B"], active: Rows) -> DecodeState:
+def read_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array, "B"], active: RowMask) -> DecodeState:
     """Reads one token of each active row, and leaves full blocks as they are: `end_full_blocks` comes before the next.
 
     Args:
@@ -198,11 +198,11 @@ def read_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array, "
         tokens=state.tokens.at[rows, slot].set(tokens.astype(jnp.int32), mode="drop"),
         filled=state.filled + active,
         position=state.position + active,
-        logits=select_rows(active, model.predict(x)[:, 0], state.logits),
+        logits=select_rows(active, model.unembed(x)[:, 0], state.logits),
     )
 
 
-def full_blocks(config: ModelConfig, state: DecodeState) -> Rows:
+def full_blocks(config: ModelConfig, state: DecodeState) -> RowMask:
     """Rows whose block is full. Without a window there are no blocks to end."""
     return (state.filled == state.tokens.shape[1]) & (config.window_length is not None)
 
@@ -227,14 +227,14 @@ def end_full_blocks(model: BlockRecurrentLM, state: DecodeState) -> DecodeState:
 
 
 def _read_segment(model: BlockRecurrentLM, state: DecodeState, tokens: Tokens) -> DecodeState:
-    x, memory, _ = model.run(tokens, state.memory)
+    x, memory, _ = model.apply_layers(tokens, state.memory)
     return dataclasses.replace(
         state,
         memory=memory,
         layers=_begin_block(model, memory, state.tokens.shape),
         tokens=tokens[:, -state.tokens.shape[1] :].astype(jnp.int32),
         position=state.position + jnp.uint32(tokens.shape[1]),
-        logits=model.predict(x[:, -1:])[:, 0],
+        logits=model.unembed(x[:, -1:])[:, 0],
     )
 
 
@@ -271,7 +271,7 @@ def _read_to(
         tokens=jnp.where(written, block, state.tokens),
         filled=filled,
         position=state.position + (filled - state.filled).astype(jnp.uint32),
-        logits=model.predict(x)[:, 0],
+        logits=model.unembed(x)[:, 0],
     )
     full = full_blocks(model.config, state)
     return dataclasses.replace(
@@ -284,15 +284,15 @@ def _read_to(
 
 def _run_block(
     model: BlockRecurrentLM, block: Tokens, memory: ModelState
-) -> tuple[Activations, ModelState, Sequence[KeysValues]]:
+) -> tuple[Activations, ModelState, Sequence[KeyValues]]:
     """Activations behind a block, the memory behind it, and the keys and values of its tokens in each layer."""
     if model.config.window_length is not None:
-        x, memory, _ = model.run(block, memory)
+        x, memory, _ = model.apply_layers(block, memory)
         return x, memory, [_ring(model.config, layer, block.shape) for layer in memory.layers]
     x, own = model.embed(block), []
     for layer, state in zip(_token_layers(model), memory.layers, strict=True):
         x, projected = layer.forward(x, state, None, None)
-        own.append(projected.read)
+        own.append(projected.kv)
     return x, memory, own
 
 
@@ -303,7 +303,7 @@ def _begin_block(model: BlockRecurrentLM, memory: ModelState, shape: tuple[int, 
         states = None
         if isinstance(layer, RecurrentLayer):
             assert state.recurrent is not None
-            states = ByHead.of(layer.states.readable(state.recurrent))
+            states = ByHead.of(layer.states.key_values(state.recurrent))
         caches.append(LayerCache(ring=ByHead.of(_ring(model.config, state, shape)), states=states))
     return tuple(caches)
 
@@ -334,12 +334,12 @@ def _readable_states(config: ModelConfig, layers: Sequence[LayerCache], index: i
     return layers[index].states
 
 
-def _ring(config: ModelConfig, state: LayerState, shape: tuple[int, ...]) -> KeysValues:
+def _ring(config: ModelConfig, state: LayerState, shape: tuple[int, ...]) -> KeyValues:
     """A ring that holds the block before and nothing else."""
     if state.keys is not None and state.values is not None:
-        return KeysValues(state.keys, state.values)
+        return KeyValues(state.keys, state.values)
     shape = (*shape, config.num_heads, config.head_dim)
-    return KeysValues(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    return KeyValues(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
 
 
 def _write(
@@ -362,7 +362,7 @@ def _once_known(slot: Int[Array, "B"], x: Float[Array, "B 1 D"]) -> Int[Array, "
     return slot + (0 * x[:, 0, 0]).astype(slot.dtype)
 
 
-def _overlay(written: Bool[Array, "B W"], new: KeysValues, old: KeysValues) -> KeysValues:
+def _overlay(written: Bool[Array, "B W"], new: KeyValues, old: KeyValues) -> KeyValues:
     """The slots that were written from one ring, the others from another."""
     return jax.tree.map(lambda new, old: jnp.where(written[:, :, None, None], new, old), new, old)
 

@@ -95,19 +95,19 @@ class Generator:
         prompts: Sequence[str],
         *,
         state: DecodeState | None = None,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> DecodeState:
         """Reads a prompt in each row.
 
         Args:
             prompts: texts; an empty one leaves its row as it is.
             state: where to go on from, one row or as many as prompts; None starts documents.
-            report: told (tokens done, tokens in all) of the longest prompt.
+            progress: called with (tokens done, tokens in all) of the longest prompt.
 
         Raises:
             InputError: without a window, a prompt is longer than the room that is left.
         """
-        return self._read([self.encode(prompt) for prompt in prompts], self._rows(state, len(prompts)), report)
+        return self._read([self.encode(prompt) for prompt in prompts], self._rows(state, len(prompts)), progress)
 
     def _rows(self, state: DecodeState | None, rows: int) -> DecodeState:
         state = self.start() if state is None else state
@@ -116,7 +116,7 @@ class Generator:
             raise InputError(f"state of {have} rows: cannot serve {rows} prompts; it needs 1 row or {rows}")
         return _take_rows(state, np.zeros(rows, int)) if have == 1 else state
 
-    def _read(self, prompts: list[np.ndarray], state: DecodeState, report: Callable[[int, int], None]) -> DecodeState:
+    def _read(self, prompts: list[np.ndarray], state: DecodeState, progress: Callable[[int, int], None]) -> DecodeState:
         done, lengths = np.zeros(len(prompts), int), np.array([len(prompt) for prompt in prompts])
         filled, size = np.asarray(state.filled), self.segment_length
         self._check_room(filled, lengths, 0)
@@ -130,7 +130,7 @@ class Generator:
             state = _read(self.config, self.params, state, tokens, counts.astype(np.int32))
             done += counts
             filled = (filled + counts) % (self.config.window_length or size + 1)
-            report(int(done.max()), int(lengths.max()))
+            progress(int(done.max()), int(lengths.max()))
         return state
 
     def _check_room(self, filled: np.ndarray, lengths: np.ndarray, num_tokens: int) -> None:
@@ -154,7 +154,7 @@ class Generator:
         num_samples: int = 1,
         stop: Sequence[str] = (),
         state: DecodeState | None = None,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Continuation]:
         """Continues prompts.
 
@@ -170,7 +170,7 @@ class Generator:
             num_samples: continuations of each prompt.
             stop: strings that end a continuation; they are not part of it.
             state: what was read before the prompts: one row or as many as prompts.
-            report: as in `read`.
+            progress: as in `read`.
 
         Returns:
             The samples of the first prompt, of the second, and so on, as they come.
@@ -187,7 +187,7 @@ class Generator:
         self._check_prompts(encoded, contexts, num_tokens)
         settings = _Settings(num_tokens, sampling or Sampling(), seed, num_samples, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])  # refuses impossible stop strings now
-        return self._generate(encoded, contexts, settings, report)
+        return self._generate(encoded, contexts, settings, progress)
 
     def _check_prompts(self, prompts: list[np.ndarray], state: DecodeState, num_tokens: int) -> None:
         begun = np.asarray(state.tokens).max(axis=1, initial=decode.NO_TOKEN) >= 0
@@ -205,14 +205,14 @@ class Generator:
         prompts: list[np.ndarray],
         contexts: DecodeState,
         settings: "_Settings",
-        report: Callable[[int, int], None],
+        progress: Callable[[int, int], None],
     ) -> Iterator[Continuation]:
         group = max(1, self.batch_size // settings.num_samples)
         for first in range(0, len(prompts), group):
             numbers = list(range(first, min(first + group, len(prompts))))
             # The last group is filled up, so that it has the shape of the others.
             padded = numbers + numbers[:1] * (min(group, len(prompts)) - len(numbers))
-            states = self._read([prompts[n] for n in padded], _take_rows(contexts, padded), report)
+            states = self._read([prompts[n] for n in padded], _take_rows(contexts, padded), progress)
             rows = [(n, sample) for n in numbers for sample in range(settings.num_samples)]
             for start in range(0, len(rows), self.batch_size):
                 yield from self._write(rows[start : start + self.batch_size], len(rows), first, states, settings)
@@ -259,14 +259,14 @@ class Generator:
         seed: int = 0,
         stop: Sequence[str] = (),
         state: DecodeState | None = None,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Stream":
         """Continues one prompt and gives the text while it comes; see `generate`."""
         encoded, context = [self.encode(prompt)], self._rows(state, 1)
         self._check_prompts(encoded, context, num_tokens)
         settings = _Settings(num_tokens, sampling or Sampling(), seed, 1, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])
-        return Stream(self, self._read(encoded, context, report), settings)
+        return Stream(self, self._read(encoded, context, progress), settings)
 
     def score(self, texts: Sequence[str], *, state: DecodeState | None = None) -> Iterator[Score]:
         """Scores texts as evaluation does: each token's cost given everything before it.

@@ -22,7 +22,7 @@ from block_recurrent.model.language_model import abstract_params
 from block_recurrent.model.state import select_rows
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.trees import from_named_leaves, named_leaves
-from block_recurrent.typing import Rows, Tokens
+from block_recurrent.typing import RowMask, Tokens
 
 MANIFEST_FILE = "functions.json"
 PLATFORMS = ("cpu", "tpu")
@@ -83,7 +83,7 @@ def _export(config: ModelConfig, segment_length: int) -> dict[str, jax_export.Ex
         return from_named_leaves(flat, like)
 
     def prefill(
-        params: dict[str, Array], state: dict[str, Array], tokens: Tokens, lengths: Int[Array, "B"], start: Rows
+        params: dict[str, Array], state: dict[str, Array], tokens: Tokens, lengths: Int[Array, "B"], start: RowMask
     ) -> dict[str, Array]:
         nested = nest(params)
         fresh = decode.init(config, nested, 1, segment_length=segment_length)

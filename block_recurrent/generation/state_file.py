@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from block_recurrent.config import ModelConfig
+from block_recurrent.config import ModelConfig, fields_that_may_differ
 from block_recurrent.errors import InputError
 from block_recurrent.generation.decode import DecodeState
 from block_recurrent.training.checksum import checksums
@@ -26,8 +26,6 @@ from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
 _FORMAT = "block_recurrent decoding state, version 1"
-# What does not change the numbers of a forward pass.
-_FREE = ("dropout_rate", "attention_dropout_rate", "remat", "scan_layers", "loss_chunk")
 _ROOM = 1 << 20  # for the header, and so that a disk is not filled to the last byte
 
 
@@ -48,7 +46,8 @@ class ModelIdentity:
     @classmethod
     def of(cls, config: ModelConfig, params: Params, vocabulary_fingerprint: str) -> "ModelIdentity":
         """Computed from the model itself."""
-        fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
+        free = fields_that_may_differ("saved_state")
+        fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
         sums = json.dumps(checksums(params), sort_keys=True)
         return cls(
             config=json.loads(json.dumps(fields)),  # as it will be read back

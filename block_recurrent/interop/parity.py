@@ -23,7 +23,7 @@ from block_recurrent.model.language_model import abstract_params, apply, init_st
 from block_recurrent.model.loss import cross_entropy
 from block_recurrent.model.state import ModelState
 from block_recurrent.trees import named_leaves
-from block_recurrent.typing import Rows, Tokens
+from block_recurrent.typing import RowMask, Tokens
 
 LIMITS = {"logits": 2e-5, "caches": 2e-5, "states": 2e-5, "loss": 1e-6, "gradients": 1e-4}
 _SEGMENTS = 3
@@ -112,7 +112,7 @@ def _segment(config: ModelConfig, params: Any, state: ModelState, fixture: Mappi
 
 @functools.partial(jax.jit, static_argnums=0)
 def _loss_and_gradients(
-    config: ModelConfig, params: Any, state: ModelState, tokens: Tokens, targets: Tokens, start: Rows
+    config: ModelConfig, params: Any, state: ModelState, tokens: Tokens, targets: Tokens, start: RowMask
 ) -> Any:
     def loss(params: Any) -> Any:
         output = apply(config, params, tokens, state, start_of_document=start)

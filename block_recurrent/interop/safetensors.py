@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -11,9 +12,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.config.stored import read_model_config
 from block_recurrent.errors import InputError
+from block_recurrent.files import write_whole
 from block_recurrent.model.language_model import abstract_params
-from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
@@ -38,12 +40,24 @@ class Exported:
     vocabulary: dict[str, Any]
 
 
-def export_params(saved: SavedRun, folder: epath.Path) -> None:
+def export_params(
+    folder: epath.Path,
+    *,
+    config: ModelConfig,
+    params: Params,
+    step: int,
+    vocabulary: Mapping[str, Any],
+    trained_on: Sequence[str],
+) -> None:
     """Writes `params.safetensors` and `config.json`.
 
     Args:
-        saved: the run.
-        folder: made if it is not there.
+        folder: created if it does not exist.
+        config: the model.
+        params: its parameters.
+        step: training steps taken.
+        vocabulary: `spec` and `fingerprint` of the vocabulary.
+        trained_on: fingerprints of the training stores.
 
     Raises:
         InputError: something is there already.
@@ -51,18 +65,18 @@ def export_params(saved: SavedRun, folder: epath.Path) -> None:
     for name in (PARAMS_FILE, CONFIG_FILE):
         if (folder / name).exists():
             raise InputError(f"--out {folder}: {name} is there already; choose another folder")
-    config = {
+    record = {
         "format": _FORMAT,
-        "model": dataclasses.asdict(saved.config.model),
-        "step": saved.step,
-        "vocabulary": saved.data["stores"][0]["vocabulary"],
-        "trained_on": [store["fingerprint"] for store in saved.data["stores"]],
+        "model": dataclasses.asdict(config),
+        "step": step,
+        "vocabulary": dict(vocabulary),
+        "trained_on": list(trained_on),
         "versions": {name: metadata.version(name) for name in ("block-recurrent", "jax")},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(saved.params).items()}
-    _write(folder / PARAMS_FILE, save_tensors(tensors, metadata={"format": _FORMAT}))
-    _write(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())  # last: without it there is no export
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(params).items()}
+    write_whole(folder / PARAMS_FILE, save_tensors(tensors, metadata={"format": _FORMAT}))
+    write_whole(folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")  # last: without it there is no export
 
 
 def load_export(folder: epath.Path) -> Exported:
@@ -73,11 +87,13 @@ def load_export(folder: epath.Path) -> Exported:
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
-        model = ModelConfig(**config["model"])
+        model = read_model_config(config["model"], folder / CONFIG_FILE)
         flat = load_tensors((folder / PARAMS_FILE).read_bytes())
         like = abstract_params(model)
         _check_shapes(flat, like)
         return Exported(model, from_named_leaves(flat, like), config["step"], config["vocabulary"])
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no export is there ({error.filename or error} is missing)") from None
     except Exception as error:  # safetensors has an error class of its own, JSON and the configuration theirs
@@ -88,9 +104,3 @@ def _check_shapes(flat: dict[str, np.ndarray], like: Params) -> None:
     for name, leaf in named_leaves(like).items():
         if name not in flat or flat[name].shape != leaf.shape:
             raise ValueError(f"{name}: {'missing' if name not in flat else flat[name].shape}, expected {leaf.shape}")
-
-
-def _write(path: epath.Path, content: bytes) -> None:
-    partial = path.parent / f"{path.name}.partial"
-    partial.write_bytes(content)
-    partial.replace(path)

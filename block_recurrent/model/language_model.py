@@ -17,16 +17,16 @@ from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.layers.recurrent import RecurrentLayer
 from block_recurrent.model.layers.remat import rematerialised
 from block_recurrent.model.layers.transformer import TransformerLayer
-from block_recurrent.model.ops.attention import KeysValues
+from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.blocks import merge_blocks, split_blocks
 from block_recurrent.model.ops.dropout import tiled_dropout
 from block_recurrent.model.state import LayerState, ModelState, init_layer_state, reset_rows
-from block_recurrent.typing import Activations, Key, Logits, Params, Rows, Tokens
+from block_recurrent.typing import Activations, Key, Logits, Params, RowMask, Tokens
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Output:
+class ModelOutput:
     """Result of a call.
 
     Attributes:
@@ -62,9 +62,9 @@ class BlockRecurrentLM(nnx.Module):
         tokens: Tokens,
         state: ModelState,
         *,
-        start_of_document: Rows | None = None,
+        start_of_document: RowMask | None = None,
         dropout_key: Key | None = None,
-    ) -> Output:
+    ) -> ModelOutput:
         """Runs a segment.
 
         Args:
@@ -76,15 +76,17 @@ class BlockRecurrentLM(nnx.Module):
         Raises:
             InputError: T is not a multiple of W.
         """
-        x, state, gates = self.features(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
-        return Output(logits=self.logits(x), state=state, gates=gates)
+        x, state, gates = self.hidden_states(
+            tokens, state, start_of_document=start_of_document, dropout_key=dropout_key
+        )
+        return ModelOutput(logits=self.logits(x), state=state, gates=gates)
 
-    def features(
+    def hidden_states(
         self,
         tokens: Tokens,
         state: ModelState,
         *,
-        start_of_document: Rows | None = None,
+        start_of_document: RowMask | None = None,
         dropout_key: Key | None = None,
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         """Runs a segment up to what `logits` reads; see `__call__`.
@@ -95,10 +97,10 @@ class BlockRecurrentLM(nnx.Module):
         if start_of_document is not None:
             state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
         stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        x, state, gates = self.run(tokens, state, stack_key)
+        x, state, gates = self.apply_layers(tokens, state, stack_key)
         return tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key), state, gates
 
-    def run(
+    def apply_layers(
         self, tokens: Tokens, state: ModelState, dropout_key: Key | None = None
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         """Runs a segment through the layers alone; see `__call__`.
@@ -115,7 +117,7 @@ class BlockRecurrentLM(nnx.Module):
         """What the first layer reads."""
         return self.embedding[...][tokens].astype(self.config.dtype)
 
-    def predict(self, x: Activations) -> Logits:
+    def unembed(self, x: Activations) -> Logits:
         """Logits from the last layer's activations."""
         return self.logits(self.final_norm(x))
 
@@ -132,7 +134,7 @@ class BlockRecurrentLM(nnx.Module):
             )
 
     def _run_stack(
-        self, x: Activations, state: ModelState, dropout_key: Key | None, feedback: KeysValues | None = None
+        self, x: Activations, state: ModelState, dropout_key: Key | None, feedback: KeyValues | None = None
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         states, gates = list(state.layers), {}
         for indices in self._runs():
@@ -165,7 +167,7 @@ class BlockRecurrentLM(nnx.Module):
         indices: tuple[int, ...],
         x: Activations,
         states: list[LayerState],
-        feedback: KeysValues | None,
+        feedback: KeyValues | None,
         dropout_keys: list[Key | None],
     ) -> tuple[Activations, list[LayerState]]:
         """A run of equal layers as one loop over their stacked parameters."""
@@ -197,8 +199,8 @@ class BlockRecurrentLM(nnx.Module):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
             recurrent = state.layers[last].recurrent
             assert recurrent is not None
-            keys, values = source.states.readable(recurrent)
-            block, state, gates = self._run_stack(block, state, key, KeysValues(keys[:, None], values[:, None]))
+            keys, values = source.states.key_values(recurrent)
+            block, state, gates = self._run_stack(block, state, key, KeyValues(keys[:, None], values[:, None]))
             return state, (block, gates)
 
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
@@ -245,9 +247,9 @@ def apply(
     tokens: Tokens,
     state: ModelState,
     *,
-    start_of_document: Rows | None = None,
+    start_of_document: RowMask | None = None,
     dropout_key: Key | None = None,
-) -> Output:
+) -> ModelOutput:
     """Runs a segment; see `BlockRecurrentLM.__call__`. Pure: jit it with `config` static."""
     return bind(config, params)(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
 

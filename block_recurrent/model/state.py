@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.typing import CacheHeads, Rows, States
+from block_recurrent.typing import CacheHeads, RowMask, States
 
 _Tree = TypeVar("_Tree")
 
@@ -49,12 +49,12 @@ def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | N
     return LayerState(keys=jnp.zeros(shape, config.dtype), values=jnp.zeros(shape, config.dtype), recurrent=recurrent)
 
 
-def reset_rows(state: ModelState, initial: ModelState, start_of_document: Rows) -> ModelState:
+def reset_rows(state: ModelState, initial: ModelState, start_of_document: RowMask) -> ModelState:
     """Replaces the memory of the rows that start a document by the initial one; other rows keep theirs."""
     return select_rows(start_of_document, initial, state)
 
 
-def select_rows(rows: Rows, new: _Tree, old: _Tree) -> _Tree:
+def select_rows(rows: RowMask, new: _Tree, old: _Tree) -> _Tree:
     """Takes the rows that are True from one tree of arrays (B, ...) and the others from another."""
 
     def select(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from block_recurrent.config import HOW_NOT_WHAT, RunConfig
+from block_recurrent.config import RunConfig, fields_that_may_differ
 from block_recurrent.evaluation.run_results import Evaluated, ReportedRun, gather
 from block_recurrent.paper.tables import Column, PaperCell, PaperRow, PaperTable
 from block_recurrent.training.run_record import has_run, read_run
@@ -205,7 +205,7 @@ class _Runs:
         ours, _ = read_run(run.path)
         paper = self._expected(gin_file, data)
         altered = [
-            *_altered(ours.model, paper.model, ignored={*HOW_NOT_WHAT, "recurrent_layers"}),
+            *_altered(ours.model, paper.model, ignored={*fields_that_may_differ("resume"), "recurrent_layers"}),
             *_altered(ours.data, paper.data, ignored={"store", "seed", "eval_split", "train_split"}),
         ]
         if ours.model.recurrent_indices != paper.model.recurrent_indices:

@@ -39,16 +39,16 @@ class Checkpoints:
     Args:
         workdir: the run's folder; absolute, as orbax wants it.
         keep: how many of the newest stay; None keeps all and makes this a reader.
-        report: told, in a sentence, what went wrong and what is done about it.
+        notify: called with a sentence: what went wrong and what is done about it.
     """
 
     def __init__(
-        self, workdir: epath.Path, *, keep: int | None = None, report: Callable[[str], None] = lambda message: None
+        self, workdir: epath.Path, *, keep: int | None = None, notify: Callable[[str], None] = lambda message: None
     ):
         self._folder = workdir / CHECKPOINTS
         self._damaged = workdir / _DAMAGED
         self._keep = keep
-        self._report = report
+        self._notify = notify
         self._under_way = False
         self._manager = self._open()
 
@@ -128,7 +128,7 @@ class Checkpoints:
                 restored = self.restore(like, step)
             except InputError as error:
                 damaged.append((step, str(error)))
-                self._report(str(error))
+                self._notify(str(error))
                 continue
             if damaged and self._keep is not None:
                 self._set_aside([step for step, _ in damaged])
@@ -185,7 +185,7 @@ class Checkpoints:
                     path.rmtree()
         self._manager = self._open()
         kept = ", ".join(map(str, self.steps)) or "none"
-        self._report(f"saving failed ({what}): {reason}; kept: {kept}; will try again")
+        self._notify(f"saving failed ({what}): {reason}; kept: {kept}; will try again")
         return False
 
     def _set_aside(self, steps: list[int]) -> None:
@@ -197,7 +197,7 @@ class Checkpoints:
                 while target.exists():
                     target, number = self._damaged / f"{step}.{number}", number + 1
                 (self._folder / str(step)).rename(target)
-                self._report(f"checkpoint of step {step} moved to {target}")
+                self._notify(f"checkpoint of step {step} moved to {target}")
         barrier(f"damaged checkpoints {steps} of {self._folder} set aside")
         self._manager.reload()
 

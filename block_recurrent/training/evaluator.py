@@ -81,7 +81,7 @@ def evaluate(
     batch_size: int,
     segment_length: int,
     max_steps: int | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Scores a split with the state carried from segment to segment, reset at every document's start.
 
@@ -93,7 +93,7 @@ def evaluate(
         batch_size: documents read side by side, at least; it grows to what the mesh divides.
         segment_length: tokens per step and row; it changes the speed, not the result.
         max_steps: stop after so many segments per row; None reads the whole split.
-        report: told (steps done, steps in all); what it raises ends the evaluation.
+        progress: called with (steps done, steps in all); what it raises ends the evaluation.
     """
     batch_size = -(-batch_size // row_shards(mesh)) * row_shards(mesh)
     schedule = EvaluationSchedule(store.lengths, batch_size=batch_size, segment_length=segment_length)
@@ -109,7 +109,7 @@ def evaluate(
             state, *sums = step_on(params, state, to_device(mesh, batch, batch_size))
             _add_rows(nats, tokens, previous)  # the step before: this one is still running
             previous = schedule.locate(step).document, sums
-            report(step + 1, num_steps)
+            progress(step + 1, num_steps)
     _add_rows(nats, tokens, previous)
     return _summarise(store, nats, tokens, complete=num_steps == schedule.num_steps)
 
@@ -144,9 +144,9 @@ def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[An
 def _add_rows(nats: np.ndarray, tokens: np.ndarray, scored: tuple[np.ndarray, Any] | None) -> None:
     if scored is None:
         return
-    document, (row_nats, row_tokens) = scored
+    document, (row_losses, row_tokens) = scored
     busy = document >= 0
-    np.add.at(nats, document[busy], np.asarray(row_nats, np.float64)[busy])
+    np.add.at(nats, document[busy], np.asarray(row_losses, np.float64)[busy])
     np.add.at(tokens, document[busy], np.asarray(row_tokens).astype(np.int64)[busy])
 
 

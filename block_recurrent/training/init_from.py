@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from block_recurrent.config import HOW_NOT_WHAT, ModelConfig
+from block_recurrent.config import ModelConfig, fields_that_may_differ
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config
 from block_recurrent.interop.safetensors import CONFIG_FILE, load_export
@@ -17,8 +17,6 @@ from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.trees import named_leaves
 from block_recurrent.typing import Params
 
-# What may differ between the run that is begun and the one its parameters come from: no parameter depends on it.
-_FREE = {"dropout_rate", "attention_dropout_rate", "dtype", *HOW_NOT_WHAT}
 _REASONS = {
     "window_length": "positions are learned relative to the window, and states by what a block holds",
     "num_states": "every state vector has parameters of its own",
@@ -56,12 +54,12 @@ def load_initial_params(source: epath.Path, config: ModelConfig, *, vocabulary: 
 
 
 def _check(source: epath.Path, theirs: ModelConfig, ours: ModelConfig) -> None:
-    differences = []
+    differences, free = [], fields_that_may_differ("init_from")
     for field in dataclasses.fields(ModelConfig):
         there, here = getattr(theirs, field.name), getattr(ours, field.name)
         if field.name == "recurrent_layers":
             there, here = sorted(theirs.recurrent_indices), sorted(ours.recurrent_indices)
-        if field.name not in _FREE and there != here:
+        if field.name not in free and there != here:
             reason = _REASONS.get(field.name)
             differences.append(f"{field.name} = {there!r} there, {here!r} here" + (f" ({reason})" if reason else ""))
     if differences:

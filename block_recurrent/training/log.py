@@ -34,7 +34,7 @@ class TrainLog:
         metrics: where lines go; None on processes that do not write.
         bytes_per_token: of the training text.
         describe_rows: says what rows read at a step, for the report of a step gone wrong.
-        report: told what has to be seen, in a sentence.
+        notify: called with a sentence: what has to be seen, in a sentence.
         pending: what `pending` was when the run was interrupted.
     """
 
@@ -45,7 +45,7 @@ class TrainLog:
         *,
         bytes_per_token: float,
         describe_rows: Callable[[int, np.ndarray], str],
-        report: Callable[[str], None],
+        notify: Callable[[str], None],
         pending: list[dict[str, float]] | None = None,
     ):
         self.latest = ""
@@ -54,7 +54,7 @@ class TrainLog:
         self._schedule = make_schedule(run.optimizer, run.train.num_steps)
         self._bytes_per_token = bytes_per_token
         self._describe_rows = describe_rows
-        self._report = report
+        self._notify = notify
         self._unread: tuple[int, StepMetrics] | None = None
         self._window: list[dict[str, float]] = list(pending or [])
         kept = [] if metrics is None else metrics.kept
@@ -101,7 +101,7 @@ class TrainLog:
         return self._window
 
     def _not_finite(self, step: int, metrics: StepMetrics) -> None:
-        rows = np.flatnonzero(~np.isfinite(metrics.row_nats))
+        rows = np.flatnonzero(~np.isfinite(metrics.row_losses))
         where = self._describe_rows(step - 1, rows) if len(rows) else "the gradients alone; every row's loss is finite"
         what = f"step {step}: not finite: {where}"
         if self._run.train.nonfinite == "stop":
@@ -109,7 +109,7 @@ class TrainLog:
                 f"{what}. The step changed nothing; the newest checkpoint is good. Continue with another learning "
                 "rate, or with TrainConfig.nonfinite = 'skip', which counts such steps and goes on"
             )
-        self._report(f"{what}; skipped")
+        self._notify(f"{what}; skipped")
 
     def _write(self, step: int) -> None:
         window, self._window = self._window, []
@@ -117,7 +117,7 @@ class TrainLog:
         spike = spike_above(values["bits_per_byte"], self._losses)
         self._losses.append(values["bits_per_byte"])
         if spike is not None:
-            self._report(
+            self._notify(
                 f"step {step}: loss spike: {values['bits_per_byte']:.3f} bits per byte; the median of the lines before "
                 f"is {spike:.3f}"
             )
@@ -180,7 +180,7 @@ def spike_above(value: float | None, before: Iterable[float | None]) -> float | 
 
 def _as_numbers(metrics: StepMetrics) -> dict[str, float]:
     numbers = {
-        "nats": float(metrics.row_nats.sum(dtype=np.float64)),
+        "nats": float(metrics.row_losses.sum(dtype=np.float64)),
         "tokens": float(metrics.tokens),
         "finite": bool(metrics.finite),
         "gradient_norm": float(metrics.gradient_norm),
@@ -191,7 +191,7 @@ def _as_numbers(metrics: StepMetrics) -> dict[str, float]:
     for layer, places in metrics.gates.items():
         for place, gates in places.items():
             numbers[f"gate/{layer}/{place}/forget"] = float(gates.forget)
-            numbers[f"gate/{layer}/{place}/admit"] = float(gates.admit)
+            numbers[f"gate/{layer}/{place}/input"] = float(gates.input)
     return numbers
 
 

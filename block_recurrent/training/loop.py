@@ -147,12 +147,12 @@ class _Loop:
         """Restores or begins, trains, and waits until everything is written."""
         settings = self._config.train
         keep = settings.keep_checkpoints
-        with Checkpoints(self._workdir, keep=keep, report=self._say) as checkpoints, self._preemption:
+        with Checkpoints(self._workdir, keep=keep, notify=self._say) as checkpoints, self._preemption:
             self._checkpoints = checkpoints
             state, first, pending = self._begin(checkpoints.restore_newest(self._like()), params)
             self._announce(first)
             with (
-                MetricsWriter(self._workdir, step=first, report=self._say)
+                MetricsWriter(self._workdir, step=first, notify=self._say)
                 if is_primary()
                 else contextlib.nullcontext() as self._metrics,
                 Progress("train", settings.num_steps, done=first, console=self._console) as self._progress,
@@ -165,7 +165,7 @@ class _Loop:
                     self._metrics,
                     bytes_per_token=self._training.bytes_per_token,
                     describe_rows=self._describe_rows,
-                    report=self._say,
+                    notify=self._say,
                     pending=pending,
                 )
                 self._train(state, first)
@@ -233,7 +233,7 @@ class _Loop:
             return False
         self._log.catch_up()
 
-        def report(done: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             self._progress.update(step, f"evaluating {split}: {done}/{total}")
             if self._preemption.requested():
                 raise _EndEvaluationError
@@ -248,7 +248,7 @@ class _Loop:
                     batch_size=self._config.data.batch_size,
                     segment_length=self._config.data.segment_length,
                     max_steps=settings.eval_steps,
-                    report=report,
+                    progress=progress,
                 )
             except _EndEvaluationError:
                 return True

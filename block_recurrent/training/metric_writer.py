@@ -28,10 +28,10 @@ class MetricsWriter:
         workdir: the run's folder.
         step: the step the run continues from. What a killed run wrote for later steps is dropped, so that the record
             reads like that of an uninterrupted run.
-        report: told, in a sentence, when something cannot be written and when it can again.
+        notify: called with a sentence: when something cannot be written and when it can again.
     """
 
-    def __init__(self, workdir: epath.Path, *, step: int, report: Callable[[str], None] = lambda message: None):
+    def __init__(self, workdir: epath.Path, *, step: int, notify: Callable[[str], None] = lambda message: None):
         self.kept = [line for line in read_metrics(workdir) if _precedes(line, step)]
         self._path = workdir / _FILE
         self._remote = "://" in str(workdir)
@@ -44,7 +44,7 @@ class MetricsWriter:
         self._failing = False
         self._uploaded = time.monotonic()
         self._events = _Events(workdir / "tensorboard", first_step=step)
-        self._report = report
+        self._notify = notify
 
     def write(self, step: int, group: str, values: dict[str, Any]) -> None:
         """Appends one line, `{"step": ..., "group": ..., **values}`; its numbers also go to TensorBoard.
@@ -60,11 +60,11 @@ class MetricsWriter:
             self._flush()
         except OSError as error:
             if not self._failing:
-                self._report(f"{self._path}: cannot be written ({error.strerror or error}); lines wait in memory")
+                self._notify(f"{self._path}: cannot be written ({error.strerror or error}); lines wait in memory")
             self._failing = True
         else:
             if self._failing:
-                self._report(f"{self._path}: written again, nothing is missing")
+                self._notify(f"{self._path}: written again, nothing is missing")
             self._failing = False
 
     def _flush(self, *, at_end: bool = False) -> None:

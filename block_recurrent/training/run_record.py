@@ -9,26 +9,13 @@ from typing import Any
 
 from etils import epath
 
-from block_recurrent.config import (
-    HOW_NOT_WHAT,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-)
+from block_recurrent.config import MeshConfig, RunConfig, TrainConfig, fields_that_may_differ
+from block_recurrent.config.stored import read_run_config
 from block_recurrent.errors import InputError
+from block_recurrent.files import write_whole
 
 _FILE = "run.json"
 _LIBRARIES = ("block-recurrent", "jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
-_PARTS = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "optimizer": OptimizerConfig,
-    "train": TrainConfig,
-    "mesh": MeshConfig,
-}
 # A run may be continued with other values of these; everything else decides what its steps compute.
 _FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"seed"}
 _FREE = {
@@ -36,7 +23,7 @@ _FREE = {
     *(f"config.mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
     "config.data.store",
     "config.data.eval_split",
-    *(f"config.model.{name}" for name in HOW_NOT_WHAT),
+    *(f"config.model.{name}" for name in fields_that_may_differ("resume")),
 }
 
 
@@ -76,9 +63,7 @@ def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
 
 def write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
     """Writes the record of a run into its workdir, which is there."""
-    partial = workdir / f"{_FILE}.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(workdir / _FILE)
+    write_whole(workdir / _FILE, json.dumps(record, indent=2) + "\n")
 
 
 def has_run(workdir: epath.Path) -> bool:
@@ -96,11 +81,9 @@ def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     if not has_run(workdir):
         raise InputError(f"--workdir {workdir}: no run is there ({_FILE} is missing)")
     record = _read(path)
-    try:
-        parts = {name: part(**record["config"].get(name, {})) for name, part in _PARTS.items()}
-        return RunConfig(**parts), record["data"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a record of a run: {error}") from None
+    if missing := {"config", "data"} - record.keys():
+        raise InputError(f"{path}: not a record of a run: {', '.join(sorted(missing))} missing")
+    return read_run_config(record["config"], path), record["data"]
 
 
 def _read(path: epath.Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from etils import epath
 
 from block_recurrent.config import RunConfig
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.training.run_record import read_run
 from block_recurrent.training.step import abstract_train_state
@@ -64,3 +65,14 @@ class SavedRun:
             InputError: it cannot be read any more, or has changed since.
         """
         return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)
+
+    def export(self, folder: epath.Path) -> None:
+        """Writes the parameters for other tools; see `interop.safetensors.export_params`."""
+        export_params(
+            folder,
+            config=self.config.model,
+            params=self.params,
+            step=self.step,
+            vocabulary=self.data["stores"][0]["vocabulary"],
+            trained_on=[store["fingerprint"] for store in self.data["stores"]],
+        )

@@ -15,7 +15,7 @@ from block_recurrent.model.layers.cells import GateMeans
 from block_recurrent.model.loss import chunked_cross_entropy
 from block_recurrent.model.state import ModelState
 from block_recurrent.training.optimizer import make_optimizer
-from block_recurrent.typing import Key, Params, Rows, Tokens
+from block_recurrent.typing import Key, Params, RowMask, Tokens
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +55,7 @@ class SegmentBatch:
     tokens: Tokens
     targets: Tokens
     weights: Float[Array, "B T"]
-    start_of_document: Rows
+    start_of_document: RowMask
 
 
 @jax.tree_util.register_dataclass
@@ -74,7 +74,7 @@ class StepMetrics:
         finite: () bool; where False the step changed nothing but `step` and `skipped`.
     """
 
-    row_nats: Float[Array, "B"]
+    row_losses: Float[Array, "B"]
     tokens: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     update_norm: Float[Array, ""]
@@ -141,9 +141,9 @@ def train_step(
     gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     gradient_norm = optax.tree.norm(gradients)
-    finite = jnp.isfinite(jnp.sum(forward.row_nats)) & jnp.isfinite(gradient_norm)
+    finite = jnp.isfinite(jnp.sum(forward.row_losses)) & jnp.isfinite(gradient_norm)
     metrics = StepMetrics(
-        row_nats=forward.row_nats,
+        row_losses=forward.row_losses,
         tokens=jnp.sum(batch.weights),
         gradient_norm=gradient_norm,
         update_norm=optax.tree.norm(updates),
@@ -198,7 +198,7 @@ def score_tokens(
 ) -> ScoredTokens:
     """Runs a segment and scores its targets, `config.loss_chunk` tokens of logits at a time."""
     model = bind(config, params)
-    features, state, gates = model.features(
+    features, state, gates = model.hidden_states(
         batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
     )
     nats = chunked_cross_entropy(model.logits, features, batch.targets, config.loss_chunk)
@@ -206,7 +206,7 @@ def score_tokens(
 
 
 class _Forward(NamedTuple):
-    row_nats: Float[Array, "B"]
+    row_losses: Float[Array, "B"]
     model_state: ModelState
     gates: dict[str, GateMeans]
 
@@ -225,8 +225,8 @@ def _accumulate(
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # Masks are shared by all rows, so every micro-batch uses the same key.
         nats, memory, gates = score_tokens(config, gather(params), model_state, batch, dropout_key)
-        row_nats = jnp.sum(nats, axis=1)
-        return jnp.sum(row_nats) / total, _Forward(row_nats, memory, gates)
+        row_losses = jnp.sum(nats, axis=1)
+        return jnp.sum(row_losses) / total, _Forward(row_losses, memory, gates)
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -245,8 +245,8 @@ def _accumulate(
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     gradients, forward = jax.lax.scan(step, zeros, jax.tree.map(divide, (state.model_state, batch)))
-    row_nats, model_state = jax.tree.map(join, (forward.row_nats, forward.model_state))
-    return gradients, _Forward(row_nats, model_state, jax.tree.map(lambda x: jnp.mean(x, axis=0), forward.gates))
+    row_losses, model_state = jax.tree.map(join, (forward.row_losses, forward.model_state))
+    return gradients, _Forward(row_losses, model_state, jax.tree.map(lambda x: jnp.mean(x, axis=0), forward.gates))
 
 
 def _state_norms(state: ModelState) -> dict[str, Array]:

@@ -16,12 +16,12 @@ class Watchdog:
     """Reports, from a thread of its own, when a step takes 20 times the median of the last 100.
 
     Args:
-        report: told once per stall, in a sentence.
+        notify: called with a sentence: once per stall, in a sentence.
         least_seconds: shorter waits are never reported.
     """
 
-    def __init__(self, report: Callable[[str], None], *, least_seconds: float = 10.0):
-        self._report = report
+    def __init__(self, notify: Callable[[str], None], *, least_seconds: float = 10.0):
+        self._notify = notify
         self._least = least_seconds
         self._durations: deque[float] = deque(maxlen=_LEARN_FROM)
         self._step = 0
@@ -56,7 +56,7 @@ class Watchdog:
             usual, waited = statistics.median(durations), time.monotonic() - began
             if waited > max(_FACTOR * usual, self._least):
                 self._reported = True
-                self._report(
+                self._notify(
                     f"step {self._step} has been going on for {waited:.0f} s, {waited / usual:.0f} times the usual "
                     f"{usual:.2f} s: a hung device, another process that is gone, or a stalled file system"
                 )

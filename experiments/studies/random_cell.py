@@ -13,7 +13,6 @@ import jax
 from etils import epath
 
 from block_recurrent.errors import InputError
-from block_recurrent.interop.safetensors import export_params
 from block_recurrent.model.language_model import init_params
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
@@ -41,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     saved = SavedRun.load(epath.Path(arguments.run.absolute()))
     changed = dataclasses.replace(saved, params=with_random_cells(saved, arguments.seed))
-    export_params(changed, epath.Path(arguments.out.absolute()))
+    changed.export(epath.Path(arguments.out.absolute()))
     print(f"step {saved.step} with random cells written to {arguments.out}")
 
 

@@ -11,7 +11,6 @@ from pyarrow import parquet
 from block_recurrent.evaluation.comparison_results import Comparison
 from block_recurrent.evaluation.records import read
 from block_recurrent.evaluation.results import Ablations, Context, Curve, Diagnostics, OfficialScores, Scores
-from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.loop import train
 from block_recurrent.training.saved_run import SavedRun
 from experiments.studies.random_cell import with_random_cells
@@ -48,7 +47,7 @@ def export(request, tmp_path_factory, workdir):
     """The run's newest parameters, changed so that its states cannot help."""
     saved = SavedRun.load(epath.Path(workdir))
     folder = epath.Path(tmp_path_factory.mktemp("export") / "dead")
-    export_params(dataclasses.replace(saved, params=request.param(saved)), folder)
+    dataclasses.replace(saved, params=request.param(saved)).export(folder)
     return folder
 
 

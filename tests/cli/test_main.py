@@ -66,8 +66,6 @@ def experiment(tmp_path, store_folder):
         "config.MeshConfig.data = 1\n"
         "config.TrainConfig.num_steps = 4\n"
         "config.TrainConfig.log_every = 1\n"
-        "config.TrainConfig.sample_tokens = 5\n"
-        "config.TrainConfig.sample_prompt = 'seven'\n"
     )
     return ["--gin_file", model, "--gin_file", run]
 
@@ -88,7 +86,6 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     for expected in (
         "validation at the start:",
         "validation at the end:",
-        "seven",
         "checkpoints",
         "evaluate --workdir",
     ):

@@ -30,7 +30,7 @@ def test_no_text_is_unknown_and_every_text_comes_back(corpus, tmp_path, model_ty
     path = tmp_path / "folder" / "own.model"
     seen = []
     trained = train_vocabulary(
-        source_of(corpus), str(path), size=310, model_type=model_type, report=lambda *progress: seen.append(progress)
+        source_of(corpus), str(path), size=310, model_type=model_type, progress=lambda *progress: seen.append(progress)
     )
     vocabulary = trained.vocabulary
     for text in (ODD, prose(99, 100), "\n", " ", "\n\n  x"):

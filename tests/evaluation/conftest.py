@@ -12,7 +12,7 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.evaluation.passes import Shape, Workplace
 from block_recurrent.evaluation.scorer import Method, Placement
-from block_recurrent.evaluation.token_losses import TokenNats
+from block_recurrent.evaluation.token_losses import TokenLosses
 from tests.data.conftest import model_path, pieces, write_store  # noqa: F401
 from tests.support.architectures import RECURRENT, perturbed_params
 
@@ -54,11 +54,11 @@ def one_pass(
     batch_size: int = 3,
     segment_length: int = 16,
     devices: int = 1,
-) -> TokenNats:
+) -> TokenLosses:
     """The nats of a whole pass, in memory."""
     import jax
 
     with Workplace(epath.Path(folder), {}).opened() as workplace:
         shape = Shape(batch_size=batch_size, segment_length=segment_length)
         nats = workplace.run(method, params, store, shape, placement=Placement(jax.devices()[:devices]))
-        return TokenNats(np.array(nats.values), nats.starts)
+        return TokenLosses(np.array(nats.values), nats.starts)

@@ -71,8 +71,8 @@ def test_statistics_of_an_lstm_gate_that_looks_at_nothing():
         gate[name] = {"kernel": 0 * gate[name]["kernel"], "bias": 0 * gate[name]["bias"]}
     (layer,) = watch(config, params, np.asarray(random_tokens(config, 1, 4 * WINDOW)[0]), lambda done, total: None)
     (lstm,) = layer.lstm_gates
-    forget, admit = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))
+    forget, input_gate = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))
     np.testing.assert_allclose(lstm.forget_mean, forget, rtol=1e-5)
-    np.testing.assert_allclose(lstm.input_mean, admit, rtol=1e-5)
+    np.testing.assert_allclose(lstm.input_mean, input_gate, rtol=1e-5)
     np.testing.assert_allclose(lstm.forget_deviation, 0, atol=1e-4)
     np.testing.assert_allclose(lstm.half_life_tokens, WINDOW * math.log(0.5) / math.log(forget), rtol=1e-5)

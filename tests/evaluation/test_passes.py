@@ -24,14 +24,14 @@ def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, pa
         folder, told = epath.Path(tmp_path / method.name), []
 
         def run(at, folder=folder, told=told, method=method, identity="one"):
-            def report(done, total):
+            def progress(done, total):
                 told.append(done)
                 if done == at:
                     raise KilledError
 
             with Workplace(folder, {"of": identity}, save_seconds=0).opened() as workplace:
                 placement = Placement([__import__("jax").devices()[0]])
-                nats = workplace.run(method, params, split, SHAPE, placement=placement, report=report)
+                nats = workplace.run(method, params, split, SHAPE, placement=placement, progress=progress)
                 return np.array(nats.values)
 
         for at in (4, 9):
@@ -72,14 +72,14 @@ def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
     folder = epath.Path(tmp_path)
 
     def run(shape, at):
-        def report(done, total):
+        def progress(done, total):
             told.append(done)
             if done == at:
                 raise KilledError
 
         with Workplace(folder, {}, save_seconds=0).opened() as workplace:
             return np.array(
-                workplace.run(carried(model), params, split, shape, placement=Placement(), report=report).values
+                workplace.run(carried(model), params, split, shape, placement=Placement(), progress=progress).values
             )
 
     told = []

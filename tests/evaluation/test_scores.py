@@ -12,7 +12,7 @@ from block_recurrent.evaluation.passes import Shape
 from block_recurrent.evaluation.records import Bootstrap
 from block_recurrent.evaluation.scorer import Placement
 from block_recurrent.evaluation.scores import by_distance, by_position, scored_text, summarise
-from block_recurrent.evaluation.token_losses import TokenNats, doubling_edges, scored_starts
+from block_recurrent.evaluation.token_losses import TokenLosses, doubling_edges, scored_starts
 from block_recurrent.model.language_model import apply, init_state
 from tests.data.conftest import write_store
 
@@ -22,7 +22,7 @@ BOOTSTRAP = Bootstrap(replicates=50, level=0.9, seed=0)
 def test_a_hand_computed_example(tmp_path):
     """'one two three' and 'four five', every token costs ln 4: 2 bits. 12 + 8 scored bytes, 5 words."""
     store = write_store(tmp_path / "test", ["one two three", "four five"])
-    nats = TokenNats(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
+    nats = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
     scores = summarise(store, nats, BOOTSTRAP)
     assert (scores["documents"], scores["tokens"], scores["bytes"], scores["words"]) == (2, 20, 20, 5)
     assert scores["characters"] == 20
@@ -38,7 +38,7 @@ def test_word_perplexity_divides_by_the_published_words_of_a_whole_split(tmp_pat
     store = write_store(tmp_path / "test", ["one two three", "four five"])
     monkeypatch.setattr(provenance, "_PG19", (store.metadata.source,))
     monkeypatch.setattr(provenance, "PUBLISHED_WORDS", {store.metadata.split: 10})
-    nats = TokenNats(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
+    nats = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
     for documents, source, perplexity in ((2, "published", 16), (3, "store", 256)):
         monkeypatch.setattr(provenance, "PUBLISHED_DOCUMENTS", {store.metadata.split: documents})
         scores = summarise(store, nats, BOOTSTRAP)
@@ -58,7 +58,7 @@ def test_bins_hold_every_token_once():
     lengths = np.array([3, 1, 70, 40])
     starts = scored_starts(lengths)
     values = np.arange(starts[-1], dtype=np.float32)
-    nats = TokenNats(values, starts)
+    nats = TokenLosses(values, starts)
     bins = by_position(nats, BOOTSTRAP)
     assert [(b.low, b.high) for b in bins] == [(1, 16), (16, 32), (32, 64), (64, 70)]
     assert [b.tokens for b in bins] == [2 + 15 + 15, 16 + 16, 32 + 8, 6]
@@ -107,7 +107,7 @@ def test_the_official_way_equals_a_plain_loop(split, model, params):
         Shape(batch_size=1, segment_length=n),
         segments=segments,
         placement=Placement(),
-        report=lambda done, total: None,
+        progress=lambda done, total: None,
     )
     assert scores["tokens"] == tokens
     assert scores["nats"] == pytest.approx(nats, rel=1e-5)

@@ -14,7 +14,6 @@ from block_recurrent.errors import InputError
 from block_recurrent.generation.generator import Generator
 from block_recurrent.generation.sampling import GREEDY
 from block_recurrent.generation.stablehlo import export_functions
-from block_recurrent.interop.safetensors import export_params
 from block_recurrent.model.language_model import init_params
 from block_recurrent.training.saved_run import SavedRun
 from tests.support.workdirs import run_config
@@ -44,7 +43,7 @@ def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folde
     vocabulary = {"spec": "bytes", "fingerprint": ByteVocabulary.fingerprint}
     facts = {"stores": [{"vocabulary": vocabulary, "fingerprint": "none"}]}
     saved = SavedRun(run, facts, 0, init_params(run.model, jax.random.key(0)))
-    export_params(saved, tmp_path)
+    saved.export(tmp_path)
     export_functions(saved, tmp_path)
     generator = Generator.of_run(saved)
     prompts = ["7 times 8 is", "a longer prompt than a segment of the run", "x"]

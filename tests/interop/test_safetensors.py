@@ -13,7 +13,7 @@ from etils import epath
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config
-from block_recurrent.interop.safetensors import export_params, load_export
+from block_recurrent.interop.safetensors import load_export
 from block_recurrent.training.init_from import load_initial_params
 from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
@@ -38,14 +38,14 @@ def fingerprint(run):
 def test_an_export_equals_its_checkpoint(trained, tmp_path):
     _, workdir = trained
     saved = SavedRun.load(workdir)
-    export_params(saved, epath.Path(tmp_path / "out"))
+    saved.export(epath.Path(tmp_path / "out"))
     exported = load_export(epath.Path(tmp_path / "out"))
     assert exported.model == saved.config.model
     assert exported.step == 4
     assert exported.vocabulary["fingerprint"] == saved.vocabulary_fingerprint
     jax.tree.map(np.testing.assert_array_equal, exported.params, dict(saved.params))
     with pytest.raises(InputError, match="is there already"):
-        export_params(saved, epath.Path(tmp_path / "out"))
+        saved.export(epath.Path(tmp_path / "out"))
     content = (tmp_path / "out" / "params.safetensors").read_bytes()
     (tmp_path / "out" / "params.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="not an export that can be read"):
@@ -63,7 +63,7 @@ def test_an_older_checkpoint_is_read_by_its_step(trained):
 @pytest.mark.slow
 def test_a_new_run_begins_where_another_ended(trained, tmp_path):
     run, workdir = trained
-    export_params(SavedRun.load(workdir), epath.Path(tmp_path / "out"))
+    SavedRun.load(workdir).export(epath.Path(tmp_path / "out"))
     expected = [line for line in read_metrics(workdir) if line["group"] == "validation"][-1]["bits_per_byte"]
     other = dataclasses.replace(run, data=dataclasses.replace(run.data, seed=9))
     for source in (workdir, workdir / "checkpoints" / "4", epath.Path(tmp_path / "out")):

@@ -31,7 +31,7 @@ from block_recurrent.evaluation.results import (
 )
 from block_recurrent.evaluation.run_results import Gathered, gather
 from block_recurrent.evaluation.scores import by_position, summarise
-from block_recurrent.evaluation.token_losses import TokenNats, scored_starts
+from block_recurrent.evaluation.token_losses import TokenLosses, scored_starts
 from block_recurrent.training.run_record import make_record, write_record
 from tests.support.workdirs import run_config
 
@@ -98,7 +98,7 @@ class _MadeUp:
         )
         self.header = {"data": describe_data(store), "provenance": provenance, "bootstrap": self.bootstrap}
 
-    def run(self, folder: epath.Path, config: RunConfig, seed: int) -> tuple[Subject, TokenNats]:
+    def run(self, folder: epath.Path, config: RunConfig, seed: int) -> tuple[Subject, TokenLosses]:
         folder.mkdir(parents=True)
         stores = [{"source": "jsonl", "split": "train", "fingerprint": "f" * 64,
                    "counts": {"documents": 7, "tokens": 7000}}]  # fmt: skip
@@ -115,7 +115,7 @@ class _MadeUp:
         write(Context(**about, by_position=by_position(nats, self.bootstrap)), self.place(folder))
         return subject, nats
 
-    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, nats: TokenNats) -> None:
+    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, nats: TokenLosses) -> None:
         about: Any = {**self.header, "subject": subject}
         place, accountant = self.place(folder), Accountant(self._store, nats, self.bootstrap)
         planned, skipped = plan(config.model, self._store, reset_tokens=16, frozen_tokens=16)
@@ -139,6 +139,6 @@ class _MadeUp:
     def place(self, folder: epath.Path) -> epath.Path:
         return folder / "evaluation" / "store" / "validation" / "step_8"
 
-    def nats(self) -> TokenNats:
+    def nats(self) -> TokenLosses:
         starts = scored_starts(self._store.lengths)
-        return TokenNats(self._random.gamma(1, 1, starts[-1]).astype(np.float32), starts)
+        return TokenLosses(self._random.gamma(1, 1, starts[-1]).astype(np.float32), starts)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from block_recurrent import init_params
 from block_recurrent.config import ModelConfig
+from block_recurrent.config.model import lstm_fields
 
 WINDOW = 8
 
@@ -37,7 +38,7 @@ RECURRENT = CELLS_AND_GATES | {
 }
 CACHED = {"slide": ModelConfig(**_SLIDE)} | RECURRENT
 ALL = CACHED | {"vanilla": ModelConfig(**_SLIDE | {"window_length": None})}
-LSTM = ModelConfig(layer="lstm", vocab_size=23, embed_dim=16, num_layers=3, window_length=None)
+LSTM = ModelConfig(layer="lstm", vocab_size=23, embed_dim=16, num_layers=3, **lstm_fields())
 
 
 def perturbed_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def _gated(config: ModelConfig, p: Any, state: Any, hidden: Any, *, tanh: bool) 
         keep = _sigmoid(gate["bias"])
         return keep * state + (1 - keep) * candidate
     forget = _sigmoid(hidden @ gate["forget_gate"]["kernel"] + gate["forget_gate"]["bias"] + 1)
-    admit = _sigmoid(hidden @ gate["input_gate"]["kernel"] + gate["input_gate"]["bias"] - 1)
-    return forget * state + admit * candidate
+    input_gate = _sigmoid(hidden @ gate["input_gate"]["kernel"] + gate["input_gate"]["bias"] - 1)
+    return forget * state + input_gate * candidate
 
 
 def _project(p: Any, x: np.ndarray, config: ModelConfig) -> dict[str, np.ndarray]:

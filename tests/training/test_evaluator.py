@@ -67,7 +67,7 @@ def test_a_partial_pass_says_so_and_counts_what_it_scored(store_folder):
         batch_size=3,
         segment_length=16,
         max_steps=2,
-        report=lambda *s: steps.append(s),
+        progress=lambda *s: steps.append(s),
     )
     assert not scores.complete
     assert "not the whole split" in str(scores)

@@ -68,10 +68,10 @@ def test_lines_carry_what_the_issue_of_training_wants_to_see(store_folder, tmp_p
     by_group: dict[str, Any] = {line["group"]: line for line in read_metrics(epath.Path(tmp_path))}
     assert by_group["train"].keys() >= {
         *("bits_per_byte", "learning_rate", "gradient_norm", "update_norm", "param_norm", "skipped_steps"),
-        *("state_norm/layer_01", "gate/layer_01/attention/forget", "gate/layer_01/attention/admit"),
+        *("state_norm/layer_01", "gate/layer_01/attention/forget", "gate/layer_01/attention/input"),
     }
-    forget, admit = (by_group["train"][f"gate/layer_01/attention/{name}"] for name in ("forget", "admit"))
-    assert forget + admit == pytest.approx(1, abs=1e-6)  # the fixed gate is a convex combination
+    forget, input_gate = (by_group["train"][f"gate/layer_01/attention/{name}"] for name in ("forget", "input"))
+    assert forget + input_gate == pytest.approx(1, abs=1e-6)  # the fixed gate is a convex combination
     speed = by_group["speed"]
     assert 0 <= speed["data_wait"] < 1
     assert 0 < speed["model_flops_utilisation"] < 1
@@ -99,7 +99,7 @@ def test_lines_that_cannot_be_written_wait_and_no_torn_line_stays(tmp_path, monk
             return self.file.write(content[: len(content) // 2] if full else content)
 
     monkeypatch.setattr(metrics_module, "open", lambda *a, **k: FullDisk(real_open(*a, **k)), raising=False)
-    with MetricsWriter(epath.Path(tmp_path), step=0, report=told.append) as writer:
+    with MetricsWriter(epath.Path(tmp_path), step=0, notify=told.append) as writer:
         writer.write(1, "train", {"loss": 3.0})
         full = True
         writer.write(2, "train", {"loss": 2.0})
@@ -123,7 +123,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_rows(store_fold
     state = dataclasses.replace(state, model_state=dataclasses.replace(memory, layers=layers))
     after, metrics = step(state, batch)
     assert not metrics.finite
-    np.testing.assert_array_equal(np.isfinite(metrics.row_nats), [True, False])
+    np.testing.assert_array_equal(np.isfinite(metrics.row_losses), [True, False])
     assert (int(after.step), int(after.skipped)) == (1, 1)
     for field in ("params", "opt_state", "model_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, field), getattr(state, field))

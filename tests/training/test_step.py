@@ -29,7 +29,7 @@ def test_padding_neither_scores_nor_teaches():
     step = jax.jit(functools.partial(train_step, config, optimizer))
     (state, sums), (other, other_sums) = step(initial, batch), step(initial, padded)
     assert sums.tokens == 2 * WINDOW + 5
-    assert jnp.sum(sums.row_nats) == jnp.sum(other_sums.row_nats)
+    assert jnp.sum(sums.row_losses) == jnp.sum(other_sums.row_losses)
     jax.tree.map(np.testing.assert_array_equal, state.params, other.params)
 
 
@@ -42,10 +42,10 @@ def test_the_step_uses_the_mean_of_the_scored_tokens():
     start = batch.start_of_document
     logits = apply(config, state.params, batch.tokens, state.model_state, start_of_document=start).logits
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.targets[..., None], -1)
-    np.testing.assert_allclose(jnp.sum(sums.row_nats), -jnp.sum(chosen), rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(sums.row_losses), -jnp.sum(chosen), rtol=1e-6)
     assert int(next_state.step) == 1
-    _, row_nats, _ = eval_step(config, state.params, state.model_state, batch)
-    np.testing.assert_allclose(row_nats.sum(), jnp.sum(sums.row_nats), rtol=1e-6)
+    _, row_losses, _ = eval_step(config, state.params, state.model_state, batch)
+    np.testing.assert_allclose(row_losses.sum(), jnp.sum(sums.row_losses), rtol=1e-6)
 
 
 def test_dropout_changes_from_step_to_step_and_not_from_run_to_run():
@@ -57,12 +57,12 @@ def test_dropout_changes_from_step_to_step_and_not_from_run_to_run():
     losses = []
     for _ in range(2):
         state, sums = step(state, batch)
-        losses.append(float(jnp.sum(sums.row_nats)))
+        losses.append(float(jnp.sum(sums.row_losses)))
     _, first = step(init_train_state(config, optimizer, seed=0, batch_size=2), batch)
-    assert float(jnp.sum(first.row_nats)) == losses[0]
+    assert float(jnp.sum(first.row_losses)) == losses[0]
     assert losses[0] != losses[1]
     _, other_seed = step(init_train_state(config, optimizer, seed=1, batch_size=2), batch)
-    assert float(jnp.sum(other_seed.row_nats)) != losses[0]
+    assert float(jnp.sum(other_seed.row_losses)) != losses[0]
 
 
 def test_one_golden_step():
@@ -77,7 +77,7 @@ def test_one_golden_step():
         start = jnp.array([seed == 0, seed != 1])
         batch = SegmentBatch(tokens[:, :-1], tokens[:, 1:], jnp.ones((2, 2 * WINDOW)), start)
         state, sums = step(state, batch)
-        values += [float(jnp.sum(sums.row_nats)), float(sums.gradient_norm)]
+        values += [float(jnp.sum(sums.row_losses)), float(sums.gradient_norm)]
     np.testing.assert_allclose(values, [124.967285, 1.401363, 113.953651, 1.076946, 121.425636, 1.143608], rtol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_losses_in_chunks_of_tokens_are_the_same():
         ),
         strict=True,
     )
-    np.testing.assert_allclose(sums[1].row_nats, sums[0].row_nats, rtol=1e-6)
+    np.testing.assert_allclose(sums[1].row_losses, sums[0].row_losses, rtol=1e-6)
     np.testing.assert_allclose(sums[1].gradient_norm, sums[0].gradient_norm, rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), steps[1].params, steps[0].params)
 

@@ -10,13 +10,14 @@ from etils import epath
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation import shards
-from block_recurrent.data.preparation.prepare import Report, SplitSummary, chosen_splits, identity_of, write_stores
+from block_recurrent.data.preparation.prepare import SplitSummary, chosen_splits, identity_of, write_stores
 from block_recurrent.data.preparation.workers import EncodedGroup, Encoder
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.store.encoded_document import token_dtype
 from block_recurrent.data.vocabulary import load_vocabulary
 from block_recurrent.errors import InputError
+from block_recurrent.progress import ProgressCallback
 
 
 def run_pipeline(config: PrepareConfig, arguments: Sequence[str] = ()) -> dict[str, int]:
@@ -54,12 +55,12 @@ def run_pipeline(config: PrepareConfig, arguments: Sequence[str] = ()) -> dict[s
     return {split: len(work) for split, work in units.items()}
 
 
-def finish(config: PrepareConfig, *, report: Report | None = None) -> list[SplitSummary]:
+def finish(config: PrepareConfig, *, progress: ProgressCallback | None = None) -> list[SplitSummary]:
     """Joins parts into stores and removes them. Like `prepare` it can be interrupted and leaves finished stores alone.
 
     Args:
         config: the same as the pipeline's.
-        report: called with (bytes of input done, bytes of input in all).
+        progress: called with (bytes of input done, bytes of input in all).
 
     Returns:
         One summary a split, as `prepare`.
@@ -73,7 +74,7 @@ def finish(config: PrepareConfig, *, report: Report | None = None) -> list[Split
         wanted = identity_of(source, split, vocabulary)
         return shards.read_parts(shards.folder_of(config.store, split), wanted, skip, walked)
 
-    summaries = write_stores(config, source, vocabulary, groups, report)
+    summaries = write_stores(config, source, vocabulary, groups, progress)
     for summary in summaries:
         folder = shards.folder_of(config.store, summary.metadata.split)
         if folder.exists():

@@ -19,9 +19,9 @@ from block_recurrent.data.store.metadata import StoreMetadata, VocabularyMetadat
 from block_recurrent.data.store.writer import StoreWriter, name_digest
 from block_recurrent.data.vocabulary import Vocabulary, load_vocabulary
 from block_recurrent.errors import InputError
+from block_recurrent.progress import ProgressCallback
 
 DUPLICATES = "documents with the name of an earlier one (left out)"
-Report = Callable[[int, int], None]
 Groups = Callable[[str, int, Counts], Iterator[EncodedGroup]]
 
 
@@ -42,12 +42,12 @@ class SplitSummary:
     warnings: tuple[str, ...] = ()
 
 
-def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[SplitSummary]:
+def prepare(config: PrepareConfig, *, progress: ProgressCallback | None = None) -> list[SplitSummary]:
     """Tokenises a source into one store a split. An interrupted run is continued; a finished store is left alone.
 
     Args:
         config: source, target, vocabulary and workers.
-        report: called with (bytes of input done, bytes of input in all).
+        progress: called with (bytes of input done, bytes of input in all).
 
     Returns:
         One summary a split, in the source's order.
@@ -62,11 +62,11 @@ def prepare(config: PrepareConfig, *, report: Report | None = None) -> list[Spli
     def groups(split: str, skip: int, walked: Counts) -> Iterator[EncodedGroup]:
         return encode_records(encoder, itertools.islice(source.walk(split, walked), skip, None), workers)
 
-    return write_stores(config, source, vocabulary, groups, report)
+    return write_stores(config, source, vocabulary, groups, progress)
 
 
 def write_stores(
-    config: PrepareConfig, source: Source, vocabulary: Vocabulary, groups: Groups, report: Report | None
+    config: PrepareConfig, source: Source, vocabulary: Vocabulary, groups: Groups, progress: ProgressCallback | None
 ) -> list[SplitSummary]:
     """Writes the stores of documents that come tokenised, from wherever they were.
 
@@ -76,7 +76,7 @@ def write_stores(
         vocabulary: that made the tokens.
         groups: (split, records to skip, counts) -> groups of records in order; what a walk through the input leaves out
             is added to the counts.
-        report: called with (bytes of input done, bytes of input in all).
+        progress: called with (bytes of input done, bytes of input in all).
 
     Returns:
         One summary a split, in the source's order.
@@ -86,7 +86,7 @@ def write_stores(
     """
     splits = chosen_splits(config, source)
     target = Target(config.store)
-    job = _Job(source, vocabulary, target, groups, _Progress(source, splits, report))
+    job = _Job(source, vocabulary, target, groups, _Progress(source, splits, progress))
     with target.locked():
         return [_prepare_split(job, split) for split in splits]
 
@@ -118,18 +118,18 @@ def available_cores() -> int:
 
 
 class _Progress:
-    def __init__(self, source: Source, splits: tuple[str, ...], report: Report | None):
-        self._report = report
-        self._totals = {split: source.total(split) for split in splits} if report else {}
+    def __init__(self, source: Source, splits: tuple[str, ...], progress: ProgressCallback | None):
+        self._progress = progress
+        self._totals = {split: source.total(split) for split in splits} if progress else {}
         self._done = dict.fromkeys(self._totals, 0)
 
     def advance(self, split: str, size: int) -> None:
-        if self._report:
+        if self._progress:
             self._done[split] = min(self._done[split] + size, self._totals[split])
-            self._report(sum(self._done.values()), sum(self._totals.values()))
+            self._progress(sum(self._done.values()), sum(self._totals.values()))
 
     def finish(self, split: str) -> None:
-        if self._report:
+        if self._progress:
             self.advance(split, self._totals[split])
 
 

@@ -10,6 +10,8 @@ from block_recurrent.data.sources.splits import SPLITS
 from block_recurrent.data.sources.text import clean_text
 from block_recurrent.errors import InputError
 
+_DATA_SET = "pg19"
+
 
 class Pg19Tfds(Source):
     """One document a book, named `<id> <title>`, in the order of TFDS.
@@ -36,13 +38,15 @@ class Pg19Tfds(Source):
 
     def list_files(self, split: str) -> Sequence[Record]:
         """See `Source.list_files`: one for the whole split, of the size that TFDS knows."""
-        seqio_tasks = _tasks()
-        return [Record(f"pg19 {split}", split, seqio_tasks.tfds_bytes("pg19", split, self._data_dir))]
+        return [Record(f"pg19 {split}", split, _builder(self._data_dir).info.splits[split].num_bytes)]
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
         """See `Source.records`: one a book, with its text."""
         del counts
-        for book in _tasks().read_tfds("pg19", split, self._data_dir):
+        builder, tfds = _builder(self._data_dir), _tensorflow_datasets()
+        in_order = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+        books = builder.as_dataset(split=split, shuffle_files=False, read_config=in_order)
+        for book in tfds.as_numpy(books):
             text = book["book_text"]
             title = book["book_title"].decode("utf-8", "replace")
             yield Record(f"{book['book_id']} {title}", text, len(text))
@@ -52,10 +56,25 @@ class Pg19Tfds(Source):
         yield TextDocument(record.name, clean_text(record.payload.decode("utf-8", "replace"), counts).strip())
 
 
-def _tasks() -> types.ModuleType:
+def _builder(data_dir: str | None) -> Any:
+    """The prepared data set.
+
+    Raises:
+        InputError: it has not been prepared there, or TensorFlow Datasets is not installed.
+    """
+    tfds = _tensorflow_datasets()
+    builder = tfds.builder(_DATA_SET, data_dir=data_dir)
+    if not builder.info.splits:
+        raise InputError(
+            f"TFDS data set {_DATA_SET}: not prepared in {builder.data_dir}; `tfds build {_DATA_SET}` prepares it"
+        )
+    return builder
+
+
+def _tensorflow_datasets() -> types.ModuleType:
     try:
-        from block_recurrent.data import seqio_tasks
+        import tensorflow_datasets as tfds
     except ImportError as error:
         message = f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {error}"
         raise InputError(message) from None
-    return seqio_tasks
+    return tfds

@@ -7,7 +7,7 @@ document, and their names) and `store.json`, which is written last: without it a
 import builtins
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
@@ -15,10 +15,10 @@ from etils import epath
 from block_recurrent.data.store import columns, metadata, token_array
 from block_recurrent.data.store.metadata import StoreMetadata
 from block_recurrent.errors import InputError
+from block_recurrent.progress import ProgressCallback
 
 TOKENS_FOLDER = "tokens"
 _HASH_BYTES = 1 << 20
-Report = Callable[[int, int], None]
 
 
 class TokenStore:
@@ -147,11 +147,11 @@ class TokenStore:
             where = f"document {document} of token store {self.path}"
             raise InputError(f"cannot read {where}: {reason}; `verify` names the damaged files") from None
 
-    def verify(self, report: Report | None = None) -> None:
+    def verify(self, progress: ProgressCallback | None = None) -> None:
         """Rereads every file of the store and compares its checksum.
 
         Args:
-            report: called with (bytes read, bytes in all).
+            progress: called with (bytes read, bytes in all).
 
         Raises:
             InputError: a file is missing or damaged; the message names them all.
@@ -165,8 +165,8 @@ class TokenStore:
             except OSError as error:
                 problems.append(f"{name} cannot be read ({error.strerror or error})")
             done += size
-            if report:
-                report(done, total)
+            if progress:
+                progress(done, total)
         if problems:
             raise InputError(f"token store {self.path}: {'; '.join(problems)}; prepare the store again")
 

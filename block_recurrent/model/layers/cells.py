@@ -1,7 +1,7 @@
 """Cells: how a recurrent layer turns what its states have read into their next value (paper, figure 2).
 
 Each cell takes the states (B, S, D) and what their self- and cross-attention read (B, S, 2 * N * H), and returns the
-next states and the mean openness of its gates. In a loop over blocks it is also given what `joined()` gave outside.
+next states and the mean openness of its gates. Inside a loop over blocks, `fused_weights()` is computed once, outside.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -23,7 +23,7 @@ from block_recurrent.typing import States
 GateMeans: TypeAlias = dict[str, Gates]
 
 
-class JoinedWeights(NamedTuple):
+class FusedWeights(NamedTuple):
     """What a candidate and its lstm gates multiply the same features with, side by side.
 
     One product in place of three; joined outside the loop over blocks, also one gradient to add up between devices.
@@ -33,7 +33,7 @@ class JoinedWeights(NamedTuple):
     bias: Float[Array, "3D"]
 
 
-CellWeights: TypeAlias = dict[str, JoinedWeights | None]  # by place, as in GateMeans; None for a fixed gate
+CellWeights: TypeAlias = dict[str, FusedWeights | None]  # by place, as in GateMeans; None for a fixed gate
 
 
 class Candidate(nnx.Module):
@@ -61,31 +61,31 @@ class GatedUpdate(nnx.Module):
         self.candidate = Candidate(config, hidden_dim, official_tanh=official_tanh, rngs=rngs)
         self.gate = make_gate(config, hidden_dim, rngs=rngs)
 
-    def joined(self) -> JoinedWeights | None:
+    def fused_weights(self) -> FusedWeights | None:
         """The weights as one, for a candidate and gates that are computed together."""
         if isinstance(self.gate, FixedGate):
             return None
         parts = (self.candidate.projection, self.gate.forget_gate, self.gate.input_gate)
         biases = [jnp.zeros(part.out_features) if part.bias is None else part.bias[...] for part in parts]
-        return JoinedWeights(jnp.concatenate([part.kernel[...] for part in parts], axis=1), jnp.concatenate(biases))
+        return FusedWeights(jnp.concatenate([part.kernel[...] for part in parts], axis=1), jnp.concatenate(biases))
 
     def candidate_and_gates(
-        self, hidden: Float[Array, "B S F"], joined: JoinedWeights | None = None
+        self, hidden: Float[Array, "B S F"], fused: FusedWeights | None = None
     ) -> tuple[States, Gates]:
         """What may come in, and how far it may; the gates are (B, S, D), or (D,) if fixed."""
         if isinstance(self.gate, FixedGate):
             return self.candidate(hidden), self.gate()
-        joined = joined or self.joined()
-        assert joined is not None
-        kernel, bias = (part.astype(hidden.dtype) for part in joined)
-        z, forget, admit = jnp.split(hidden @ kernel + bias[None, None], 3, axis=-1)
-        return self.candidate.activate(z), lstm_gates(forget, admit)
+        fused = fused or self.fused_weights()
+        assert fused is not None
+        kernel, bias = (part.astype(hidden.dtype) for part in fused)
+        z, forget, input_gate = jnp.split(hidden @ kernel + bias[None, None], 3, axis=-1)
+        return self.candidate.activate(z), lstm_gates(forget, input_gate)
 
     def __call__(
-        self, state: States, hidden: Float[Array, "B S F"], joined: JoinedWeights | None = None
+        self, state: States, hidden: Float[Array, "B S F"], fused: FusedWeights | None = None
     ) -> tuple[States, Gates]:
         """Next state from the hidden features, and the gates' means."""
-        candidate, gates = self.candidate_and_gates(hidden, joined)
+        candidate, gates = self.candidate_and_gates(hidden, fused)
         axes = (-2, -1) if gates.forget.ndim == hidden.ndim else -1
         means = Gates(*(jnp.mean(gate.astype(jnp.float32), axis=axes) for gate in gates))
         return mix(state, candidate, gates), means
@@ -97,15 +97,15 @@ class SkipCell(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.attention = GatedUpdate(config, 2 * config.num_heads * config.head_dim, rngs=rngs)
 
-    def joined(self) -> CellWeights:
+    def fused_weights(self) -> CellWeights:
         """The weights that gates share with candidates."""
-        return {"attention": self.attention.joined()}
+        return {"attention": self.attention.fused_weights()}
 
     def __call__(
-        self, state: States, attended: Float[Array, "B S NH"], joined: CellWeights | None = None
+        self, state: States, attended: Float[Array, "B S NH"], fused: CellWeights | None = None
     ) -> tuple[States, GateMeans]:
         """Next state from what the states have read."""
-        state, gates = self.attention(state, attended, (joined or {}).get("attention"))
+        state, gates = self.attention(state, attended, (fused or {}).get("attention"))
         return state, {"attention": gates}
 
 
@@ -116,15 +116,15 @@ class SingleCell(nnx.Module):
         self.hidden = linear(config, 2 * config.num_heads * config.head_dim, config.mlp_dim, rngs=rngs)
         self.mlp = GatedUpdate(config, config.mlp_dim, official_tanh=True, rngs=rngs)
 
-    def joined(self) -> CellWeights:
+    def fused_weights(self) -> CellWeights:
         """The weights that gates share with candidates."""
-        return {"mlp": self.mlp.joined()}
+        return {"mlp": self.mlp.fused_weights()}
 
     def __call__(
-        self, state: States, attended: Float[Array, "B S NH"], joined: CellWeights | None = None
+        self, state: States, attended: Float[Array, "B S NH"], fused: CellWeights | None = None
     ) -> tuple[States, GateMeans]:
         """Next state from what the states have read."""
-        state, gates = self.mlp(state, jax.nn.relu(self.hidden(attended)), (joined or {}).get("mlp"))
+        state, gates = self.mlp(state, jax.nn.relu(self.hidden(attended)), (fused or {}).get("mlp"))
         return state, {"mlp": gates}
 
 
@@ -137,17 +137,17 @@ class DualCell(nnx.Module):
         self.hidden = linear(config, config.embed_dim, config.mlp_dim, rngs=rngs)
         self.mlp = GatedUpdate(config, config.mlp_dim, rngs=rngs)
 
-    def joined(self) -> CellWeights:
+    def fused_weights(self) -> CellWeights:
         """The weights that gates share with candidates."""
-        return {"attention": self.attention.joined(), "mlp": self.mlp.joined()}
+        return {"attention": self.attention.fused_weights(), "mlp": self.mlp.fused_weights()}
 
     def __call__(
-        self, state: States, attended: Float[Array, "B S NH"], joined: CellWeights | None = None
+        self, state: States, attended: Float[Array, "B S NH"], fused: CellWeights | None = None
     ) -> tuple[States, GateMeans]:
         """Next state from what the states have read."""
-        joined = joined or {}
-        state, attention_gates = self.attention(state, attended, joined.get("attention"))
-        state, mlp_gates = self.mlp(state, jax.nn.relu(self.hidden(self.norm(state))), joined.get("mlp"))
+        fused = fused or {}
+        state, attention_gates = self.attention(state, attended, fused.get("attention"))
+        state, mlp_gates = self.mlp(state, jax.nn.relu(self.hidden(self.norm(state))), fused.get("mlp"))
         return state, {"attention": attention_gates, "mlp": mlp_gates}
 
 

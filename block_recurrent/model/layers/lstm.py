@@ -6,7 +6,7 @@ from flax import nnx
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.model.layers.norm import RMSNorm
-from block_recurrent.model.ops.attention import KeysValues
+from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.dropout import tiled_dropout
 from block_recurrent.model.state import LayerState
 from block_recurrent.typing import Activations, Key, States
@@ -26,7 +26,7 @@ class LSTMLayer(nnx.Module):
         )
 
     def __call__(
-        self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
+        self, x: Activations, state: LayerState, feedback: KeyValues | None, dropout_key: Key | None
     ) -> tuple[Activations, LayerState]:
         """Runs a segment; see `TransformerLayer`. There is no state of another layer to read: `feedback` is None."""
         assert feedback is None

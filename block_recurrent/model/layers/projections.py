@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from block_recurrent.config import ModelConfig
 from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.norm import RMSNorm
-from block_recurrent.model.ops.attention import KeysValues, unit_length
+from block_recurrent.model.ops.attention import KeyValues, unit_length
 from block_recurrent.model.ops.dropout import tiled_dropout
 from block_recurrent.typing import Activations, Key
 
@@ -17,7 +17,7 @@ from block_recurrent.typing import Activations, Key
 class Projected(NamedTuple):
     """Keys and values serve self- and cross-attention alike; only the queries differ."""
 
-    read: KeysValues
+    kv: KeyValues
     queries: Float[Array, "B T N H"]
     cross_queries: Float[Array, "B T N H"] | None
 
@@ -57,7 +57,7 @@ class Projections(nnx.Module):
             x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)
         x = tiled_dropout(x, self.dropout_rate, dropout_key)
         return Projected(
-            read=KeysValues(unit_length(self._heads(self.keys(x))), self._heads(self.values(x))),
+            kv=KeyValues(unit_length(self._heads(self.keys(x))), self._heads(self.values(x))),
             queries=unit_length(self._heads(self.queries(x))),
             cross_queries=unit_length(self._heads(self.cross_queries(x))) if self.cross_attention else None,
         )

@@ -16,7 +16,7 @@ from block_recurrent.model.layers.cells import CellWeights, GateMeans, make_cell
 from block_recurrent.model.layers.projections import Projected, Projections
 from block_recurrent.model.layers.remat import rematerialised
 from block_recurrent.model.layers.transformer import TransformerLayer
-from block_recurrent.model.ops.attention import KeysValues, attend
+from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.state import LayerState
 from block_recurrent.typing import Activations, Key, States
 
@@ -34,14 +34,14 @@ class StateUpdate(nnx.Module):
         self.cell = make_cell(config, rngs=rngs)
 
     def __call__(
-        self, state: States, tokens: KeysValues, joined: CellWeights | None = None
-    ) -> tuple[States, tuple[KeysValues, GateMeans]]:
+        self, state: States, tokens: KeyValues, fused: CellWeights | None = None
+    ) -> tuple[States, tuple[KeyValues, GateMeans]]:
         """One step.
 
         Args:
             state: the states before the block.
             tokens: keys and values (B, K, N, H) of the previous block and this one; no masks.
-            joined: the cell's `joined()`, where this is a step of a loop.
+            fused: the cell's `fused_weights()`, where this is a step of a loop.
 
         Returns:
             The states after the block; the keys and values (B, S, N, H) of the states before it, for the tokens, and
@@ -49,15 +49,15 @@ class StateUpdate(nnx.Module):
         """
         own = self.projections(state, positions=self.position_embeddings[...])
         assert own.cross_queries is not None
-        from_states = attend(own.queries, own.read, self.projections.attention_scale[...])
+        from_states = attend(own.queries, own.kv, self.projections.attention_scale[...])
         from_tokens = attend(own.cross_queries, tokens, self.projections.cross_attention_scale[...])
         attended = jnp.concatenate([from_states, from_tokens], axis=-2)
-        state, gates = self.cell(state, attended.reshape(*state.shape[:2], -1), joined)
-        return state, (own.read, gates)
+        state, gates = self.cell(state, attended.reshape(*state.shape[:2], -1), fused)
+        return state, (own.kv, gates)
 
-    def readable(self, state: States) -> KeysValues:
+    def key_values(self, state: States) -> KeyValues:
         """Keys and values (B, S, N, H) of the states, for tokens of other layers (block feedback)."""
-        return self.projections(state, positions=self.position_embeddings[...]).read
+        return self.projections(state, positions=self.position_embeddings[...]).kv
 
     def initial(self, batch_size: int) -> States:
         """The trained initial states, one copy per row."""
@@ -84,16 +84,16 @@ class RecurrentLayer(nnx.Module):
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected, visible = rematerialised(self.config, self._project)(x, state, project_key)
         assert state.recurrent is not None
-        update, joined = rematerialised(self.config, self.states), self.states.cell.joined()
+        update, fused = rematerialised(self.config, self.states), self.states.cell.fused_weights()
         recurrent, (states, gates) = jax.lax.scan(
-            lambda states, tokens: update(states, tokens, joined), state.recurrent, _swap_block_axis(visible)
+            lambda states, tokens: update(states, tokens, fused), state.recurrent, _swap_block_axis(visible)
         )
         attend = rematerialised(self.config, self.tokens.attend)
         x = attend(x, projected, visible, _swap_block_axis(states), attend_key)
         state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
         return x, state, mean_over_blocks(gates)
 
-    def _project(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Projected, KeysValues]:
+    def _project(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Projected, KeyValues]:
         projected = self.tokens.projections(x, dropout_key=dropout_key)
         return projected, self.tokens.visible(projected, state)
 
@@ -102,10 +102,10 @@ class RecurrentLayer(nnx.Module):
         return self.states.initial(batch_size)
 
 
-def _swap_block_axis(read: KeysValues) -> KeysValues:
+def _swap_block_axis(read: KeyValues) -> KeyValues:
     """(B, C, ...) to (C, B, ...), as scan wants it, and back."""
 
     def swap(x: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.swapaxes(x, 0, 1)
 
-    return KeysValues(swap(read.keys), swap(read.values))
+    return KeyValues(swap(read.keys), swap(read.values))

@@ -9,7 +9,7 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.mlp import FeedForward
 from block_recurrent.model.layers.projections import Projected, Projections
-from block_recurrent.model.ops.attention import KeysValues, attend
+from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.blocks import merge_blocks, split_blocks, with_previous_block
 from block_recurrent.model.ops.dropout import dropout_mask
 from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
@@ -31,7 +31,7 @@ class TransformerLayer(nnx.Module):
         self.mlp = FeedForward(config, rngs=rngs)
 
     def __call__(
-        self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
+        self, x: Activations, state: LayerState, feedback: KeyValues | None, dropout_key: Key | None
     ) -> tuple[Activations, LayerState]:
         """Runs a segment.
 
@@ -52,7 +52,7 @@ class TransformerLayer(nnx.Module):
         """There are none."""
 
     def forward(
-        self, x: Activations, state: LayerState, feedback: KeysValues | None, dropout_key: Key | None
+        self, x: Activations, state: LayerState, feedback: KeyValues | None, dropout_key: Key | None
     ) -> tuple[Activations, Projected]:
         """Like a call, but returns what the tokens project to, all of the segment, instead of the next memory."""
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -60,8 +60,8 @@ class TransformerLayer(nnx.Module):
         return self.attend(x, projected, self.visible(projected, state), feedback, attend_key), projected
 
     def step(
-        self, x: Float[Array, "B 1 D"], slot: Int[Array, "B"], ring: KeysValues, states: KeysValues | None
-    ) -> tuple[Float[Array, "B 1 D"], KeysValues]:
+        self, x: Float[Array, "B 1 D"], slot: Int[Array, "B"], ring: KeyValues, states: KeyValues | None
+    ) -> tuple[Float[Array, "B 1 D"], KeyValues]:
         """Runs one token of each row.
 
         Args:
@@ -84,17 +84,17 @@ class TransformerLayer(nnx.Module):
             bias=ring_bias(self.relative_bias[...], slot, num_slots),
             mask=before,
         )
-        blocks = None if states is None else KeysValues(states.keys[:, None], states.values[:, None])
-        return self._finish(x, _concatenate_heads(attended[:, None]), projected, blocks, None), projected.read
+        blocks = None if states is None else KeyValues(states.keys[:, None], states.values[:, None])
+        return self._finish(x, _concatenate_heads(attended[:, None]), projected, blocks, None), projected.kv
 
-    def visible(self, projected: Projected, state: LayerState) -> KeysValues:
+    def visible(self, projected: Projected, state: LayerState) -> KeyValues:
         """Keys and values (B, C, K, N, H) that lie before each block's queries or among them."""
-        keys, values = projected.read
+        keys, values = projected.kv
         if self.config.window_length is None:
-            return KeysValues(keys[:, None], values[:, None])
+            return KeyValues(keys[:, None], values[:, None])
         assert state.keys is not None
         assert state.values is not None
-        return KeysValues(
+        return KeyValues(
             with_previous_block(split_blocks(keys, self.config.window_length), state.keys),
             with_previous_block(split_blocks(values, self.config.window_length), state.values),
         )
@@ -103,8 +103,8 @@ class TransformerLayer(nnx.Module):
         self,
         x: Activations,
         projected: Projected,
-        visible: KeysValues,
-        states: KeysValues | None,
+        visible: KeyValues,
+        states: KeyValues | None,
         dropout_key: Key | None,
     ) -> Activations:
         """Lets the tokens read one another and the states (B, C, S, N, H), then runs the feed-forward network."""
@@ -115,7 +115,7 @@ class TransformerLayer(nnx.Module):
         """The last block's keys and values."""
         if self.config.window_length is None:
             return LayerState(keys=None, values=None, recurrent=None)
-        keys, values = projected.read
+        keys, values = projected.kv
         window = self.config.window_length
         return LayerState(keys=keys[:, -window:], values=values[:, -window:], recurrent=None)
 
@@ -124,7 +124,7 @@ class TransformerLayer(nnx.Module):
         x: Activations,
         attended: Float[Array, "B T NH"],
         projected: Projected,
-        states: KeysValues | None,
+        states: KeyValues | None,
         mlp_key: Key | None,
     ) -> Activations:
         """Everything behind self-attention."""
@@ -133,7 +133,7 @@ class TransformerLayer(nnx.Module):
         return self.mlp(x + self.output(attended), mlp_key)
 
     def _self_attention(
-        self, projected: Projected, visible: KeysValues, dropout_key: Key | None
+        self, projected: Projected, visible: KeyValues, dropout_key: Key | None
     ) -> Float[Array, "B T NH"]:
         num_blocks, num_keys = visible.keys.shape[1:3]
         queries = split_blocks(projected.queries, projected.queries.shape[1] // num_blocks)
@@ -150,7 +150,7 @@ class TransformerLayer(nnx.Module):
         )
         return _concatenate_heads(attended)
 
-    def _cross_attention(self, projected: Projected, states: KeysValues) -> Float[Array, "B T NH"]:
+    def _cross_attention(self, projected: Projected, states: KeyValues) -> Float[Array, "B T NH"]:
         assert projected.cross_queries is not None
         queries = split_blocks(projected.cross_queries, projected.cross_queries.shape[1] // states.keys.shape[1])
         return _concatenate_heads(attend(queries, states, self.projections.cross_attention_scale[...]))

@@ -12,7 +12,7 @@ _MASKED_LOGIT = -1e6
 _NULL_LOGIT = -1000.0
 
 
-class KeysValues(NamedTuple):
+class KeyValues(NamedTuple):
     """What a query reads: keys of unit length, and values."""
 
     keys: Float[Array, "*batch K N H"]
@@ -27,7 +27,7 @@ def unit_length(x: Float[Array, "*batch N H"]) -> Float[Array, "*batch N H"]:
 
 def attend(
     queries: Float[Array, "*batch Q N H"],
-    read: KeysValues,
+    read: KeyValues,
     scale: Float[Array, "N"],
     *,
     bias: Float[Array, "*rows N Q K"] | None = None,

@@ -114,12 +114,12 @@ def test_progress_ends_at_the_total(source, tmp_path):
     source()
     seen = []
     config = PrepareConfig(source="texts", store=str(tmp_path / "s"), workers=1)
-    prepare(config, report=lambda done, total: seen.append((done, total)))
+    prepare(config, progress=lambda done, total: seen.append((done, total)))
     total = 2 * sum(map(len, TEXTS.values()))
     assert seen[-1] == (total, total)
     assert seen == sorted(seen)
     seen.clear()
-    prepare(config, report=lambda done, total: seen.append((done, total)))
+    prepare(config, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(total // 2, total), (total, total)]
 
 

@@ -70,7 +70,7 @@ def test_joined_parts_are_the_store_that_one_machine_writes(corpus, tmp_path, vo
     encode_all(config)
     assert len(list((tmp_path / "joined/.parts/train").glob("*.part"))) > 5
     seen = []
-    joined = finish(config, report=lambda *progress: seen.append(progress))
+    joined = finish(config, progress=lambda *progress: seen.append(progress))
     assert [summary.metadata for summary in joined] == [summary.metadata for summary in local]
     assert contents(tmp_path / "joined") == contents(tmp_path / "local")
     assert seen[-1][0] == seen[-1][1]

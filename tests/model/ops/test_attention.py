@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from block_recurrent.model.ops.attention import KeysValues, attend, unit_length
+from block_recurrent.model.ops.attention import KeyValues, attend, unit_length
 
 
 def random(seed: int, *shape: int) -> jax.Array:
@@ -13,7 +13,7 @@ def test_weights_are_a_softmax_of_scaled_biased_logits():
     queries, keys, values = random(0, 2, 5, 3, 4), random(1, 2, 7, 3, 4), random(2, 2, 7, 3, 4)
     scale, bias = jnp.array([1.0, -2.0, 0.5]), random(3, 3, 5, 7)
     mask = np.tri(5, 7, 2, dtype=bool)
-    out = attend(queries, KeysValues(keys, values), scale, bias=bias, mask=mask)
+    out = attend(queries, KeyValues(keys, values), scale, bias=bias, mask=mask)
     logits = np.einsum("bqnh,bknh->bnqk", queries, keys) + np.asarray(bias)
     logits = np.where(mask, logits * np.abs(scale)[:, None, None], -1e6)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
@@ -22,7 +22,7 @@ def test_weights_are_a_softmax_of_scaled_biased_logits():
 
 
 def test_a_query_that_may_see_nothing_reads_zero_and_passes_finite_gradients():
-    read = KeysValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
+    read = KeyValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
     mask = np.array([[False, False, False], [True, False, False]])
     queries, bias = random(0, 1, 2, 1, 4), jnp.zeros((1, 2, 3))
 
@@ -37,7 +37,7 @@ def test_a_query_that_may_see_nothing_reads_zero_and_passes_finite_gradients():
 
 
 def test_dropout_multiplies_the_weights():
-    queries, read = random(0, 1, 2, 1, 4), KeysValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
+    queries, read = random(0, 1, 2, 1, 4), KeyValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
     only_last = jnp.zeros((1, 2, 3)).at[:, :, 2].set(2.0)
     dropped = attend(queries, read, jnp.ones(1), dropout=only_last)
     weights = jax.nn.softmax(jnp.einsum("bqnh,bknh->bnqk", queries, read.keys))[0, 0, :, 2]

@@ -1,0 +1,27 @@
+"""Frozen, keyword-only, validated configuration.
+
+Each class checks its fields when an instance is created, so a mistake is reported before any long work begins. The
+classes are plain dataclasses; `cli/gin_files.py` binds them from gin files, and they import nothing of gin.
+"""
+
+from block_recurrent.config.data import DataConfig, PrepareConfig
+from block_recurrent.config.evaluation import EvaluationConfig
+from block_recurrent.config.model import Cell, Gate, Layer, ModelConfig, Purpose, fields_that_may_differ
+from block_recurrent.config.run import RunConfig
+from block_recurrent.config.training import MeshConfig, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "Cell",
+    "DataConfig",
+    "EvaluationConfig",
+    "Gate",
+    "Layer",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PrepareConfig",
+    "Purpose",
+    "RunConfig",
+    "TrainConfig",
+    "fields_that_may_differ",
+]

@@ -1,0 +1,40 @@
+"""Configuration of a training run."""
+
+import dataclasses
+
+from block_recurrent.config.data import DataConfig
+from block_recurrent.config.model import ModelConfig
+from block_recurrent.config.training import MeshConfig, OptimizerConfig, TrainConfig
+from block_recurrent.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what a training run computes.
+
+    Raises:
+        InputError: the parts do not fit one another.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        segment, window, chunk = self.data.segment_length, self.model.window_length, self.model.loss_chunk
+        if chunk is not None and segment % chunk:
+            raise InputError(f"ModelConfig.loss_chunk = {chunk}: must divide DataConfig.segment_length = {segment}")
+        if window is None:
+            return
+        if segment % window:
+            raise InputError(
+                f"DataConfig.segment_length = {segment}: must be a multiple of ModelConfig.window_length = {window}"
+            )
+        if self.model.recurrent_layers and segment == window:
+            raise InputError(
+                f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} "
+                "to train recurrent layers: with one block per segment nothing that the loss sees depends on the "
+                "state's update, so its parameters would get no gradient"
+            )

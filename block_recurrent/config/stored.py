@@ -1,0 +1,62 @@
+"""Configurations read back from JSON; the one place that knows which fields earlier versions wrote."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+import msgspec
+
+from block_recurrent.config.model import ModelConfig
+from block_recurrent.config.run import RunConfig
+from block_recurrent.config.training import TrainConfig
+from block_recurrent.errors import InputError, first_line
+
+# Fields of earlier versions that never decided what a run computes.
+_REMOVED: dict[type, tuple[str, ...]] = {TrainConfig: ("sample_tokens", "sample_prompt")}
+
+
+def read_run_config(stored: Any, where: object) -> RunConfig:
+    """The run that a JSON object describes, as `dataclasses.asdict` wrote it.
+
+    A field that is younger than the object has its default.
+
+    Args:
+        stored: the object.
+        where: the file it comes from, for errors.
+
+    Raises:
+        InputError: a field is unknown, missing, or has a value that is not allowed.
+    """
+    return _read(RunConfig, stored, where)
+
+
+def read_model_config(stored: Any, where: object) -> ModelConfig:
+    """The model that a JSON object describes; see `read_run_config`."""
+    return _read(ModelConfig, stored, where)
+
+
+def _read(kind: Any, stored: Any, where: object) -> Any:
+    if not isinstance(stored, Mapping):
+        raise InputError(f"{where}: {kind.__name__} must be a JSON object, not {stored!r}")
+    types = {field.name: get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
+    given = {name: value for name, value in stored.items() if name not in _REMOVED.get(kind, ())}
+    if unknown := sorted(given.keys() - types.keys()):
+        raise InputError(
+            f"{where}: {kind.__name__}.{unknown[0]}: unknown field; this version knows {', '.join(sorted(types))}"
+        )
+    values = {name: _value(kind, name, types[name], value, where) for name, value in given.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:  # a field without a default is missing
+        raise InputError(f"{where}: {kind.__name__}: {first_line(error)}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _value(kind: Any, name: str, expected: Any, value: Any, where: object) -> Any:
+    if dataclasses.is_dataclass(expected):
+        return _read(expected, value, where)
+    try:
+        return msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where}: {kind.__name__}.{name} = {value!r}: {first_line(error)}") from None

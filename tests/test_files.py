@@ -1,0 +1,61 @@
+"""Whole writes, locks and paths."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from block_recurrent import files
+
+
+def test_paths_are_absolute_and_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert files.resolve("a/b") == epath.Path(tmp_path / "a" / "b")
+    assert files.resolve("~/a") == epath.Path("/somewhere/a")
+    assert str(files.resolve("gs://bucket/~a")) == "gs://bucket/~a"
+    assert files.is_remote("gs://bucket/a")
+    assert not files.is_remote(Path("a"))
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "file"
+    files.write_whole(path, "é")
+    assert path.read_bytes() == "é".encode()
+    files.write_whole(path, b"\x00")
+    assert path.read_bytes() == b"\x00"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write_whole(path, "before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_whole(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import sys; from block_recurrent import files\n"
+        f"with files.lock({str(path)!r}, 'the first'): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(files.LockedError, match="the first"), files.lock(path, "the second"):
+            pass
+        first.kill()
+    with files.lock(path, "the second"):
+        assert path.read_text() == "the second"
