@@ -88,7 +88,9 @@ def complete_report(
     folder = report.parent / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     if program_of is not None:
-        _delete_stale(entries, folder, say, progress, program_of)
+        for entry in stale_entries(entries, folder, progress, program_of):
+            say(f"{entry.name}: of another program, deleted")
+            (folder / f"{entry.name}.json").unlink()
     todo = [entry for entry in entries if not (folder / f"{entry.name}.json").exists()][:limit]
     for number, entry in enumerate(todo):
         progress("compiling", number, len(todo))
@@ -110,20 +112,28 @@ def _compile(entry: Entry, path: Path) -> str:
     )
 
 
-def _delete_stale(
+def stale_entries(
     entries: Sequence[Entry],
     folder: Path,
-    say: Callable[[str], None],
     progress: Callable[[str, int, int], None],
     program_of: Callable[[Entry], str],
-) -> None:
+) -> list[Entry]:
+    """Finished entries whose program is another one today; each is traced, nothing is changed.
+
+    Args:
+        entries: all lines.
+        folder: the finished entries' results.
+        progress: called with "checking", entries done and entries in all.
+        program_of: the program that an entry is today.
+    """
     finished = [entry for entry in entries if (folder / f"{entry.name}.json").exists()]
+    stale = []
     for number, entry in enumerate(finished):
         progress("checking", number, len(finished))
-        path = folder / f"{entry.name}.json"
-        if read_result(path).program != program_of(entry):
-            say(f"{entry.name}: of another program, deleted")
-            path.unlink()
+        if read_result(folder / f"{entry.name}.json").program != program_of(entry):
+            stale.append(entry)
+    progress("checking", len(finished), len(finished))
+    return stale
 
 
 def write_result(path: Path, compiled: CompiledStep) -> None:

@@ -48,6 +48,9 @@ def compile(
         bool,
         typer.Option("--check", help="Of --all: first delete finished entries whose program is another one today."),
     ] = False,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="With --check: only list those entries; delete and compile nothing.")
+    ] = False,
 ) -> None:
     r"""Compile a run's steps for a TPU slice that is not there: does it fit, what does it take, how fast may it be.
 
@@ -66,9 +69,11 @@ def compile(
     if all_files:
         one_run = {"--gin_file": gin_file, "--gin_param": gin_param, "--step": step, "--json": json}
         _refuse("does not go with --all", one_run | {"--largest-batch": largest_batch})
-        _complete_report([one.name for one in slices], out, limit, check=check)
+        if list_only and not check:
+            raise InputError("--list: goes with --all --check")
+        _complete_report([one.name for one in slices], out, limit, check=check, list_only=list_only)
         return
-    _refuse("goes with --all", {"--limit": limit, "--check": check})
+    _refuse("goes with --all", {"--limit": limit, "--check": check, "--list": list_only})
     if len(slices) != 1:
         raise InputError(f"--topology: {len(slices)} given; name one slice, such as v4:2x2x4")
     if json is not None and len(steps) > 1:
@@ -135,8 +140,16 @@ def _show(one: "CompiledStep", advice: str) -> None:
         CONSOLE.print(ASSUMPTIONS, highlight=False)
 
 
-def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool) -> None:
-    from block_recurrent.aot.compile_report import ALL_STEPS, FOLDERS, MADE_TO_FIT, Entry, complete_report
+def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool, list_only: bool) -> None:
+    from block_recurrent.aot.compile_report import (
+        ALL_STEPS,
+        FOLDERS,
+        MADE_TO_FIT,
+        RESULTS,
+        Entry,
+        complete_report,
+        stale_entries,
+    )
 
     root = Path("gin")
     tables, scaling = _files(root, FOLDERS[:2]), _files(root, FOLDERS[2:])
@@ -150,6 +163,13 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None, *, che
 
     entries = entries_of(tables, "train") + [entry for entry in MADE_TO_FIT if entry.topology in topologies]
     entries += entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
+    if list_only:
+        with Stages("compile --all --check --list", CONSOLE) as stages:
+            stale = stale_entries(entries, out.parent / RESULTS, stages, _program_of)
+        for entry in stale:
+            CONSOLE.print(entry.name, highlight=False, soft_wrap=True)
+        CONSOLE.print(f"{out}: {len(stale)} stale entries; nothing was deleted", highlight=False)
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     with Stages("compile --all", CONSOLE) as stages:
         missing = complete_report(
