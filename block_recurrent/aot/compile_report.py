@@ -132,7 +132,6 @@ def stale_entries(
         progress("checking", number, len(finished))
         if read_result(folder / f"{entry.name}.json").program != program_of(entry):
             stale.append(entry)
-    progress("checking", len(finished), len(finished))
     return stale
 
 

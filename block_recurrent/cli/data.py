@@ -32,14 +32,14 @@ def prepare(
 
     Example: python -m block_recurrent prepare --gin_file gin/data/python_stdlib.gin
     """
-    from block_recurrent.cli import console
+    from block_recurrent.cli import console, views
     from block_recurrent.data.preparation.beam import finish as join_parts
     from block_recurrent.data.preparation.beam import run_pipeline
     from block_recurrent.data.preparation.prepare import prepare as prepare_stores
     from block_recurrent.progress import Progress
 
     if list_sources:
-        console.show_sources(CONSOLE)
+        views.show_sources(CONSOLE)
         return
     if context.args and runner is None:
         raise InputError(f"prepare: unknown argument {context.args[0]!r}; see prepare --help")
@@ -51,7 +51,7 @@ def prepare(
         return
     with Progress(f"prepare {settings.source}", 0, console=CONSOLE) as progress:
         summaries = (join_parts if finish else prepare_stores)(settings, progress=progress)
-    console.show_prepared(CONSOLE, summaries)
+    views.show_prepared(CONSOLE, summaries)
 
 
 def inspect(
@@ -61,13 +61,13 @@ def inspect(
     ] = None,
 ) -> None:
     """Show a token store: counts, fingerprints, lengths of documents; or the text of one document."""
-    from block_recurrent.cli import console
+    from block_recurrent.cli import views
     from block_recurrent.data.store import inspection
 
     stores = inspection.open_stores(store)
     if document is None:
         for opened in stores:
-            console.show_store(CONSOLE, opened)
+            views.show_store(CONSOLE, opened)
         return
     if len(stores) > 1:
         raise InputError(f"inspect {store}: has several splits; name one of them to print a document")

@@ -39,7 +39,7 @@ def score(
 
     Example: python -m block_recurrent score --workdir runs/quickstart --text "import os" --text "import so"
     """
-    from block_recurrent.cli import console
+    from block_recurrent.cli import views
     from block_recurrent.generation.generator import Generator
     from block_recurrent.training.saved_run import SavedRun
 
@@ -52,7 +52,7 @@ def score(
     state = None if load_state is None else generator.load_state(load_state)
     scores = generator.score(gathered, state=state)
     if jsonl is None:
-        console.show_text_scores(CONSOLE, list(scores))
+        views.show_text_scores(CONSOLE, list(scores))
         return
     with json_lines(jsonl) as write:
         for one in scores:

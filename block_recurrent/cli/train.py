@@ -47,7 +47,7 @@ def train(
     gin_files.parse(gin_file, gin_param)
     run = gin_files.configured_run()
     steps = _profiled_steps(profile)
-    from block_recurrent.cli import console
+    from block_recurrent.cli import views
     from block_recurrent.parallel import preflight, processes
     from block_recurrent.training.loop import train as train_run
 
@@ -64,8 +64,8 @@ def train(
     )
     if not processes.is_primary():
         return
-    console.show_result(CONSOLE, run.data.eval_split, result)
-    console.show_next_steps(CONSOLE, workdir)
+    views.show_result(CONSOLE, run.data.eval_split, result)
+    views.show_next_steps(CONSOLE, workdir)
 
 
 def _profiled_steps(profile: str | None) -> range:
