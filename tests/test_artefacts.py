@@ -1,16 +1,20 @@
 """Files that version 0.1.0 wrote (`artefacts/0.1.0/make.sh`): each is resumed, evaluated, continued and reported."""
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
+from safetensors import safe_open
 
 from block_recurrent.cli.main import main
 
-ARTEFACTS = Path(__file__).parent / "artefacts" / "0.1.0"
+ROOT = Path(__file__).parents[1]
+ARTEFACTS = ROOT / "tests" / "artefacts" / "0.1.0"
 LOSS = 2e-4  # bits or nats: another compiler's rounding, over five steps
 
 
@@ -108,3 +112,35 @@ def test_results_and_comparison_are_read_again_and_reported(folder, run):
     page = (folder / "report.html").read_text()
     for section in ("scores", "states", "gates", "words"):
         assert f'<section id="{section}"' in page
+
+
+def names_in(value: Any) -> set[str]:
+    """Every key of a JSON value, those of nested objects too; keys of users' own making excepted."""
+    if isinstance(value, list):
+        return set().union(*map(names_in, value))
+    if not isinstance(value, dict):
+        return set()
+    free = {"settings", "versions", "files", "config", "model", "checksums"}
+    return {*value, *(name for key, inner in value.items() if key not in free for name in names_in(inner))}
+
+
+def test_every_name_is_documented(folder):
+    words = set(re.findall(r"[\w/.]+", (ROOT / "docs" / "files.md").read_text()))
+    documented = words | {part for word in words for part in word.split("/")}
+    names = set()
+    for file in folder.rglob("*.json"):
+        if "checkpoints" not in file.parts and file.name != "zarr.json":
+            names |= names_in(json.loads(file.read_text()))
+    for file in folder.rglob("*.jsonl"):
+        names |= {
+            re.sub(r"layer_\d+", "LAYER", name).replace("attention", "PLACE").replace("mlp", "PLACE")
+            for line in read_lines(file)
+            for name in line
+        }
+    for file in folder.rglob("*.parquet"):
+        names |= set(parquet.read_schema(file).names)
+    with safe_open(folder / "prompt.state", "numpy") as state:
+        names |= {part for leaf in state.keys() for part in leaf.split("/") if not part.isdigit()}  # noqa: SIM118, not a dictionary
+    names.remove("gate/LAYER/PLACE/admit")  # documented as `.../admit`
+    assert len(names) > 100
+    assert sorted(names - documented) == []
