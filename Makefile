@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv; a bare machine needs Python 3.11 or newer and make.
+# Every target installs what it needs into .venv; the machine needs Python 3.11 or newer and make.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -15,7 +15,7 @@ define make_venv
 @test -x $(BIN)/python || $(PYTHON) -m venv .venv
 endef
 
-# One lock file holds the tested versions of everything; as a constraint it serves every set of extras.
+# The lock file pins the tested versions of all packages; as a constraint it serves every set of extras.
 .venv/core: setup.py requirements.lock
 	$(make_venv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
@@ -26,19 +26,19 @@ endef
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev,gcs]'
 	touch .venv/core $@
 
-# Beam wants protobuf 6, SentencePiece's generated code 7: an environment of its own, outside the lock.
+# Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.
 .venv-beam/all: setup.py
 	test -x .venv-beam/bin/python || $(PYTHON) -m venv .venv-beam
 	.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[beam]' pytest hypothesis
 	touch $@
 
-# With libtpu jax looks for chips at every start: an environment of its own.
+# With libtpu installed, jax looks for chips at every start: libtpu has an environment of its own.
 .venv-tpu/all: setup.py requirements.lock
 	test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]' beartype hypothesis pytest
 	touch $@
 
-quickstart: .venv/core  ## prepare real text, train a small model for a few minutes, evaluate and sample it
+quickstart: .venv/core  ## prepare real text, train a small model, evaluate and sample it; 5 to 8 minutes
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt "def parse_arguments(arguments):" \
@@ -55,13 +55,13 @@ quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, o
 	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide
 	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
 
-test: .venv/all lint  ## lint, types and the fast tests (under 10 minutes on 2 cores)
+test: .venv/all lint  ## lint, types and the fast tests; under 10 minutes with installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: .venv/all  ## the tests that train until a model has learned something
+test-slow: .venv/all  ## tests longer than a minute, all sharding cases among them
 	$(BIN)/python -m pytest -m slow
 
-test-faults: .venv/all  ## sharding in full; kill, damage, fill and resume training runs; prints what was tried
+test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints a table of faults and outcomes
 	$(BIN)/python -m pytest -s -m faults
 
 test-browser: .venv/all  ## the report in headless Chromium, which is installed from Debian if it is missing
@@ -71,20 +71,20 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
 
-compile-report: .venv-tpu/all  ## every row of Tables 1, 2 and scaling compiled for four slices; hours, keeps what is done and still true
+compile-report: .venv-tpu/all  ## compile every row of Tables 1, 2 and scaling for four slices; hours, continues where it stopped
 	.venv-tpu/bin/python -m block_recurrent compile --all --check \
 		--topology v4:2x2x4 --topology v5e:4x8 --topology v5p:2x2x2 --topology v6e:4x4
 
-bench-compile: .venv-tpu/all  ## every row of Table 1 compiled for a v4-32 three times against its bounds; 65 minutes, keeps what is done
+bench-compile: .venv-tpu/all  ## compile every row of Table 1 for a v4-32 three times, against bounds; 65 minutes, continues where it stopped
 	.venv-tpu/bin/python -m experiments.benchmarks.compile
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/preparation/test_shards.py
 
-bench-data: .venv/all  ## the data pipeline at PG19's scale against its bounds: 3 to 10 minutes, 10 GB of disk
+bench-data: .venv/all  ## the data pipeline at the scale of PG19, against bounds; 3 to 10 minutes, 10 GB of disk
 	$(BIN)/python -m experiments.benchmarks.data
 
-bench-train: .venv/all  ## training against its bounds: dispatch, loop, data wait, compiling; 4 minutes
+bench-train: .venv/all  ## training, against bounds: dispatch, loop, data wait, compilation; 4 minutes
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m experiments.benchmarks.train
 
@@ -92,15 +92,15 @@ bench-evaluate: .venv/all  ## evaluation at least 2.5 times as fast as training;
 	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
 	$(BIN)/python -m experiments.benchmarks.evaluate
 
-bench-generate: .venv/all  ## generation against its bounds: speed, memory, prefill, batches; 3 minutes
+bench-generate: .venv/all  ## generation, against bounds: speed, memory, prefill, batches; 3 minutes
 	$(BIN)/python -m experiments.benchmarks.generate
 
-laptop: .venv/core  ## the paper's comparison at laptop size: what is missing of experiments/laptop; 90 minutes in all
+laptop: .venv/core  ## the paper's comparison at laptop size: runs what experiments/laptop misses; 90 minutes in all
 	test -e experiments/laptop/step_times.json || $(BIN)/python -m experiments.laptop.step_times
 	$(BIN)/python -m experiments.tables.run_table --table laptop
 	$(BIN)/python -m experiments.laptop.report
 
-cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, keeps what is done
+cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, continues where it stopped
 	$(BIN)/python -m experiments.studies.cost_by_length
 
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
@@ -108,9 +108,9 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-lock: .venv/all  ## resolve requirements.lock anew from setup.py
+lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
-clean:  ## remove the environment and caches; prepared data and runs stay
+clean:  ## remove environments and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .venv-tpu .pytest_cache .ruff_cache build *.egg-info

