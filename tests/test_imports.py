@@ -98,3 +98,14 @@ def test_no_circles():
         for name in leaves:
             del imports[name]
     assert not imports, f"circle among {sorted(imports)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_and_functions_are_short(path):
+    source = (PACKAGE / path).read_text()
+    assert len(source.splitlines()) <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            signature = node.body[0].lineno - node.lineno if path.parts[0] == "cli" else 0  # options of a command
+            length = (node.end_lineno or node.lineno) - node.lineno - signature
+            assert length <= 60, f"{path}:{node.lineno} {node.name}: {length} lines"
