@@ -78,7 +78,7 @@ def expected_flops(config: ModelConfig) -> float:
 
 
 def hidden_kernels(config: ModelConfig) -> int:
-    """Returns the number of kernels on the hidden layer: one for the candidate and, with the lstm gate, two for the gates."""
+    """Returns the number of kernels on the hidden layer: the candidate's and, with the lstm gate, those of both gates."""
     return 3 if config.gate == "lstm" else 1
 
 
