@@ -78,7 +78,7 @@ def expected_flops(config: ModelConfig) -> float:
 
 
 def hidden_kernels(config: ModelConfig) -> int:
-    """Returns the number of kernels on the hidden layer: the candidate's and, with the lstm gate, those of both gates."""
+    """Returns how many kernels act on the hidden layer: the candidate has one, and each of the two lstm gates."""
     return 3 if config.gate == "lstm" else 1
 
 
