@@ -1,1 +1,1 @@
-"""The command line: one file for each command, and what the commands share."""
+"""The command line: one file for each command, options and output that commands share, and gin files."""

@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """A table whose cells are never cut: where there is no terminal there is no width to keep to."""
+    """Prints a table. Outside a terminal cells are never cut, since there is no width to fit into."""
     drawn = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         drawn.add_row(*row)
@@ -17,12 +17,12 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def line(console: Console, text: str) -> None:
-    """One line as it is, however long."""
+    """Prints one line unchanged, without wrapping or markup."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def stream_text(stream: Iterable[str], *, prompt: str = "") -> None:
-    """Writes a prompt and its continuation to standard output while the text comes."""
+    """Writes a prompt to standard output, then each piece of its continuation as it arrives."""
     sys.stdout.write(prompt)
     for text in stream:
         sys.stdout.write(text)

@@ -1,24 +1,35 @@
-"""The command line: joins the commands and turns what a caller can correct into one message."""
+"""The command line: registers the commands and turns expected errors into one message and an exit code."""
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from block_recurrent import __version__
 from block_recurrent.cli import compile_aot as compile_command
 from block_recurrent.cli import data, describe, evaluate, export, generate, parity, report, score, table, train
 from block_recurrent.errors import EXIT_CODES
 
+PROGRAM = "python -m block_recurrent"
+
+
+def _with_dashes(name: str) -> str:
+    """Makes `--gin_file` the same option as `--gin-file`; only the names of options pass through here."""
+    return name.replace("_", "-")
+
+
 app = typer.Typer(
     name="block_recurrent",
-    help="Block-Recurrent Transformers: prepare text, train, evaluate, sample.",
-    epilog="First time? `make quickstart` runs prepare and train on real text in a few minutes.",
+    help="Block-Recurrent Transformers: prepare text, train, evaluate and generate.",
+    epilog="First time? `make quickstart` prepares real text and trains on it in a few minutes.",
+    context_settings={"token_normalize_func": _with_dashes},
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-# Beam's own options follow prepare's.
+# Options that `prepare` does not know are passed on to Apache Beam, unchanged.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(data.prepare)
 app.command()(data.inspect)
 app.command()(data.verify)
@@ -36,10 +47,25 @@ app.command()(export.export)
 app.command("check-parity")(parity.check_parity)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"block-recurrent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_the_program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Runs the command line; what it can foresee ends with one clear message and an exit code of its own (`errors`)."""
+    """Runs the command line. An expected error ends with one message and its own exit code (`errors.EXIT_CODES`)."""
     try:
-        app(standalone_mode=True)
+        app(prog_name=PROGRAM, standalone_mode=True)
     except tuple(EXIT_CODES) as error:
         message = str(error).replace("[", r"\[")
         Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)

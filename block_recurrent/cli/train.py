@@ -16,7 +16,7 @@ def train(
     init_from: Annotated[
         str | None,
         typer.Option(
-            "--init_from",
+            "--init-from",
             metavar="PATH",
             help="Begin a new run with these parameters and a fresh optimizer: a workdir or its checkpoints/STEP, a "
             "folder that `export` wrote, an .npz of the official code's parameters, or a checkpoint_STEP that the "
@@ -31,8 +31,8 @@ def train(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Of process 0, for several processes outside Cloud TPU."),
     ] = None,
-    num_processes: Annotated[int | None, typer.Option("--num_processes", help="How many there are.")] = None,
-    process_id: Annotated[int | None, typer.Option("--process_id", help="Which one this is, from 0.")] = None,
+    num_processes: Annotated[int | None, typer.Option("--num-processes", help="How many there are.")] = None,
+    process_id: Annotated[int | None, typer.Option("--process-id", help="Which one this is, from 0.")] = None,
 ) -> None:
     """Train; started again on the same workdir, continue from its newest good checkpoint.
 

@@ -1,4 +1,4 @@
-"""The command line, end to end, and its errors: one message, exit code 2, no traceback, before anything is written."""
+"""The command line end to end, and its errors: one message and exit code 2, before anything is written."""
 
 import json
 import shutil
@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_group
 
+import block_recurrent
 from block_recurrent.cli.main import app, main
+from block_recurrent.cli.options import read_text
+from block_recurrent.data.preparation import beam
 
 GIN = Path(__file__).parents[2] / "gin"
 HEADER = "from __gin__ import dynamic_registration\nfrom block_recurrent import config\n"
@@ -39,7 +42,7 @@ class Command:
         return int(stopped.value.code or 0), out, err
 
     def error(self, *arguments: object) -> str:
-        """The one line of an error that the caller can correct."""
+        """Returns the one line of an expected error."""
         code, _, err = self(*arguments)
         assert code == 2
         assert "Traceback" not in err
@@ -55,7 +58,7 @@ def command(monkeypatch, capfd):
 
 @pytest.fixture
 def experiment(tmp_path, store_folder):
-    """Two files on two axes: what to build, and what to read and how long."""
+    """Returns options for two files: one for the model, one for data and training."""
     model = tmp_path / "model.gin"
     model.write_text(HEADER + "".join(f"config.ModelConfig.{name} = {value}\n" for name, value in MODEL.items()))
     run = tmp_path / "run.gin"
@@ -75,8 +78,66 @@ def test_every_command_explains_itself(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0
     assert "Usage" in out
-    assert "[tpu]" in out or name != "compile"  # brackets are the help's markup
+    assert "[tpu]" in out or name != "compile"  # brackets are markup in help texts
     assert name in command("--help")[1]
+
+
+def test_the_version_and_the_programs_name_are_shown(command):
+    assert command("--version") == (0, f"block-recurrent {block_recurrent.__version__}\n", "")
+    assert "python -m block_recurrent" in command("--help")[1]
+    assert "python -m block_recurrent train" in command("train", "--help")[1]
+
+
+@pytest.mark.parametrize("name", sorted(get_group(app).commands))
+def test_options_are_shown_with_dashes_and_accepted_with_underscores(command, name):
+    options = [option for option in get_group(app).commands[name].params if option.param_type_name == "option"]
+    names = {text: option for option in options for text in (*option.opts, *option.secondary_opts)}
+    assert [text for text in names if "_" in text] == []
+    for separator in "-_":
+        spelled = {f"--{text[2:].replace('-', separator)}": option for text, option in names.items()}
+        words = [text if getattr(option, "is_flag", False) else f"{text}=1" for text, option in spelled.items()]
+        assert command(name, *words, "--help")[0] == 0
+
+
+def test_both_spellings_are_the_same_option(command, experiment):
+    dashes = [str(word).replace("--gin_file", "--gin-file") for word in experiment]
+    shown = command("describe", *experiment, "--gin_param", "ModelConfig.num_states=5")
+    assert shown[0] == 0
+    assert command("describe", *dashes, "--gin-param", "ModelConfig.num_states=5") == shown
+    attached = [f"{name}={value}" for name, value in zip(dashes[::2], dashes[1::2], strict=True)]
+    assert command("describe", *attached, "--gin_param=ModelConfig.num_states=5") == shown
+
+
+def test_values_are_left_as_they_are_typed(command, store_folder):
+    split = store_folder / "train"
+    assert "'--a_b'" in command.error("inspect", split, "--document", "--a_b")
+    assert "'a_b'" in command.error("inspect", split, "--document=a_b")
+    assert "no_such_store" in command.error("inspect", "no_such_store")
+
+
+def test_beams_own_options_are_passed_on_unchanged(command, monkeypatch):
+    given = []
+    monkeypatch.setattr(beam, "run_pipeline", lambda config, arguments: given.extend(arguments) or {})
+    own = ("--temp_location=a_b", "--num-workers", "3")
+    assert command("prepare", "--gin_file", "gin/data/python_stdlib.gin", "--runner", "DirectRunner", *own)[0] == 0
+    assert given == ["--runner=DirectRunner", *own]
+
+
+def test_the_home_folder_is_expanded_in_paths(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(tmp_path / "nothing") in command.error("evaluate", "--workdir=~/nothing")
+    (tmp_path / "text.txt").write_text("one")
+    assert read_text(Path("~/text.txt")) == "one"
+
+
+def test_a_removed_field_is_accepted_at_its_default_alone(command, experiment, tmp_path):
+    removed = tmp_path / "removed.gin"
+    removed.write_text(HEADER + "config.TrainConfig.sample_tokens = 0\n")
+    assert command("describe", *experiment, "--gin-file", removed)[0] == 0
+    removed.write_text(HEADER + "config.TrainConfig.sample_tokens = 5\n")
+    message = command.error("describe", *experiment, "--gin-file", removed)
+    assert "TrainConfig.sample_tokens = 5: removed; to sample from a trained run use `generate --workdir" in message
+    assert f"{removed}:3" in message
 
 
 def test_train_evaluate_and_generate(command, experiment, tmp_path):
@@ -163,7 +224,7 @@ def test_files_that_contradict_each_other_are_refused_in_either_order(command, e
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gin_param", "ModelConfig.embed_dimm=4"], "embed_dimm"),
+        (["--gin_param", "ModelConfig.embed_dimm=4"], "ModelConfig.embed_dimm: no such field; did you mean embed_dim?"),
         (["--gin_param", "ModelConfigg.embed_dim=4"], "ModelConfigg"),
         (["--gin_param", "ModelConfig.embed_dim"], "gin:"),
         (["--gin_param", "DataConfig.segment_length=20"], "DataConfig.segment_length = 20: must be a multiple of"),
@@ -177,7 +238,7 @@ def test_files_that_contradict_each_other_are_refused_in_either_order(command, e
         (["--gin_param", "DataConfig.eval_split='dev'"], "dev"),
         (
             ["--gin_file", "nosuch.gin"],
-            "--gin_file nosuch.gin: no such file; ready to use: gin/runs/evaluate_arxiv.gin",
+            "--gin-file nosuch.gin: no such file; ready to use: gin/runs/evaluate_arxiv.gin",
         ),
     ],
 )
@@ -186,7 +247,7 @@ def test_mistakes_are_one_clear_error_before_anything_is_written(command, experi
     assert not (tmp_path / "work").exists()
 
 
-def test_what_is_not_bound_is_named(command, experiment, tmp_path):
+def test_required_fields_that_no_file_binds_are_named(command, experiment, tmp_path):
     message = command.error("train", *experiment[:2], "--workdir", tmp_path / "work")
     assert "DataConfig: store, segment_length, batch_size not given" in message
 
@@ -220,7 +281,7 @@ def test_a_corrupted_store_is_named(command, experiment, store_folder, tmp_path)
     assert not (tmp_path / "work").exists()
 
 
-def test_folders_without_a_run_and_files_that_are_no_text_are_refused(command, experiment, tmp_path):
+def test_a_folder_without_a_run_and_a_file_that_is_not_text_are_refused(command, experiment, tmp_path):
     assert "no run is there" in command.error("evaluate", "--workdir", tmp_path)
     assert command("train", *experiment, "--workdir", tmp_path / "work")[0] == 0
     prompt = tmp_path / "prompt"
@@ -257,11 +318,11 @@ def test_prepare_inspect_verify_and_train_vocab(command, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(GIN.rglob("*.gin")), ids=lambda path: path.relative_to(GIN).as_posix())
 def test_experiment_files_parse_alone(command, path, monkeypatch, tmp_path):
-    """Up to what another axis would bind, or to the data that is not there."""
+    """Each ends at a field that another part would bind, or at the store that does not exist."""
     monkeypatch.chdir(tmp_path)
-    one = ("--gin_param", "MeshConfig.data=1")  # of the eight virtual devices
+    one = ("--gin_param", "MeshConfig.data=1")  # one of the eight virtual devices
     message = command.error("train", "--gin_file", path.relative_to(GIN.parent), *one, "--workdir", tmp_path / "work")
-    assert "not given; bind in a --gin_file" in message or "not there" in message
+    assert "not given; bind in a --gin-file" in message or "not there" in message
 
 
 @pytest.mark.parametrize(
@@ -276,5 +337,5 @@ def test_experiment_files_parse_alone(command, path, monkeypatch, tmp_path):
         (["--all", "--gin_file", "gin/runs/quickstart.gin"], "--gin_file: does not go with --all"),
     ],
 )
-def test_compile_refuses_what_it_cannot_do(command, arguments, message):
+def test_compile_refuses_options_that_do_not_fit_together(command, arguments, message):
     assert message in command.error("compile", *arguments)

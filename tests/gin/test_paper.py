@@ -1,4 +1,4 @@
-"""The paper's tables as experiment files: each built, with any data set and recipe, and compared with the paper."""
+"""The paper's tables as experiment files: each is built with every data set and recipe and compared with the paper."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ RECIPES = ("inverse_square_root", "cosine")
 ROWS = {row.gin_file: row for table in TABLES.values() for row in table.rows if row.gin_file}
 TOKENS_PER_STEP = 32 * 4096
 
-# Size: embed, heads, head dim, mlp, and kernels in millions of 12 and of 13 ordinary layers.
+# Size: embed_dim, num_heads, head_dim, mlp_dim; millions of kernel parameters of 12 and 13 ordinary layers.
 SIZES = {
     "37m": (512, 8, 64, 2048, 37.7, 40.9),
     "75m": (512, 8, 128, 4096, 75.5, 81.8),
@@ -57,7 +57,7 @@ def built(gin_file: str, data: str = "data/pg19_tokens") -> RunConfig:
 
 
 def kernels(config: ModelConfig) -> dict[str, int]:
-    """Numbers in the matrices, on the tokens' side and on the states'."""
+    """Returns the number of kernel parameters that act on tokens and on states."""
     sizes = {"tokens": 0, "states": 0}
     for name, leaf in named_leaves(abstract_params(config)["layers"]).items():
         if name.endswith("kernel"):
@@ -66,25 +66,25 @@ def kernels(config: ModelConfig) -> dict[str, int]:
 
 
 def expected_flops(config: ModelConfig) -> float:
-    """Of a token, forward: from the matrices' sizes and from what attends to what (spec: model, 2.2 to 2.5)."""
+    """Returns the forward FLOPs of a token, from the sizes of kernels and attention (paper, section 3)."""
     window, states = config.window_length, config.num_states
     assert window is not None
-    heads, crossing = config.num_heads * config.head_dim, len(config.recurrent_indices)
-    readers = config.num_layers if config.feedback else crossing
+    heads, recurrent = config.num_heads * config.head_dim, len(config.recurrent_indices)
+    attending = config.num_layers if config.feedback else recurrent
     count = kernels(config)
-    tokens = 2 * count["tokens"] + config.num_layers * 4 * window * heads + readers * 4 * states * heads
-    per_state = 2 * count["states"] + crossing * 4 * (states + 2 * window) * heads
+    tokens = 2 * count["tokens"] + config.num_layers * 4 * window * heads + attending * 4 * states * heads
+    per_state = 2 * count["states"] + recurrent * 4 * (states + 2 * window) * heads
     return tokens + per_state * states / window + 2 * config.embed_dim * config.vocab_size
 
 
-def feed_forward_inputs(config: ModelConfig) -> int:
-    """An lstm gate of the feed-forward network reads the hidden features, like the candidate: three equal matrices."""
+def hidden_kernels(config: ModelConfig) -> int:
+    """Returns how many kernels act on the hidden layer: the candidate has one, and each of the two lstm gates."""
     return 3 if config.gate == "lstm" else 1
 
 
 def expected_state_kernels(config: ModelConfig) -> int:
-    """Of one recurrent layer's states' side, from the description of the cells (spec: model, 2.4 and 2.5)."""
-    e, m, hd, gated = config.embed_dim, config.mlp_dim, config.num_heads * config.head_dim, feed_forward_inputs(config)
+    """Returns the number of kernel parameters of one recurrent layer that act on states (paper, section 3.2)."""
+    e, m, hd, gated = config.embed_dim, config.mlp_dim, config.num_heads * config.head_dim, hidden_kernels(config)
     cells = {
         "skip": gated * 2 * hd * e,
         "single": 2 * hd * m + gated * m * e,
@@ -113,7 +113,7 @@ def test_the_files_order_never_matters():
     assert len({build(*order) for order in itertools.permutations(names)}) == 1
 
 
-def test_two_recipes_or_two_rows_contradict_one_another():
+def test_two_recipes_or_two_rows_contradict_each_other():
     for pair in (RECIPES, ("../table1/xl_512", "../table1/slide_12l")):
         with pytest.raises(InputError, match="contradict each other"):
             build("data/arxiv", *(f"recipes/{name}" for name in pair))
@@ -179,13 +179,13 @@ def test_ablations_differ_from_the_best_row_in_one_thing(gin_file):
     assert (ours.data, ours.train, ours.optimizer) == (best.data, best.train, best.optimizer)
 
 
-def test_clearing_the_state_is_a_way_to_evaluate():
+def test_the_row_with_cleared_states_binds_the_evaluation_alone():
     built("gin/ablations/state_cleared.gin")
     assert gin_files.bindings(EvaluationConfig) == {"reset_segments": 1}
 
 
 def test_recurrence_costs_about_as_much_as_the_thirteenth_layer():
-    """The paper says so of its step times; here the figures are printed beside one another and held to a bound."""
+    """The paper reports this for step times. Here FLOPs and parameters are printed and bounded."""
     baseline = built("gin/table1/slide_13l.gin").model
     flops, params = sum(forward_flops(baseline, 4096).values()), sum(kernels(baseline).values())
     for row in TABLE_1.rows:
@@ -197,10 +197,10 @@ def test_recurrence_costs_about_as_much_as_the_thirteenth_layer():
                 assert 0.9 < relative[0] < 1.3
 
 
-def test_describe_shows_what_a_row_amounts_to():
+def test_describe_shows_tokens_per_step_and_parameters():
     run = built("gin/table1/rec_fixed_skip.gin")
     model, described = run.model, describe(run, 32)
     assert dict(described.batch)["tokens per step"] == "131,072"
-    states = 2 * 512 * 1024  # initial states and their positions; what is left are scales and relative positions
+    states = 2 * 512 * 1024  # initial states and their positions; the rest are scales and relative positions
     kernels_and_states = sum(kernels(model).values()) + states
     assert 0 < int(dict(described.layers)["all but the embedding"].replace(",", "")) - kernels_and_states < 50_000
