@@ -31,7 +31,11 @@ NAMES = {
     "Drawn": "SampledTokens",
     "memory_behind": "state_after",
 }
-ALLOWED_NAMES = {"Candidate": "block_recurrent/model/layers/cells.py"}  # a gate's candidate (paper, section 3.2)
+# Where such a name means something else.
+ALLOWED_NAMES = {
+    "Candidate": "block_recurrent/model/layers/cells.py",  # of a gate (paper, section 3.2)
+    "readable": "tests/data/batching/",  # documents that are long enough
+}
 # Phrase -> what to write.
 PHRASES = {
     r"\bof which\b": "two sentences",
@@ -88,7 +92,7 @@ def test_code_uses_the_glossary(path):
     faults = [
         f"{where}:{line}: {name} (write: {NAMES[name]})"
         for line, name in names_of(tree)
-        if name in NAMES and ALLOWED_NAMES.get(name) != where
+        if name in NAMES and not where.startswith(ALLOWED_NAMES.get(name, "-"))
     ]
     for line, text in prose_of(source, tree):
         faults += [f"{where}:{line}: {fault}" for fault in faults_in(text)]
