@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from block_recurrent.cli import gin_files
-from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, absolute
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
+from block_recurrent.files import resolve
 from block_recurrent.progress import StageCallback
 
 if TYPE_CHECKING:
-    from block_recurrent.evaluation.evaluation import StageCallback
-    from block_recurrent.evaluation.model_under_test import Candidate
+    from block_recurrent.evaluation.model_under_test import ModelUnderTest
 
 Split = Annotated[str, typer.Option("--split", help="Which split of the prepared store.")]
 
@@ -62,7 +62,7 @@ def evaluate(
     from block_recurrent.cli import show_evaluation
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.evaluation import Evaluation
-    from block_recurrent.evaluation.model_under_test import load_candidate
+    from block_recurrent.evaluation.model_under_test import load_model_under_test
     from block_recurrent.progress import Stages
 
     if (workdir is None) == (checkpoint is None):
@@ -73,24 +73,24 @@ def evaluate(
             raise InputError("--all-checkpoints: goes with --workdir and --split, and with no other study")
         _evaluate_all(workdir, split, settings, bindings)
         return
-    candidate = load_candidate(absolute(workdir or checkpoint or ""))
+    model = load_model_under_test(resolve(workdir or checkpoint or ""))
     with Stages(f"evaluate {split}", CONSOLE) as stages:
         evaluation = Evaluation(
-            candidate,
-            _data(candidate, bindings),
+            model,
+            _data(model, bindings),
             split,
             settings,
-            folder=None if out is None else absolute(out),
+            folder=None if out is None else resolve(out),
             progress=stages,
         )
-        with evaluation.scored() as nats:
-            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(nats))
+        with evaluation.scored() as losses:
+            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
             if tokens:
-                evaluation.write_tokens(nats)
+                evaluation.write_tokens(losses)
             if official:
                 show_evaluation.show_official(CONSOLE, evaluation.write_official())
             if ablations:
-                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(nats))
+                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(losses))
             if diagnostics:
                 show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
     line(CONSOLE, f"written to {evaluation.folder}")
@@ -120,36 +120,36 @@ def compare(
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.compare import write_comparison
     from block_recurrent.evaluation.evaluation import Evaluation
-    from block_recurrent.evaluation.model_under_test import load_candidate
+    from block_recurrent.evaluation.model_under_test import load_model_under_test
     from block_recurrent.progress import Stages
 
     if len(models) < 2:
         raise InputError("compare: needs a baseline and at least one other model")
     settings, bindings = _settings(gin_file, gin_param)
-    candidates = [load_candidate(absolute(path)) for path in models]
-    data = _data(candidates[0], bindings)
+    tested = [load_model_under_test(resolve(path)) for path in models]
+    data = _data(tested[0], bindings)
     evaluations = []
     with Stages(f"evaluate {split}", CONSOLE) as stages:
-        for candidate in candidates:
-            own = candidate.data or data
+        for model in tested:
+            own = model.data or data
             shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
-            progress = functools.partial(_named, stages, candidate.subject.name)
-            evaluations.append(Evaluation(candidate, shape, split, settings, progress=progress))
+            progress = functools.partial(_named, stages, model.subject.name)
+            evaluations.append(Evaluation(model, shape, split, settings, progress=progress))
         scored = []
         for evaluation in evaluations:  # all are known to fit the data before the first begins
-            with evaluation.scored() as nats:
-                evaluation.write_scores(nats)
-                evaluation.write_tokens(nats)
-            scored.append((evaluation.candidate.subject, evaluation.read_tokens()))
+            with evaluation.scored() as losses:
+                evaluation.write_scores(losses)
+                evaluation.write_tokens(losses)
+            scored.append((evaluation.model.subject, evaluation.read_tokens()))
     first = evaluations[0]
     header = {name: value for name, value in first.header.items() if name != "subject"}
-    comparison = write_comparison(header, first.store, scored, settings, absolute(out))
+    comparison = write_comparison(header, first.store, scored, resolve(out))
     show_evaluation.show_comparison(CONSOLE, comparison)
-    line(CONSOLE, f"written to {absolute(out)}")
+    line(CONSOLE, f"written to {resolve(out)}")
 
 
-def _named(report: "StageCallback", name: str, stage: str, done: int, total: int) -> None:
-    report(f"{name} {stage}", done, total)
+def _named(progress: StageCallback, name: str, stage: str, done: int, total: int) -> None:
+    progress(f"{name} {stage}", done, total)
 
 
 def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[EvaluationConfig, dict[str, Any]]:
@@ -158,11 +158,11 @@ def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[
     return gin_files.configured(EvaluationConfig), gin_files.bindings(DataConfig)
 
 
-def _data(candidate: "Candidate", bindings: dict[str, Any]) -> DataConfig:
+def _data(model: "ModelUnderTest", bindings: dict[str, Any]) -> DataConfig:
     """What to read: the run's own data, with what the files bind replaced; of an export, what the files bind."""
-    if candidate.data is None:
+    if model.data is None:
         return gin_files.configured(DataConfig)
-    return dataclasses.replace(candidate.data, **bindings)
+    return dataclasses.replace(model.data, **bindings)
 
 
 def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any]) -> None:
@@ -172,6 +172,6 @@ def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings
     from block_recurrent.progress import Stages
 
     with Stages(f"evaluate {split}", CONSOLE) as stages:
-        folder, curve = evaluate_checkpoints(absolute(workdir), bindings, split, settings, progress=stages)
+        folder, curve = evaluate_checkpoints(resolve(workdir), bindings, split, settings, progress=stages)
     show_evaluation.show_curve(CONSOLE, curve)
     line(CONSOLE, f"written to {folder}")

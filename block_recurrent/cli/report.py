@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from block_recurrent.cli.options import CONSOLE, absolute
+from block_recurrent.cli.options import CONSOLE
+from block_recurrent.files import resolve
 
 
 def report(
@@ -24,11 +25,11 @@ def report(
     Example: python -m block_recurrent report runs/xl runs/recurrent comparisons/recurrent --out report.html
     """
     from block_recurrent.cli.console import line
-    from block_recurrent.evaluation.run_results import gather
+    from block_recurrent.evaluation.run_results import read_results
     from block_recurrent.progress import Stages
     from block_recurrent.report.page import write_report
 
-    gathered = gather([absolute(run) for run in runs])
+    results = read_results([resolve(run) for run in runs])
     with Stages("report", CONSOLE) as stages:
-        pictures = write_report(gathered, absolute(out), report=lambda done, total: stages("figures", done, total))
-    line(CONSOLE, f"written to {absolute(out)}; figures as PNG and SVG in {pictures}")
+        pictures = write_report(results, resolve(out), progress=lambda done, total: stages("figures", done, total))
+    line(CONSOLE, f"written to {resolve(out)}; figures as PNG and SVG in {pictures}")

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from block_recurrent.cli import gin_files
-from block_recurrent.cli.options import absolute
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
+from block_recurrent.files import resolve
 
 
 def table(
@@ -30,7 +30,7 @@ def table(
         raise InputError(f"table {name}: must be one of {', '.join(TABLES)}")
     if file_format not in FORMATS:
         raise InputError(f"--format {file_format}: must be one of {', '.join(FORMATS)}")
-    folder = absolute(runs)
+    folder = resolve(runs)
     if not folder.exists():
         raise InputError(f"--runs {runs}: no such folder")
     typer.echo(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)), nl=False)

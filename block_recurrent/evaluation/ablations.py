@@ -10,17 +10,17 @@ from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.evaluation import interventions
 from block_recurrent.evaluation.records import Bootstrap, Estimate
 from block_recurrent.evaluation.results import Ablation, AblationName, Contribution
-from block_recurrent.evaluation.scorer import Method
+from block_recurrent.evaluation.scorer import ScoringMethod
 from block_recurrent.evaluation.scores import bits_per, by_distance, by_position, scored_text
 from block_recurrent.evaluation.token_losses import TokenLosses
 
 # These leave a model nothing of what it has read beyond its windows and caches.
-_MEMORYLESS: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
+_WITHOUT_STATES: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
 _ROUNDS_TO_NOTHING = 0.005  # bits per byte: 0.00 with two decimals
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class PlannedAblation:
     """An ablation to be run.
 
     Attributes:
@@ -31,14 +31,14 @@ class Planned:
     """
 
     name: AblationName
-    method: Method
+    method: ScoringMethod
     meaning: str
     after_tokens: int | None = None
 
 
 def plan(
     config: ModelConfig, store: TokenStore, *, reset_tokens: int, frozen_tokens: int
-) -> tuple[list[Planned], dict[str, str]]:
+) -> tuple[list[PlannedAblation], dict[str, str]]:
     """The ablations that a model and a split allow.
 
     Args:
@@ -54,24 +54,24 @@ def plan(
         return [], {}
     window = config.window_length
     planned = [
-        Planned(
+        PlannedAblation(
             "reset",
             interventions.reset(config, every_blocks=reset_tokens // window),
             f"the states start anew every {reset_tokens:,} tokens",
             reset_tokens,
         ),
-        Planned(
+        PlannedAblation(
             "frozen",
             interventions.frozen(config, after_blocks=frozen_tokens // window),
             f"the states stay as they are after {frozen_tokens:,} tokens of a document",
             frozen_tokens,
         ),
-        Planned(
+        PlannedAblation(
             "initial",
             interventions.frozen(config, after_blocks=0, name="initial"),
             "tokens always read the trained initial states",
         ),
-        Planned(
+        PlannedAblation(
             "window_only",
             interventions.window_only(config),
             "tokens do not read the states: windows and caches alone",
@@ -79,7 +79,7 @@ def plan(
     ]
     if (store.lengths > 1).sum() < 2:
         return planned, {"shuffled": "needs a second document"}
-    exchanged = Planned(
+    exchanged = PlannedAblation(
         "shuffled",
         interventions.shuffled(config, store),
         "tokens read the states that another document had left by the same place",
@@ -87,12 +87,12 @@ def plan(
     return [*planned, exchanged], {}
 
 
-class Accountant:
-    """Turns the nats of ablations into results.
+class AblationResults:
+    """Turns the losses of ablations into results.
 
     Args:
         store: the split.
-        carried: nats of the model as it is.
+        carried: losses of the model as it is.
         bootstrap: how to make intervals.
     """
 
@@ -105,26 +105,26 @@ class Accountant:
         """The model as it is, as the first of the ablations."""
         return self._result("carried", "the states are carried from segment to segment", None, self._carried)
 
-    def ablation(self, planned: Planned, nats: TokenLosses) -> Ablation:
+    def ablation(self, planned: PlannedAblation, losses: TokenLosses) -> Ablation:
         """One ablation against the model as it is."""
-        result = self._result(planned.name, planned.meaning, planned.after_tokens, nats)
+        result = self._result(planned.name, planned.meaning, planned.after_tokens, losses)
         if planned.name != "reset" or planned.after_tokens is None:
             return result
         return dataclasses.replace(
             result,
-            by_distance=by_distance(nats, planned.after_tokens, self._bootstrap),
+            by_distance=by_distance(losses, planned.after_tokens, self._bootstrap),
             carried_by_distance=by_distance(self._carried, planned.after_tokens, self._bootstrap),
         )
 
-    def cost_per_token(self, nats: TokenLosses) -> Estimate:
+    def cost_per_token(self, losses: TokenLosses) -> Estimate:
         """Bits per token above those of the model as it is, paired by document."""
-        return bits_per(self._sums(nats) - self._carried_sums, self._text.tokens, self._bootstrap)
+        return bits_per(self._sums(losses) - self._carried_sums, self._text.tokens, self._bootstrap)
 
-    def _sums(self, nats: TokenLosses) -> np.ndarray:
-        return nats.sums()[self._text.documents]
+    def _sums(self, losses: TokenLosses) -> np.ndarray:
+        return losses.sums()[self._text.documents]
 
-    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, nats: TokenLosses) -> Ablation:
-        sums = self._sums(nats)
+    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, losses: TokenLosses) -> Ablation:
+        sums = self._sums(losses)
         return Ablation(
             name=name,
             meaning=meaning,
@@ -133,27 +133,27 @@ class Accountant:
             bits_per_token=bits_per(sums, self._text.tokens, self._bootstrap),
             bits_per_byte=bits_per(sums, self._text.bytes, self._bootstrap),
             cost=bits_per(sums - self._carried_sums, self._text.bytes, self._bootstrap),
-            by_position=by_position(nats, self._bootstrap),
+            by_position=by_position(losses, self._bootstrap),
         )
 
 
 def run_ablations(
-    planned: list[Planned],
+    planned: list[PlannedAblation],
     carried: TokenLosses,
     store: TokenStore,
     bootstrap: Bootstrap,
-    run: Callable[[Method], TokenLosses],
+    run: Callable[[ScoringMethod], TokenLosses],
 ) -> Iterator[tuple[Ablation, TokenLosses, Estimate]]:
     """Runs ablations one by one.
 
     Yields:
-        The result, the nats behind it, and its cost in bits per token.
+        The result, the losses behind it, and its cost in bits per token.
     """
-    accountant = Accountant(store, carried, bootstrap)
-    yield accountant.carried(), carried, Estimate(value=0.0)
+    maker = AblationResults(store, carried, bootstrap)
+    yield maker.carried(), carried, Estimate(value=0.0)
     for item in planned:
-        nats = run(item.method)
-        yield accountant.ablation(item, nats), nats, accountant.cost_per_token(nats)
+        losses = run(item.method)
+        yield maker.ablation(item, losses), losses, maker.cost_per_token(losses)
 
 
 def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
@@ -165,11 +165,11 @@ def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
     Args:
         ablations: each with its cost in bits per token.
     """
-    memoryless = [pair for pair in ablations if pair[0].name in _MEMORYLESS]
-    if not memoryless:
+    without = [pair for pair in ablations if pair[0].name in _WITHOUT_STATES]
+    if not without:
         text = "no recurrent layers: this model remembers through its Transformer-XL caches alone"
         return Contribution(verdict="no recurrence", against=None, bits_per_byte=None, bits_per_token=None, text=text)
-    cheapest, per_token = min(memoryless, key=lambda pair: pair[0].cost.value)
+    cheapest, per_token = min(without, key=lambda pair: pair[0].cost.value)
     cost = cheapest.cost
     if cost.low is None or cost.high is None:
         verdict, text = "unknown", f"state contributes {cost.value:.4f} bits per byte (one document: no interval)"

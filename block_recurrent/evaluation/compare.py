@@ -8,7 +8,6 @@ from typing import Any, get_args
 import numpy as np
 from etils import epath
 
-from block_recurrent.config import EvaluationConfig
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
 from block_recurrent.evaluation import parquet
@@ -27,19 +26,22 @@ from block_recurrent.evaluation.scores import LN2, ScoredText, bits, bits_per, b
 from block_recurrent.evaluation.token_losses import TokenLosses
 from block_recurrent.evaluation.words import NameRule, Word, find_words, rule_for, word_sums
 
+_SAMPLED_DOCUMENTS = 5  # as in the paper
+_SAMPLED_WORDS = 4  # of each; as in the paper
+_TOP_WORDS = 20
+_PASSAGE_WORDS = 40  # on each side of an improved word
 _KINDS: list[tuple[Reach, bool]] = [(reach, name) for reach in get_args(Reach) for name in (True, False)]
 
 
-class Pair:
+class PairedComparison:
     """A model against the baseline, on one split.
 
     Args:
         store: the split.
         vocabulary: the store's.
-        baseline: nats of the first model.
-        other: nats of this one.
+        baseline: losses of the first model.
+        other: losses of this one.
         window: W of this model.
-        config: how much to show.
         bootstrap: how to make intervals.
     """
 
@@ -51,10 +53,9 @@ class Pair:
         other: TokenLosses,
         *,
         window: int | None,
-        config: EvaluationConfig,
         bootstrap: Bootstrap,
     ):
-        self._store, self._vocabulary, self._window, self._config = store, vocabulary, window, config
+        self._store, self._vocabulary, self._window = store, vocabulary, window
         self._baseline, self._other, self._bootstrap = baseline, other, bootstrap
         self._text: ScoredText = scored_text(store)
         self._rule: NameRule = rule_for(store.metadata.source)
@@ -79,17 +80,17 @@ class Pair:
 
     def _study(self) -> WordStudy:
         documents = self._text.documents
-        count = min(self._config.sampled_documents, len(documents))
+        count = min(_SAMPLED_DOCUMENTS, len(documents))
         order = np.argsort(np.random.Philox(key=self._bootstrap.seed).random_raw(len(documents)), kind="stable")
         chosen = set(documents[order[:count]].tolist())
-        sums = np.zeros((len(documents), len(_KINDS), 3))  # words, baseline nats, nats
+        sums = np.zeros((len(documents), len(_KINDS), 3))  # words, baseline losses, losses
         top: list[tuple[float, int, int, Word, float, float]] = []
         sampled: list[ImprovedWord] = []
         for row, document in enumerate(documents.tolist()):
             pieces, best = self._read(document, sums[row])
-            top = heapq.nlargest(self._config.top_words, [*top, *best])
+            top = heapq.nlargest(_TOP_WORDS, [*top, *best])
             if document in chosen:
-                shown = best[: self._config.sampled_words]
+                shown = best[:_SAMPLED_WORDS]
                 sampled += [self._improved(document, pieces, *item[3:]) for item in shown]
         return WordStudy(
             rule=self._rule.text,
@@ -106,7 +107,7 @@ class Pair:
         """Adds a document's words to `sums`; gives its pieces and its most improved words, the best first."""
         pieces = self._pieces(document)
         words = find_words(pieces, self._window, self._rule)
-        before, after = (word_sums(words, nats.of(document)) for nats in (self._baseline, self._other))
+        before, after = (word_sums(words, losses.of(document)) for losses in (self._baseline, self._other))
         best: dict[str, tuple[float, int, int, Word, float, float]] = {}
         for word, old, new in zip(words, before.tolist(), after.tolist(), strict=True):
             if old != old:  # the document's first token, which is not scored
@@ -115,7 +116,7 @@ class Pair:
             if word.text not in best or old - new > best[word.text][0]:
                 # Ties: the earlier document, then the earlier word.
                 best[word.text] = (old - new, -document, -word.start, word, old, new)
-        return pieces, heapq.nlargest(max(self._config.top_words, self._config.sampled_words), best.values())
+        return pieces, heapq.nlargest(max(_TOP_WORDS, _SAMPLED_WORDS), best.values())
 
     def _pieces(self, document: int) -> list[bytes]:
         return self._vocabulary.pieces(self._store.read(document, 0, int(self._store.lengths[document])))
@@ -145,11 +146,11 @@ class Pair:
     def _passage(self, pieces: list[bytes], word: Word) -> tuple[int, int]:
         """Positions from about so many words before to so many behind: blanks are counted."""
         start, blanks = word.start, 0
-        while start > 0 and blanks < self._config.passage_words:
+        while start > 0 and blanks < _PASSAGE_WORDS:
             start -= 1
             blanks += pieces[start].isspace() or pieces[start][:1].isspace()
         stop, blanks = word.stop, 0
-        while stop < len(pieces) and blanks < self._config.passage_words:
+        while stop < len(pieces) and blanks < _PASSAGE_WORDS:
             blanks += pieces[stop].isspace() or pieces[stop][:1].isspace()
             stop += 1
         while stop > word.stop and pieces[stop - 1].isspace():
@@ -179,7 +180,6 @@ def write_comparison(
     header: dict[str, Any],
     store: TokenStore,
     models: Sequence[tuple[Subject, TokenLosses]],
-    config: EvaluationConfig,
     folder: epath.Path,
 ) -> Comparison:
     """Compares models with the first of them; writes `comparison.json` and `comparison.parquet`.
@@ -187,8 +187,7 @@ def write_comparison(
     Args:
         header: fields of `records.Result`.
         store: the split.
-        models: each with its nats of the split's tokens.
-        config: of the study.
+        models: each with its losses of the split's tokens.
         folder: where the files go.
 
     Raises:
@@ -196,13 +195,13 @@ def write_comparison(
     """
     bootstrap, text = header["bootstrap"], scored_text(store)
     vocabulary = load_recorded_vocabulary(store.vocabulary.spec, store.vocabulary.fingerprint)
-    (baseline, base_nats), *others = models
-    sums = base_nats.sums()[text.documents]
+    (baseline, base_losses), *others = models
+    sums = base_losses.sums()[text.documents]
     differences = []
-    for subject, nats in others:
+    for subject, losses in others:
         window = subject.config["window_length"]
-        pair = Pair(store, vocabulary, base_nats, nats, window=window, config=config, bootstrap=bootstrap)
-        differences.append(pair.difference(subject))
+        paired = PairedComparison(store, vocabulary, base_losses, losses, window=window, bootstrap=bootstrap)
+        differences.append(paired.difference(subject))
     comparison = Comparison(
         **header,
         baseline=baseline,
@@ -218,8 +217,8 @@ def write_comparison(
         "tokens": text.tokens,
         "bytes": text.bytes,
     }
-    for number, (_, nats) in enumerate(models):
-        columns[f"nats_{number}"] = nats.sums()[text.documents]
+    for number, (_, losses) in enumerate(models):
+        columns[f"nats_{number}"] = losses.sums()[text.documents]
     parquet.write_table(folder / "comparison.parquet", columns)
     write(comparison, folder)
     return comparison

@@ -8,7 +8,7 @@ from etils import epath
 
 from block_recurrent.config import EvaluationConfig
 from block_recurrent.evaluation.evaluation import Evaluation, split_folder
-from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_candidate
+from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_model_under_test
 from block_recurrent.evaluation.records import read, write
 from block_recurrent.evaluation.results import Curve, CurvePoint, Scores
 from block_recurrent.progress import StageCallback
@@ -36,15 +36,15 @@ def evaluate_checkpoints(
     header: dict[str, Any] = {}
     folder = workdir
     for path in checkpoint_paths(workdir):
-        candidate = load_candidate(path)
-        assert candidate.data is not None  # a run tells
-        replaced = dataclasses.replace(candidate.data, **data)
-        folder, step = split_folder(candidate, replaced, split), int(path.name)
+        model = load_model_under_test(path)
+        assert model.data is not None  # a run tells
+        replaced = dataclasses.replace(model.data, **data)
+        folder, step = split_folder(model, replaced, split), int(path.name)
 
         def named(name: str, done: int, total: int, step: int = step) -> None:
             progress(f"step {step}: {name}", done, total)
 
-        evaluation = Evaluation(candidate, replaced, split, config, progress=named)
+        evaluation = Evaluation(model, replaced, split, config, progress=named)
         header = evaluation.header
         points.append(_point(step, _earlier(evaluation) or _score(evaluation)))
     curve = Curve(**header, points=tuple(points))
@@ -57,13 +57,13 @@ def _earlier(evaluation: Evaluation) -> Scores | None:
     found = read(Scores, evaluation.folder)
     if found is None or found.bootstrap != evaluation.bootstrap:
         return None
-    same_model = found.subject.fingerprint == evaluation.candidate.subject.fingerprint
+    same_model = found.subject.fingerprint == evaluation.model.subject.fingerprint
     return found if same_model and found.data.fingerprint == evaluation.store.fingerprint else None
 
 
 def _score(evaluation: Evaluation) -> Scores:
-    with evaluation.scored() as nats:
-        return evaluation.write_scores(nats)
+    with evaluation.scored() as losses:
+        return evaluation.write_scores(losses)
 
 
 def _point(step: int, scores: Scores) -> CurvePoint:

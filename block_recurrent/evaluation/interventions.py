@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batching.batches import Batch
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.scorer import Method, carried, segment_batch
+from block_recurrent.evaluation.scorer import ScoringMethod, carried, segment_batch
 from block_recurrent.model.language_model import apply, init_state
 from block_recurrent.model.loss import cross_entropy
 from block_recurrent.model.state import ModelState, reset_rows
@@ -24,7 +24,7 @@ from block_recurrent.training.step import SegmentBatch
 from block_recurrent.typing import Params
 
 
-class Positioned(NamedTuple):
+class PositionedSegment(NamedTuple):
     """A segment, and where in its document each row stands.
 
     Attributes:
@@ -36,7 +36,7 @@ class Positioned(NamedTuple):
     block: Int[Array, "B"]
 
 
-class WithDonor(NamedTuple):
+class SegmentWithDonor(NamedTuple):
     """A segment, and the same stretch of another document.
 
     Attributes:
@@ -50,9 +50,9 @@ class WithDonor(NamedTuple):
     whole: Bool[Array, "B C"]
 
 
-def reset(config: ModelConfig, *, every_blocks: int) -> Method:
+def reset(config: ModelConfig, *, every_blocks: int) -> ScoringMethod:
     """The recurrent states start anew after so many blocks."""
-    return Method(
+    return ScoringMethod(
         "reset",
         functools.partial(init_state, config),
         functools.partial(_reset_step, config, every_blocks),
@@ -60,9 +60,9 @@ def reset(config: ModelConfig, *, every_blocks: int) -> Method:
     )
 
 
-def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> Method:
+def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> ScoringMethod:
     """The recurrent states stay as they are after so many blocks of a document; 0: tokens read the initial ones."""
-    return Method(
+    return ScoringMethod(
         name,
         functools.partial(init_state, config),
         functools.partial(_frozen_step, config, after_blocks),
@@ -70,13 +70,13 @@ def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> M
     )
 
 
-def shuffled(config: ModelConfig, store: TokenStore) -> Method:
+def shuffled(config: ModelConfig, store: TokenStore) -> ScoringMethod:
     """Tokens read the recurrent states that another document had left by the same place (see `donors`)."""
 
     def init(params: Params, rows: int) -> tuple[ModelState, ModelState]:
         return init_state(config, params, rows), init_state(config, params, rows)
 
-    return Method(
+    return ScoringMethod(
         "shuffled",
         init,
         functools.partial(_shuffled_step, config),
@@ -84,12 +84,12 @@ def shuffled(config: ModelConfig, store: TokenStore) -> Method:
     )
 
 
-def window_only(config: ModelConfig) -> Method:
+def window_only(config: ModelConfig) -> ScoringMethod:
     """Tokens read nothing from the states: what their attention to states would add to the stream is left out."""
     plain = carried(config)
 
-    def step(params: Params, memory: Any, inputs: Any) -> tuple[Any, jax.Array]:
-        return plain.step(_without_cross_attention(config, params), memory, inputs)
+    def step(params: Params, state: Any, inputs: Any) -> tuple[Any, jax.Array]:
+        return plain.step(_without_cross_attention(config, params), state, inputs)
 
     return plain._replace(name="window_only", step=jax.jit(step))
 
@@ -110,12 +110,12 @@ def donors(lengths: np.ndarray) -> np.ndarray:
     return partner
 
 
-def _positioned(config: ModelConfig, batch: Batch) -> Positioned:
+def _positioned(config: ModelConfig, batch: Batch) -> PositionedSegment:
     block: Any = (batch.offset // (config.window_length or 1)).astype(np.int32)
-    return Positioned(segment_batch(batch), block)
+    return PositionedSegment(segment_batch(batch), block)
 
 
-def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> WithDonor:
+def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> SegmentWithDonor:
     rows, (_, length) = np.flatnonzero(batch.document >= 0), batch.tokens.shape
     pieces = [(int(partner[batch.document[r]]), int(batch.offset[r]), int(batch.offset[r]) + length) for r in rows]
     tokens, read = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)
@@ -123,12 +123,12 @@ def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, bat
         tokens[row, : len(piece)], read[row] = piece, len(piece)
     ends: Any = np.arange(1, length // (config.window_length or length) + 1) * (config.window_length or length)
     donor: Any = tokens
-    return WithDonor(segment_batch(batch), donor, ends[None, :] <= read[:, None])
+    return SegmentWithDonor(segment_batch(batch), donor, ends[None, :] <= read[:, None])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _reset_step(
-    config: ModelConfig, every: int, params: Params, state: ModelState, inputs: Positioned
+    config: ModelConfig, every: int, params: Params, state: ModelState, inputs: PositionedSegment
 ) -> tuple[ModelState, jax.Array]:
     initial = init_state(config, params, len(inputs.block))
 
@@ -142,7 +142,7 @@ def _reset_step(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _frozen_step(
-    config: ModelConfig, after: int, params: Params, state: ModelState, inputs: Positioned
+    config: ModelConfig, after: int, params: Params, state: ModelState, inputs: PositionedSegment
 ) -> tuple[ModelState, jax.Array]:
     def step(state: ModelState, block: "_Block") -> tuple[ModelState, jax.Array]:
         output = apply(config, params, block.tokens, state)
@@ -154,10 +154,10 @@ def _frozen_step(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _shuffled_step(
-    config: ModelConfig, params: Params, memory: tuple[ModelState, ModelState], inputs: WithDonor
+    config: ModelConfig, params: Params, state: tuple[ModelState, ModelState], inputs: SegmentWithDonor
 ) -> tuple[tuple[ModelState, ModelState], jax.Array]:
     initial = init_state(config, params, len(inputs.donor))
-    own, other = memory
+    own, other = state
     other = reset_rows(other, initial, inputs.batch.start_of_document)
 
     def step(states: tuple[ModelState, ModelState], block: "_Block") -> tuple[Any, jax.Array]:
@@ -195,8 +195,8 @@ def _scan(
     tokens, targets = _blocks_first(config, batch.tokens), _blocks_first(config, batch.targets)
     numbers = jnp.broadcast_to(first_block[None], (len(tokens), len(first_block)))
     numbers = numbers + jnp.arange(len(tokens), dtype=numbers.dtype)[:, None]
-    states, nats = jax.lax.scan(step, states, _Block(tokens, targets, numbers, extra))
-    return states, jnp.swapaxes(nats, 0, 1).reshape(batch.weights.shape) * batch.weights
+    states, losses = jax.lax.scan(step, states, _Block(tokens, targets, numbers, extra))
+    return states, jnp.swapaxes(losses, 0, 1).reshape(batch.weights.shape) * batch.weights
 
 
 def _blocks_first(config: ModelConfig, x: jax.Array) -> jax.Array:
@@ -205,7 +205,7 @@ def _blocks_first(config: ModelConfig, x: jax.Array) -> jax.Array:
 
 
 def _with_recurrent(state: ModelState, source: ModelState) -> ModelState:
-    """The caches of one memory with the recurrent states of another."""
+    """The caches of one state with the recurrent states of another."""
     pairs = zip(state.layers, source.layers, strict=True)
     return ModelState(tuple(dataclasses.replace(own, recurrent=other.recurrent) for own, other in pairs))
 

@@ -44,11 +44,11 @@ def score_as_official_code(
         store.lengths, batch_size=shape.batch_size, segment_length=shape.segment_length, num_steps=segments
     )
     method, params = carried(config), placement.replicate(params)
-    nats, tokens = 0.0, 0
+    total, tokens = 0.0, 0
     with BatchReader(store, schedule, segment_length=shape.segment_length).prefetch(0, segments) as batches:
-        memory = placement.init(method, params, shape.batch_size)
-        for scored in score(method, params, memory, map(masked, batches), placement):
-            nats += float(scored.nats.sum(dtype=np.float64))
+        state = placement.init(method, params, shape.batch_size)
+        for scored in score(method, params, state, map(masked, batches), placement):
+            total += float(scored.losses.sum(dtype=np.float64))
             tokens += int(scored.batch.weights.sum())
             progress(scored.step + 1, segments)
     scorable = np.maximum(store.lengths - 1, 0)
@@ -59,9 +59,9 @@ def score_as_official_code(
         "segments": segments,
         "passes": float(tokens / one_pass),
         "tokens": tokens,
-        "nats": nats,
-        "bits_per_token": nats / math.log(2) / tokens,
-        "token_perplexity": math.exp(nats / tokens),
+        "nats": total,
+        "bits_per_token": total / math.log(2) / tokens,
+        "token_perplexity": math.exp(total / tokens),
     }
 
 

@@ -16,7 +16,7 @@ from block_recurrent.typing import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class ModelUnderTest:
     """A model with its parameters.
 
     Attributes:
@@ -36,7 +36,7 @@ class Candidate:
     params: Params
 
 
-def load_candidate(path: epath.Path) -> Candidate:
+def load_model_under_test(path: epath.Path) -> ModelUnderTest:
     """Reads a model.
 
     Args:
@@ -49,12 +49,14 @@ def load_candidate(path: epath.Path) -> Candidate:
     if (path / CONFIG_FILE).exists():
         export = load_export(path)
         subject = describe_subject(path.name, str(path), export.step, export.model, export.params)
-        return Candidate(subject, path, export.model, None, export.vocabulary["fingerprint"], export.params)
+        return ModelUnderTest(subject, path, export.model, None, export.vocabulary["fingerprint"], export.params)
     saved = SavedRun.load(path)
     home = path.parent.parent if path.parent.name == CHECKPOINTS else path
     where = str(home / CHECKPOINTS / str(saved.step))
     subject = describe_subject(home.name, where, saved.step, saved.config.model, saved.params)
-    return Candidate(subject, home, saved.config.model, saved.config.data, saved.vocabulary_fingerprint, saved.params)
+    return ModelUnderTest(
+        subject, home, saved.config.model, saved.config.data, saved.vocabulary_fingerprint, saved.params
+    )
 
 
 def checkpoint_paths(workdir: epath.Path) -> list[epath.Path]:

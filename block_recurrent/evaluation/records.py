@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import msgspec
 from etils import epath
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
+from block_recurrent.files import write_whole
 
 FORMAT_VERSION = 1
 
@@ -139,9 +140,7 @@ def write(result: Result, folder: epath.Path) -> epath.Path:
     path = folder / result.FILE
     content = {"format_version": FORMAT_VERSION, "kind": type(result).__name__} | msgspec.to_builtins(result)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{path.name}.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-    partial.replace(path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     return path
 
 
@@ -161,4 +160,6 @@ def read(kind: type[_Result], folder: epath.Path) -> _Result | None:
             raise InputError(f"{path}: format version {version!r}; this program reads version {FORMAT_VERSION}")
         return msgspec.convert(content, kind, strict=False)
     except (msgspec.MsgspecError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: damaged, not the result of an evaluation ({error}); evaluate again") from None
+        raise InputError(
+            f"{path}: damaged, not the result of an evaluation ({first_line(error)}); evaluate again"
+        ) from None

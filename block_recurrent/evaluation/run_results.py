@@ -18,7 +18,7 @@ _STEP = re.compile(r"step_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class SplitResults:
     """One model on one split: what `evaluate` has left; studies that were not asked for are None."""
 
     scores: Scores
@@ -29,7 +29,7 @@ class Evaluated:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportedRun:
+class RunResults:
     """A run, an export, or the folder of an evaluation.
 
     Attributes:
@@ -47,12 +47,12 @@ class ReportedRun:
     config: dict[str, dict[str, Any]]
     trained_on: dict[str, Any]
     metrics: list[dict[str, Any]]
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[SplitResults, ...]
     curves: tuple[Curve, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gathered:
+class ResultSet:
     """Everything that a report shows.
 
     Attributes:
@@ -60,7 +60,7 @@ class Gathered:
         comparisons: likewise.
     """
 
-    runs: tuple[ReportedRun, ...]
+    runs: tuple[RunResults, ...]
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -70,7 +70,7 @@ class Gathered:
         results += [comparison.data for comparison in self.comparisons]
         return tuple({about.fingerprint: about for about in results}.values())
 
-    def evaluated(self, about: DataSet) -> Iterator[tuple[ReportedRun, Evaluated]]:
+    def evaluated(self, about: DataSet) -> Iterator[tuple[RunResults, SplitResults]]:
         """The runs that were evaluated on a split."""
         for run in self.runs:
             for evaluated in run.evaluations:
@@ -85,7 +85,7 @@ class Gathered:
         return subject.name
 
 
-def gather(paths: Sequence[epath.Path]) -> Gathered:
+def read_results(paths: Sequence[epath.Path]) -> ResultSet:
     """Reads the folders that a report is about.
 
     Args:
@@ -101,10 +101,10 @@ def gather(paths: Sequence[epath.Path]) -> Gathered:
     others = [path for path in paths if path not in comparisons]
     names = _names(others)
     runs = tuple(_read_run(path, name) for path, name in zip(others, names, strict=True))
-    return Gathered(runs=runs, comparisons=tuple(comparisons.values()))
+    return ResultSet(runs=runs, comparisons=tuple(comparisons.values()))
 
 
-def _read_run(path: epath.Path, name: str) -> ReportedRun:
+def _read_run(path: epath.Path, name: str) -> RunResults:
     evaluations, curves = tuple(_evaluations(path)), tuple(_curves(path))
     if has_run(path):
         run, data = read_run(path)
@@ -116,7 +116,7 @@ def _read_run(path: epath.Path, name: str) -> ReportedRun:
             f"{path}: nothing to report; name the folder of a run, of an evaluated export, or what `evaluate --out` or "
             "`compare --out` wrote"
         )
-    return ReportedRun(
+    return RunResults(
         name=name,
         path=path,
         config=config,
@@ -127,7 +127,7 @@ def _read_run(path: epath.Path, name: str) -> ReportedRun:
     )
 
 
-def _evaluations(path: epath.Path) -> Iterator[Evaluated]:
+def _evaluations(path: epath.Path) -> Iterator[SplitResults]:
     """The newest evaluation of each split below a run; or the one that lies in the folder itself."""
     if (scores := read(Scores, path)) is not None:
         yield _evaluated(path, scores)
@@ -140,8 +140,8 @@ def _evaluations(path: epath.Path) -> Iterator[Evaluated]:
                 break
 
 
-def _evaluated(folder: epath.Path, scores: Scores) -> Evaluated:
-    return Evaluated(
+def _evaluated(folder: epath.Path, scores: Scores) -> SplitResults:
+    return SplitResults(
         scores=scores,
         context=_same(read(Context, folder), scores),
         ablations=_same(read(Ablations, folder), scores),

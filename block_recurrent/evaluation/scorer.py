@@ -18,13 +18,13 @@ from block_recurrent.training.step import SegmentBatch, score_tokens
 from block_recurrent.typing import Params
 
 
-class Method(NamedTuple):
+class ScoringMethod(NamedTuple):
     """A way to read documents segment by segment: what is remembered of each row, and how a segment is scored.
 
     Attributes:
         name: short, for progress and files.
-        init: memory before the first segment, of (parameters, rows): a pytree of arrays with a leading axis of rows.
-        step: (parameters, memory, inputs) -> (memory, nats (B, T) of the targets, 0 where not scored); jitted.
+        init: state before the first segment, of (parameters, rows): a pytree of arrays with a leading axis of rows.
+        step: (parameters, state, inputs) -> (state, losses (B, T) of the targets, 0 where not scored); jitted.
         inputs: of a batch, what `step` reads: a pytree of numpy arrays with a leading axis of rows.
     """
 
@@ -34,20 +34,20 @@ class Method(NamedTuple):
     inputs: Callable[[Batch], Any]
 
 
-class Scored(NamedTuple):
+class ScoredBatch(NamedTuple):
     """A scored batch.
 
     Attributes:
         step: its number.
         batch: what was read.
-        nats: (B, T) float32 of the targets, 0 where not scored.
-        memory: what is remembered behind it.
+        losses: (B, T) float32 of the targets, 0 where not scored.
+        state: what is remembered behind it.
     """
 
     step: int
     batch: Batch
-    nats: np.ndarray
-    memory: Any
+    losses: np.ndarray
+    state: Any
 
 
 class Placement:
@@ -80,14 +80,14 @@ class Placement:
         """Parameters, on every device."""
         return jax.device_put(params, self.replicated)
 
-    def init(self, method: Method, params: Params, rows: int) -> Any:
-        """The memory of a method before the first segment."""
+    def init(self, method: ScoringMethod, params: Params, rows: int) -> Any:
+        """The state of a method before the first segment."""
         return jax.device_put(method.init(params, self.padded(rows)), self.rows)
 
 
-def carried(config: ModelConfig) -> Method:
-    """The model as it is: its memory goes from segment to segment."""
-    return Method(
+def carried(config: ModelConfig) -> ScoringMethod:
+    """The model as it is: its state goes from segment to segment."""
+    return ScoringMethod(
         "carried", functools.partial(init_state, config), functools.partial(_carried_step, config), segment_batch
     )
 
@@ -99,31 +99,31 @@ def segment_batch(batch: Batch) -> SegmentBatch:
 
 
 def score(
-    method: Method, params: Params, memory: Any, batches: Iterable[Batch], placement: Placement, first: int = 0
-) -> Iterator[Scored]:
+    method: ScoringMethod, params: Params, state: Any, batches: Iterable[Batch], placement: Placement, first: int = 0
+) -> Iterator[ScoredBatch]:
     """Scores batches one after the other; each result is read while the next one is computed.
 
     Args:
         method: how.
         params: the parameters, on the placement's devices.
-        memory: before the first of the batches, on the placement's devices.
+        state: before the first of the batches, on the placement's devices.
         batches: in the schedule's order.
         placement: the devices.
         first: number of the first batch.
     """
     pending: tuple[int, Batch, jax.Array, Any] | None = None
     for step, batch in enumerate(batches, first):
-        memory, nats = method.step(params, memory, placement.put(method.inputs(batch)))
+        state, losses = method.step(params, state, placement.put(method.inputs(batch)))
         if pending is not None:
             yield _read(pending)
-        pending = step, batch, nats, memory
+        pending = step, batch, losses, state
     if pending is not None:
         yield _read(pending)
 
 
-def _read(pending: tuple[int, Batch, jax.Array, Any]) -> Scored:
-    step, batch, nats, memory = pending
-    return Scored(step, batch, to_host(nats)[: len(batch.tokens)], memory)
+def _read(pending: tuple[int, Batch, jax.Array, Any]) -> ScoredBatch:
+    step, batch, losses, state = pending
+    return ScoredBatch(step, batch, to_host(losses)[: len(batch.tokens)], state)
 
 
 def to_host(x: jax.Array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From the nats of every token to the numbers of a split, and to loss by position."""
+"""From the losses of every token to the numbers of a split, and to loss by position."""
 
 import dataclasses
 import math
@@ -50,10 +50,10 @@ def scored_text(store: TokenStore) -> ScoredText:
     )
 
 
-def summarise(store: TokenStore, nats: TokenLosses, bootstrap: Bootstrap) -> dict[str, Any]:
+def summarise(store: TokenStore, losses: TokenLosses, bootstrap: Bootstrap) -> dict[str, Any]:
     """The numbers of `results.Scores`."""
     text = scored_text(store)
-    total = nats.sums()[text.documents]
+    total = losses.sums()[text.documents]
     published = official_words(store)
     words = store.metadata.counts.words if published is None else published
     per_document_words = text.words * (words / text.words.sum())  # the published count, shared out
@@ -76,29 +76,29 @@ def summarise(store: TokenStore, nats: TokenLosses, bootstrap: Bootstrap) -> dic
     }
 
 
-def bits(nats: Estimate) -> Estimate:
+def bits(losses: Estimate) -> Estimate:
     """The same in bits."""
-    return transformed(nats, lambda x: x / LN2)
+    return transformed(losses, lambda x: x / LN2)
 
 
-def bits_per(nats: np.ndarray, units: np.ndarray, bootstrap: Bootstrap) -> Estimate:
+def bits_per(losses: np.ndarray, units: np.ndarray, bootstrap: Bootstrap) -> Estimate:
     """Total bits over total units, of documents' sums (d,) and (d,)."""
-    return bits(ratio_estimate(nats, units, bootstrap))
+    return bits(ratio_estimate(losses, units, bootstrap))
 
 
-def by_position(nats: TokenLosses, bootstrap: Bootstrap) -> tuple[Bin, ...]:
+def by_position(losses: TokenLosses, bootstrap: Bootstrap) -> tuple[Bin, ...]:
     """Loss by the target's position in its document, in bins that double."""
-    edges = doubling_edges(int(nats.counts.max()))
-    positions = np.arange(1, int(nats.counts.max()) + 1)
-    sums, counts = nats.sums_by_bin(np.searchsorted(edges, positions, side="right") - 1, len(edges) - 1)
+    edges = doubling_edges(int(losses.counts.max()))
+    positions = np.arange(1, int(losses.counts.max()) + 1)
+    sums, counts = losses.sums_by_bin(np.searchsorted(edges, positions, side="right") - 1, len(edges) - 1)
     return make_bins(edges, sums, counts, bootstrap)
 
 
-def by_distance(nats: TokenLosses, period: int, bootstrap: Bootstrap) -> tuple[Bin, ...]:
+def by_distance(losses: TokenLosses, period: int, bootstrap: Bootstrap) -> tuple[Bin, ...]:
     """Loss by the tokens read since the last multiple of `period`: 1 for the target after the first of them."""
     edges = doubling_edges(period)
     distances = np.arange(1, period + 1)
-    sums, counts = nats.sums_by_bin(np.searchsorted(edges, distances, side="right") - 1, len(edges) - 1)
+    sums, counts = losses.sums_by_bin(np.searchsorted(edges, distances, side="right") - 1, len(edges) - 1)
     return make_bins(edges, sums, counts, bootstrap)
 
 
@@ -107,7 +107,7 @@ def make_bins(edges: np.ndarray, sums: np.ndarray, counts: np.ndarray, bootstrap
 
     Args:
         edges: (K + 1,) first positions of the bins, and one past the last.
-        sums: (D, K) nats of each document in each bin.
+        sums: (D, K) losses of each document in each bin.
         counts: (D, K) tokens of each document in each bin.
         bootstrap: how to make intervals.
     """

@@ -20,7 +20,7 @@ class TokenLosses:
     starts: np.ndarray
 
     def of(self, document: int) -> np.ndarray:
-        """The nats of one document's tokens, from its second."""
+        """The losses of one document's tokens, from its second."""
         return self.values[self.starts[document] : self.starts[document + 1]]
 
     @property
@@ -29,11 +29,11 @@ class TokenLosses:
         return np.diff(self.starts)
 
     def sums(self) -> np.ndarray:
-        """(D,) float64, total nats of each document."""
+        """(D,) float64, total losses of each document."""
         return np.array([self.of(d).sum(dtype=np.float64) for d in range(len(self.starts) - 1)])
 
     def sums_by_bin(self, bin_of: np.ndarray, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """Total nats and numbers of each document's tokens in each bin.
+        """Total losses and numbers of each document's tokens in each bin.
 
         Args:
             bin_of: (Q,) integers, the bin of a token's position - 1, repeated when a document is longer.

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import RunConfig, fields_that_may_differ
-from block_recurrent.evaluation.run_results import Evaluated, ReportedRun, gather
+from block_recurrent.evaluation.run_results import RunResults, SplitResults, read_results
 from block_recurrent.paper.tables import Column, PaperCell, PaperRow, PaperTable
 from block_recurrent.training.run_record import has_run, read_run
 
@@ -116,14 +116,14 @@ def _fill(row: PaperRow, gin_file: str, column: Column, found: "_Runs") -> Repro
     return Reproduced(values=tuple(value for _, (value, _) in values), labels=tuple(dict.fromkeys(labels)))
 
 
-def _score(run: ReportedRun, row: PaperRow, column: Column) -> tuple[float, tuple[str, ...]] | None:
+def _score(run: RunResults, row: PaperRow, column: Column) -> tuple[float, tuple[str, ...]] | None:
     """The number of a run in a column, and what is to be said of the data and the training behind it."""
     evaluated = next((e for e in run.evaluations if e.scores.data.split == column.split), None)
     value = None if evaluated is None else _measured(evaluated, row.ablation, column.name)
     if evaluated is None or value is None:
         return None
     about, labels = evaluated.scores.data, []
-    if about.paper_column != _heading(column):
+    if about.paper_column != column.paper_column:
         labels.append(f"other data: {about.label}")
     elif column.stand_in:
         labels.append("stand-in corpus")
@@ -133,14 +133,7 @@ def _score(run: ReportedRun, row: PaperRow, column: Column) -> tuple[float, tupl
     return value, tuple(labels)
 
 
-def _heading(column: Column) -> str | None:
-    """How `analysis.records.DataSet.paper_column` names the data of a column."""
-    return {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}.get(
-        column.data or ""
-    )
-
-
-def _measured(evaluated: Evaluated, ablation: str | None, name: str) -> float | None:
+def _measured(evaluated: SplitResults, ablation: str | None, name: str) -> float | None:
     scores = evaluated.scores
     if ablation is not None:
         study = () if evaluated.ablations is None else evaluated.ablations.ablations
@@ -163,7 +156,7 @@ def _step_time(gin_file: str, found: "_Runs") -> Reproduced | None:
     return None
 
 
-def _seconds_per_step(run: ReportedRun) -> float | None:
+def _seconds_per_step(run: RunResults) -> float | None:
     """The median of the log; its first line, which compiles, does not count."""
     lines = [line["seconds_per_step"] for line in run.metrics if line["group"] == "speed"][1:]
     return statistics.median(lines) if lines else None
@@ -184,23 +177,23 @@ class _Runs:
 
     def __init__(self, folder: epath.Path, expected: Expected):
         self._folder, self._expected = folder, expected
-        self._read: dict[epath.Path, ReportedRun] = {}
+        self._read: dict[epath.Path, RunResults] = {}
 
     def data_sets(self, gin_file: str) -> list[str]:
         """Those that an experiment has runs of."""
         folder = _experiment_folder(self._folder, gin_file)
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
-    def of(self, gin_file: str, data: str) -> Iterator[ReportedRun]:
+    def of(self, gin_file: str, data: str) -> Iterator[RunResults]:
         """An experiment's runs on a data set, by seed."""
         folder = _experiment_folder(self._folder, gin_file) / data
         for path in sorted(folder.glob("seed_*")) if folder.exists() else ():
             if has_run(path):
                 if path not in self._read:
-                    self._read[path] = gather([path]).runs[0]
+                    self._read[path] = read_results([path]).runs[0]
                 yield self._read[path]
 
-    def differences(self, run: ReportedRun, gin_file: str, data: str) -> tuple[str, ...]:
+    def differences(self, run: RunResults, gin_file: str, data: str) -> tuple[str, ...]:
         """The schedule, which may be either; fields of model, batch and length in which a run is not the paper's."""
         ours, _ = read_run(run.path)
         paper = self._expected(gin_file, data)

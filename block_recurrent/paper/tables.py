@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 Provenance = Literal["corroborated", "recalled"]
+_NAMES_IN_RESULTS = {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ class Column:
     data: str | None = None
     split: str | None = None
     stand_in: bool = False
+
+    @property
+    def paper_column(self) -> str | None:
+        """The name of the column's data in results (`records.DataSet.paper_column`)."""
+        return _NAMES_IN_RESULTS.get(self.data or "")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

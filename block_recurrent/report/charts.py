@@ -9,7 +9,7 @@ import altair as alt
 
 from block_recurrent.evaluation.records import DataSet, Estimate
 from block_recurrent.evaluation.results import Bin
-from block_recurrent.evaluation.run_results import Gathered
+from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.report.theme import PALETTE
 
 HEIGHT = 280
@@ -38,12 +38,12 @@ class Figure:
 
 
 def lines(
-    gathered: Gathered, rows: Rows, x: alt.X, y: str, *, name: str, title: str, text: str, zero: bool = False
+    results: ResultSet, rows: Rows, x: alt.X, y: str, *, name: str, title: str, text: str, zero: bool = False
 ) -> Figure | None:
     """A figure of lines with bands of intervals; None without rows.
 
     Args:
-        gathered: for the colours.
+        results: for the colours.
         rows: each with `interval_row`, what `x` shows, and `tokens` or `step` to point at.
         x: the horizontal axis.
         y: title of the vertical one.
@@ -54,7 +54,7 @@ def lines(
     """
     if not rows:
         return None
-    color = color_of_runs(gathered, rows)
+    color = color_of_runs(results, rows)
     base = chart_of(rows).encode(x=x)
     where = ["tokens:N"] if "tokens" in rows[0] else ["step:Q"]
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q", color=color)
@@ -89,15 +89,15 @@ def make_figure(chart: Any, rows: Rows, *, name: str, title: str, text: str, hei
     return Figure(name=name, title=title, text=text, runs=tuple(names), spec=content)
 
 
-def run_names(gathered: Gathered) -> list[str]:
+def run_names(results: ResultSet) -> list[str]:
     """All names that figures colour: of runs, and of compared models that are not among them."""
-    compared = [gathered.name_of(item.subject) for c in gathered.comparisons for item in c.differences]
-    return list(dict.fromkeys([*(run.name for run in gathered.runs), *compared]))
+    compared = [results.name_of(item.subject) for c in results.comparisons for item in c.differences]
+    return list(dict.fromkeys([*(run.name for run in results.runs), *compared]))
 
 
-def color_of_runs(gathered: Gathered, rows: Rows) -> alt.Color:
+def color_of_runs(results: ResultSet, rows: Rows) -> alt.Color:
     """A run has one colour in all figures; the legend names those that a figure shows."""
-    palette = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(run_names(gathered))}
+    palette = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(run_names(results))}
     shown = _shown(rows)
     scale = alt.Scale(domain=shown, range=[palette[name] for name in shown])
     return alt.Color("run:N", title=None, scale=scale, legend=alt.Legend(symbolOpacity=1))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from block_recurrent.evaluation.run_results import ReportedRun
+from block_recurrent.evaluation.run_results import RunResults
 from block_recurrent.report.formats import ABSENT
 
 
@@ -23,7 +23,7 @@ class Setting:
     differs: bool
 
 
-def settings(runs: Sequence[ReportedRun]) -> list[Setting]:
+def settings(runs: Sequence[RunResults]) -> list[Setting]:
     """All fields, in the order of the configuration's classes."""
     leaves = [dict(_leaves(run.config)) for run in runs]
     names = dict.fromkeys(name for run in leaves for name in run)

@@ -1,4 +1,4 @@
-"""The page: everything gathered, drawn, and put into one file, with the figures as PNG and SVG beside it."""
+"""The page: all results drawn, and put into one file, with the figures as PNG and SVG beside it."""
 
 import dataclasses
 import datetime
@@ -13,11 +13,13 @@ from etils import epath
 
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.records import Result
-from block_recurrent.evaluation.run_results import Evaluated, Gathered
+from block_recurrent.evaluation.run_results import ResultSet, SplitResults
+from block_recurrent.files import write_whole
+from block_recurrent.progress import ProgressCallback
 from block_recurrent.report import figures, formats, state_figures
 from block_recurrent.report.charts import Figure, run_names
 from block_recurrent.report.configs import settings
-from block_recurrent.report.paper import beside_the_paper
+from block_recurrent.report.paper import tables_with_runs
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures
 from block_recurrent.report.theme import DARK, LIGHT, PALETTE
@@ -50,14 +52,14 @@ class Drawn:
 
 
 def write_report(
-    gathered: Gathered, path: epath.Path, *, report: Callable[[int, int], None] = lambda done, total: None
+    results: ResultSet, path: epath.Path, *, progress: ProgressCallback = lambda done, total: None
 ) -> epath.Path:
     """Writes the page, and its figures as PNG and SVG into a folder beside it.
 
     Args:
-        gathered: what to show.
+        results: what to show.
         path: of the page; ends in `.html`.
-        report: told (figures done, figures in all).
+        progress: called with (figures done, figures in all).
 
     Returns:
         The folder with the figures, `NAME_figures` for `NAME.html`.
@@ -68,33 +70,31 @@ def write_report(
     if path.suffix != ".html":
         raise InputError(f"--out {path}: must end in .html")
     pictures = path.with_name(f"{path.stem}_figures")
-    drawn = draw(gathered)
-    page = render(gathered, drawn, pictures=pictures.name)
+    drawn = draw(results)
+    page = render(results, drawn, pictures=pictures.name)
     pictures.mkdir(parents=True, exist_ok=True)
     everything = list(drawn)
     for done, figure in enumerate(everything, 1):
         write_pictures(figure, pictures)
-        report(done, len(everything))
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(page)
-    partial.replace(path)
+        progress(done, len(everything))
+    write_whole(path, page)
     return pictures
 
 
-def draw(gathered: Gathered) -> Drawn:
+def draw(results: ResultSet) -> Drawn:
     """All figures for which there are numbers."""
-    named = {about.fingerprint: about for about in gathered.data}
+    named = {about.fingerprint: about for about in results.data}
     several = len(named) > 1
 
     def each(*makers: Callable[..., Any]) -> dict[str, tuple[Figure, ...]]:
         placed = {}
         for number, (key, about) in enumerate(named.items(), 1):
-            made = [maker(gathered, about) for maker in makers]
+            made = [maker(results, about) for maker in makers]
             flat = [figure for found in made for figure in (found if isinstance(found, list) else [found]) if figure]
             placed[key] = tuple(dataclasses.replace(f, name=f"{f.name}_{number}") if several else f for f in flat)
         return placed
 
-    learning = figures.learning(gathered)
+    learning = figures.learning(results)
     return Drawn(
         learning=() if learning is None else (learning,),
         context=each(figures.position, figures.improvement, figures.checkpoints),
@@ -104,26 +104,26 @@ def draw(gathered: Gathered) -> Drawn:
     )
 
 
-def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
+def render(results: ResultSet, drawn: Drawn, *, pictures: str) -> str:
     """The page as text.
 
     Args:
-        gathered: what to show.
+        results: what to show.
         drawn: its figures.
         pictures: name of the folder with the figures' files, beside the page.
     """
     environment = _environment()
-    names = run_names(gathered)
-    levels = {f"{e.scores.bootstrap.level:.0%}" for run in gathered.runs for e in run.evaluations}
+    names = run_names(results)
+    levels = {f"{e.scores.bootstrap.level:.0%}" for run in results.runs for e in run.evaluations}
     read = functools.partial(_template_text, environment)
     return environment.get_template("page.html").render(
         title=" · ".join(names) or "Report",
-        gathered=gathered,
+        results=results,
         drawn=drawn,
         names=names,
-        paper=beside_the_paper(gathered),
-        settings=settings(gathered.runs),
-        sections=list(_sections(gathered, drawn)),
+        paper=tables_with_runs(results),
+        settings=settings(results.runs),
+        sections=list(_sections(results, drawn)),
         level=" or ".join(sorted(levels)),
         palette=PALETTE,
         verdicts=_VERDICTS,
@@ -140,9 +140,9 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
     )
 
 
-def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
+def _sections(results: ResultSet, drawn: Drawn) -> Iterator[tuple[str, str]]:
     """Anchors, which are also the names of the templates, and titles of the sections that have something to show."""
-    evaluated = any(run.evaluations for run in gathered.runs)
+    evaluated = any(run.evaluations for run in results.runs)
     yield "summary", "Summary"
     if evaluated:
         yield "scores", "Scores"
@@ -151,13 +151,13 @@ def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
         yield "learning", "Learning"
     if any(drawn.context.values()):
         yield "context", "Context"
-    if any(e.ablations for run in gathered.runs for e in run.evaluations):
+    if any(e.ablations for run in results.runs for e in run.evaluations):
         yield "states", "Ablations"
     if any(drawn.gates.values()) or any(drawn.watched.values()):
         yield "gates", "Gates and states"
-    if gathered.comparisons:
+    if results.comparisons:
         yield "words", "Words"
-    if gathered.runs:
+    if results.runs:
         yield "configs", "Settings"
     yield "provenance", "Provenance"
 
@@ -178,7 +178,7 @@ def _environment() -> jinja2.Environment:
         "marked_code": formats.marked_code,
         "command": formats.command,
         "stretches": stretches,
-        "results": _results,
+        "result_files": _result_files,
     }
     return environment
 
@@ -188,7 +188,7 @@ def _template_text(environment: jinja2.Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _results(evaluated: Evaluated) -> list[Result]:
+def _result_files(evaluated: SplitResults) -> list[Result]:
     """The files that an evaluation has left."""
     found = (getattr(evaluated, field.name) for field in dataclasses.fields(evaluated))
     return [result for result in found if result is not None]

@@ -5,12 +5,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from block_recurrent.evaluation.records import Estimate
-from block_recurrent.evaluation.run_results import Evaluated, Gathered
+from block_recurrent.evaluation.run_results import ResultSet, SplitResults
 from block_recurrent.paper.tables import LATER_RUNS, TABLE_1, TABLE_2, Column, PaperRow, PaperTable
 from block_recurrent.report.formats import interval, short
-
-# What results call the data of a column (`records.DataSet.paper_column`).
-_DATA = {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparable:
+class TableWithRuns:
     """A table of the paper with the runs above its rows.
 
     Attributes:
@@ -57,33 +54,33 @@ class Comparable:
     rows: tuple[Row, ...]
 
 
-def beside_the_paper(gathered: Gathered) -> list[Comparable]:
+def tables_with_runs(results: ResultSet) -> list[TableWithRuns]:
     """Table 1 always, with columns for data that the paper knows nothing of; the other tables where a run fits them."""
-    others = list(dict.fromkeys(about.label for about in gathered.data if about.paper_column is None))
-    tables = [_comparable(gathered, TABLE_1, others)]
-    fitting = [_comparable(gathered, table, []) for table in (TABLE_2, LATER_RUNS)]
+    others = list(dict.fromkeys(about.label for about in results.data if about.paper_column is None))
+    tables = [_table_with_runs(results, TABLE_1, others)]
+    fitting = [_table_with_runs(results, table, []) for table in (TABLE_2, LATER_RUNS)]
     return tables + [table for table in fitting if table.rows[0].run is not None]
 
 
-def _comparable(gathered: Gathered, table: PaperTable, others: list[str]) -> Comparable:
+def _table_with_runs(results: ResultSet, table: PaperTable, others: list[str]) -> TableWithRuns:
     columns = tuple((c.title, c.unit, c.stand_in) for c in table.columns)
     columns += tuple((label, "bits per token; not the paper's data", False) for label in others)
-    return Comparable(
+    return TableWithRuns(
         title=table.title,
         source=table.source,
         columns=columns,
-        rows=(*_measured(gathered, table, others), *(_paper_row(row, table, len(others)) for row in table.rows)),
+        rows=(*_measured(results, table, others), *(_paper_row(row, table, len(others)) for row in table.rows)),
     )
 
 
-def _measured(gathered: Gathered, table: PaperTable, others: list[str]) -> Iterator[Row]:
+def _measured(results: ResultSet, table: PaperTable, others: list[str]) -> Iterator[Row]:
     """A row for every run, with what it was evaluated on in the columns of that data."""
-    for run in gathered.runs:
+    for run in results.runs:
         cells: list[Cell | None] = [None] * (len(table.columns) + len(others))
         for evaluated in run.evaluations:
             about = evaluated.scores.data
             for place, column in enumerate(table.columns):
-                if column.data is not None and _DATA[column.data] == about.paper_column:
+                if about.paper_column is not None and column.paper_column == about.paper_column:
                     cells[place] = _better(cells[place], _cell(column, evaluated))
             if about.paper_column is None and about.label in others:
                 place = len(table.columns) + others.index(about.label)
@@ -97,7 +94,7 @@ def _better(old: Cell | None, new: Cell) -> Cell:
     return new if old is None or not new.note else old
 
 
-def _cell(column: Column, evaluated: Evaluated) -> Cell:
+def _cell(column: Column, evaluated: SplitResults) -> Cell:
     scores = evaluated.scores
     value = {
         "bits per token": scores.bits_per_token,
@@ -108,7 +105,7 @@ def _cell(column: Column, evaluated: Evaluated) -> Cell:
     return _own(value, evaluated)
 
 
-def _own(value: Estimate, evaluated: Evaluated) -> Cell:
+def _own(value: Estimate, evaluated: SplitResults) -> Cell:
     about = evaluated.scores.data
     notes = ([] if about.split == "test" else [about.split]) + (["stand-in"] if about.stand_in else [])
     return Cell(text=short(value.value, 3), origin="measured", interval=interval(value, 3), note=", ".join(notes))

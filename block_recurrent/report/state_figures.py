@@ -8,7 +8,7 @@ import altair as alt
 
 from block_recurrent.evaluation.records import DataSet
 from block_recurrent.evaluation.results import StatePoint
-from block_recurrent.evaluation.run_results import Gathered
+from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.report.charts import (
     Figure,
     Rows,
@@ -28,11 +28,11 @@ _POINTS = 240  # of a line through a document
 _QUANTILES = 101
 
 
-def ablations(gathered: Gathered, about: DataSet) -> Figure | None:
+def ablations(results: ResultSet, about: DataSet) -> Figure | None:
     """What it costs to tamper with the states."""
     rows = [
         {"run": run.name, "states": item.name.replace("_", " "), "meaning": item.meaning, **interval_row(item.cost)}
-        for run, evaluated in gathered.evaluated(about)
+        for run, evaluated in results.evaluated(about)
         if evaluated.ablations is not None
         for item in evaluated.ablations.ablations[1:]
     ]
@@ -43,7 +43,7 @@ def ablations(gathered: Gathered, about: DataSet) -> Figure | None:
     place = {
         "y": alt.Y("states:N", title=None, sort=names),
         "yOffset": alt.YOffset("run:N"),
-        "color": color_of_runs(gathered, rows),
+        "color": color_of_runs(results, rows),
     }
     x = alt.X("value:Q", title="bits per byte more than with the state carried")
     tooltip = ["run:N", "states:N", "meaning:N", *interval_tooltip("cost")]
@@ -59,10 +59,10 @@ def ablations(gathered: Gathered, about: DataSet) -> Figure | None:
     return make_figure(chart, rows, name="ablations", title="State ablations", text=text, height=height)
 
 
-def distance(gathered: Gathered, about: DataSet) -> Figure | None:
+def distance(results: ResultSet, about: DataSet) -> Figure | None:
     """Loss by distance since the last reset of the states."""
     rows: Rows = []
-    for run, evaluated in gathered.evaluated(about):
+    for run, evaluated in results.evaluated(about):
         for item in evaluated.ablations.ablations if evaluated.ablations else ():
             pairs = (("reset", item.by_distance), ("carried", item.carried_by_distance))
             rows += [{"run": run.name, "state": name, **row} for name, bins in pairs for row in bin_rows(bins)]
@@ -71,7 +71,7 @@ def distance(gathered: Gathered, about: DataSet) -> Figure | None:
     chart = chart_of(rows).mark_line().encode(
         x=log_positions("tokens since the state started anew"),
         y=alt.Y("value:Q", title="bits per token", scale=alt.Scale(zero=False)),
-        color=color_of_runs(gathered, rows),
+        color=color_of_runs(results, rows),
         strokeDash=alt.StrokeDash("state:N", title=None, scale=alt.Scale(domain=["carried", "reset"])),
         tooltip=["run:N", "state:N", "tokens:N", *interval_tooltip("bits per token")],
     )  # fmt: skip
@@ -83,10 +83,10 @@ def distance(gathered: Gathered, about: DataSet) -> Figure | None:
     return make_figure(chart, rows, name="distance", title="Loss since the start of the state", text=text)
 
 
-def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
+def half_lives(results: ResultSet, about: DataSet) -> Figure | None:
     """How long the channels of gates remember."""
     rows: Rows = []
-    for run, layer in _layers(gathered, about):
+    for run, layer in _layers(results, about):
         for gate in (*layer.fixed_gates, *layer.lstm_gates):
             label = f"layer {layer.layer}, {gate.place} gate"
             for share, value in _quantiles(gate.half_life_tokens):
@@ -96,7 +96,7 @@ def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
     chart = chart_of(rows).mark_line().encode(
         x=alt.X("share:Q", title="share of channels with a shorter half-life", axis=axis("%")),
         y=alt.Y("value:Q", title="half-life (tokens)", scale=alt.Scale(type="log", nice=False), axis=axis(",d")),
-        color=color_of_runs(gathered, rows),
+        color=color_of_runs(results, rows),
         strokeDash=alt.StrokeDash("gate:N", title=None),
         tooltip=["run:N", "gate:N", alt.Tooltip("share:Q", format=".0%"), alt.Tooltip("value:Q", format=",.0f")],
     )  # fmt: skip
@@ -107,11 +107,11 @@ def half_lives(gathered: Gathered, about: DataSet) -> Figure | None:
     return make_figure(chart, rows, name="half_lives", title="Half-lives of the gates", text=text)
 
 
-def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
+def lstm_gates(results: ResultSet, about: DataSet) -> Figure | None:
     """Mean forget and input gates of the channels."""
     rows = [
         {"run": run, "gate": f"layer {layer.layer}, {gate.place} gate", "forget": f, "input": i}
-        for run, layer in _layers(gathered, about)
+        for run, layer in _layers(results, about)
         for gate in layer.lstm_gates
         for f, i in zip(gate.forget_mean, gate.input_mean, strict=True)
     ]
@@ -120,7 +120,7 @@ def lstm_gates(gathered: Gathered, about: DataSet) -> Figure | None:
     chart = chart_of(rows).mark_point(size=30).encode(
         x=alt.X("forget:Q", title="mean forget gate", scale=alt.Scale(domain=[0, 1])),
         y=alt.Y("input:Q", title="mean input gate", scale=alt.Scale(domain=[0, 1])),
-        color=color_of_runs(gathered, rows),
+        color=color_of_runs(results, rows),
         shape=alt.Shape("gate:N", title=None),
         tooltip=["run:N", "gate:N", alt.Tooltip("forget:Q", format=".3f"), alt.Tooltip("input:Q", format=".3f")],
     )  # fmt: skip
@@ -170,13 +170,13 @@ _STATE_FIGURES: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def states(gathered: Gathered, about: DataSet) -> list[Figure]:
+def states(results: ResultSet, about: DataSet) -> list[Figure]:
     """The states through the longest document, one small figure for each number."""
     figures = []
     for field, title, unit, text in _STATE_FIGURES:
         rows = [
             {"run": run, "layer": f"layer {layer.layer}", "position": point.position, "value": getattr(point, field)}
-            for run, layer in _layers(gathered, about)
+            for run, layer in _layers(results, about)
             for point in _thinned(layer.states)
             if getattr(point, field) is not None
         ]
@@ -185,7 +185,7 @@ def states(gathered: Gathered, about: DataSet) -> list[Figure]:
         chart = chart_of(rows).mark_line(strokeWidth=1.5).encode(
             x=alt.X("position:Q", title="position in the document (tokens)", axis=axis("~s", 6)),
             y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
-            color=color_of_runs(gathered, rows),
+            color=color_of_runs(results, rows),
             strokeDash=alt.StrokeDash("layer:N", title=None, legend=None),
             tooltip=["run:N", "layer:N", "position:Q", alt.Tooltip("value:Q", format=".4f")],
         )  # fmt: skip
@@ -193,11 +193,11 @@ def states(gathered: Gathered, about: DataSet) -> list[Figure]:
     return figures
 
 
-def _layers(gathered: Gathered, about: DataSet) -> list[tuple[str, Any]]:
+def _layers(results: ResultSet, about: DataSet) -> list[tuple[str, Any]]:
     """Diagnostics of recurrent layers, with the run's name."""
     return [
         (run.name, layer)
-        for run, evaluated in gathered.evaluated(about)
+        for run, evaluated in results.evaluated(about)
         if evaluated.diagnostics is not None
         for layer in evaluated.diagnostics.layers
     ]

@@ -13,7 +13,7 @@ from tests.support.architectures import WINDOW, perturbed_params
 EVERY, AFTER = 2, 3
 
 
-def slow_nats(config, params, tokens, tamper):
+def slow_losses(config, params, tokens, tamper):
     """Nats of a document's tokens from the second on, in float64."""
     padded = np.zeros(-(-(len(tokens) - 1) // WINDOW) * WINDOW, np.int64)
     padded[: len(tokens) - 1] = tokens[:-1]
@@ -68,11 +68,11 @@ def without_reading(config, params):
     return {**params, "layers": layers}
 
 
-def assert_equals(nats, store, slow):
+def assert_equals(losses, store, slow):
     for document in range(len(store)):
         tokens = store.read(document, 0, 10**6).astype(np.int64)
         if len(tokens) > 1:
-            np.testing.assert_allclose(nats.of(document), slow(document, tokens), rtol=2e-5, atol=2e-5)
+            np.testing.assert_allclose(losses.of(document), slow(document, tokens), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["fixed_skip", "lstm_dual", "feedback_fixed_skip"])
@@ -81,21 +81,21 @@ def test_each_way_to_read_equals_the_slow_one(tmp_path, split, name):
     params = perturbed_params(config)
     silent = without_reading(config, params)
     expected = {
-        carried(config): lambda d, t: slow_nats(config, params, t, lambda block, states: states),
-        interventions.reset(config, every_blocks=EVERY): lambda d, t: slow_nats(
+        carried(config): lambda d, t: slow_losses(config, params, t, lambda block, states: states),
+        interventions.reset(config, every_blocks=EVERY): lambda d, t: slow_losses(
             config, params, t, reset(params, EVERY)
         ),
-        interventions.frozen(config, after_blocks=AFTER): lambda d, t: slow_nats(config, params, t, frozen(AFTER)),
-        interventions.frozen(config, after_blocks=0, name="initial"): lambda d, t: slow_nats(
+        interventions.frozen(config, after_blocks=AFTER): lambda d, t: slow_losses(config, params, t, frozen(AFTER)),
+        interventions.frozen(config, after_blocks=0, name="initial"): lambda d, t: slow_losses(
             config, params, t, frozen(0)
         ),
-        interventions.window_only(config): lambda d, t: slow_nats(config, silent, t, lambda block, states: states),
+        interventions.window_only(config): lambda d, t: slow_losses(config, silent, t, lambda block, states: states),
     }
     totals = []
     for method, slow in expected.items():
-        nats = one_pass(tmp_path / method.name, method, params, split)
-        assert_equals(nats, split, slow)
-        totals.append(round(float(nats.sums().sum()), 3))
+        losses = one_pass(tmp_path / method.name, method, params, split)
+        assert_equals(losses, split, slow)
+        totals.append(round(float(losses.sums().sum()), 3))
     assert len(set(totals)) == len(totals)  # they are different things
 
 
@@ -106,7 +106,7 @@ def test_shuffled_states_are_those_of_the_next_longer_document(tmp_path, split, 
 
     def slow(document, tokens):
         states = recorded_states(model, params, split.read(partner[document], 0, 10**6).astype(np.int64))
-        return slow_nats(model, params, tokens, lambda block, _: list(states[min(block, len(states) - 1)]))
+        return slow_losses(model, params, tokens, lambda block, _: list(states[min(block, len(states) - 1)]))
 
     assert_equals(one_pass(tmp_path, interventions.shuffled(model, split), params, split), split, slow)
 
@@ -120,6 +120,6 @@ def test_batch_segment_and_devices_change_no_loss(tmp_path, split, model, params
     ):
         expected = one_pass(tmp_path / "a", method, params, split)
         shape = {"batch_size": batch_size, "segment_length": segment_length, "devices": devices}
-        nats = one_pass(tmp_path / "b", method, params, split, **shape)
-        np.testing.assert_allclose(nats.values, expected.values, rtol=2e-5, atol=2e-6)
-        np.testing.assert_allclose(nats.sums().sum(), expected.sums().sum(), rtol=1e-6)
+        losses = one_pass(tmp_path / "b", method, params, split, **shape)
+        np.testing.assert_allclose(losses.values, expected.values, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(losses.sums().sum(), expected.sums().sum(), rtol=1e-6)

@@ -6,7 +6,7 @@ from etils import epath
 
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation import interventions
-from block_recurrent.evaluation.passes import Shape, Workplace
+from block_recurrent.evaluation.passes import ResumablePasses, Shape
 from block_recurrent.evaluation.scorer import Placement, carried
 from tests.data.conftest import write_store
 from tests.evaluation.conftest import TEXTS, one_pass
@@ -29,10 +29,10 @@ def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, pa
                 if done == at:
                     raise KilledError
 
-            with Workplace(folder, {"of": identity}, save_seconds=0).opened() as workplace:
+            with ResumablePasses(folder, {"of": identity}, save_seconds=0).locked() as passes:
                 placement = Placement([__import__("jax").devices()[0]])
-                nats = workplace.run(method, params, split, SHAPE, placement=placement, progress=progress)
-                return np.array(nats.values)
+                losses = passes.run(method, params, split, SHAPE, placement=placement, progress=progress)
+                return np.array(losses.values)
 
         for at in (4, 9):
             with pytest.raises(KilledError):
@@ -51,9 +51,9 @@ def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, pa
 def test_two_processes_do_not_share_a_folder(tmp_path):
     folder = epath.Path(tmp_path)
     with (
-        Workplace(folder, {}).opened(),
+        ResumablePasses(folder, {}).locked(),
         pytest.raises(InputError, match="another process is evaluating"),
-        Workplace(folder, {}).opened(),
+        ResumablePasses(folder, {}).locked(),
     ):
         pass
 
@@ -63,9 +63,9 @@ def test_the_order_of_documents_changes_no_loss(tmp_path, split, model, params):
     other = write_store(tmp_path / "other" / "test", {f"document {d}": TEXTS[d] for d in order})
     for method, moved in ((carried(model), carried(model)), (interventions.reset(model, every_blocks=2),) * 2):
         expected = one_pass(tmp_path / "a", method, params, split)
-        nats = one_pass(tmp_path / "b", moved, params, other)
+        losses = one_pass(tmp_path / "b", moved, params, other)
         for place, document in enumerate(order):
-            np.testing.assert_allclose(nats.of(place), expected.of(document), rtol=2e-5, atol=2e-6)
+            np.testing.assert_allclose(losses.of(place), expected.of(document), rtol=2e-5, atol=2e-6)
 
 
 def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
@@ -77,9 +77,9 @@ def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
             if done == at:
                 raise KilledError
 
-        with Workplace(folder, {}, save_seconds=0).opened() as workplace:
+        with ResumablePasses(folder, {}, save_seconds=0).locked() as passes:
             return np.array(
-                workplace.run(carried(model), params, split, shape, placement=Placement(), progress=progress).values
+                passes.run(carried(model), params, split, shape, placement=Placement(), progress=progress).values
             )
 
     told = []

@@ -10,10 +10,10 @@ import pytest
 from etils import epath
 
 from block_recurrent.cli.main import main
-from block_recurrent.config import EvaluationConfig, PrepareConfig, RunConfig
+from block_recurrent.config import PrepareConfig, RunConfig
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.ablations import Accountant, contribution, plan
+from block_recurrent.evaluation.ablations import AblationResults, contribution, plan
 from block_recurrent.evaluation.compare import write_comparison
 from block_recurrent.evaluation.provenance import describe_data
 from block_recurrent.evaluation.records import Bootstrap, Estimate, Provenance, Subject, write
@@ -29,7 +29,7 @@ from block_recurrent.evaluation.results import (
     Scores,
     StatePoint,
 )
-from block_recurrent.evaluation.run_results import Gathered, gather
+from block_recurrent.evaluation.run_results import ResultSet, read_results
 from block_recurrent.evaluation.scores import by_position, summarise
 from block_recurrent.evaluation.token_losses import TokenLosses, scored_starts
 from block_recurrent.training.run_record import make_record, write_record
@@ -49,13 +49,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     recurrent, slide, both = (epath.Path(folder / name) for name in ("recurrent <b>&", "slide", "both"))
     models = [made.run(slide, dataclasses.replace(config, model=model), 1), made.run(recurrent, config, 2)]
     made.studies(recurrent, config, *models[1])
-    write_comparison(made.header, store, models, EvaluationConfig(), both)
+    write_comparison(made.header, store, models, both)
     return [Path(path) for path in (recurrent, slide, both)]
 
 
 @pytest.fixture(scope="session")
-def gathered(folders: list[Path]) -> Gathered:
-    return gather([epath.Path(folder) for folder in folders])
+def results(folders: list[Path]) -> ResultSet:
+    return read_results([epath.Path(folder) for folder in folders])
 
 
 @pytest.fixture(scope="session")
@@ -109,17 +109,17 @@ class _MadeUp:
         model = dataclasses.asdict(config.model)
         subject = Subject(name=folder.name, path=str(folder / "checkpoints" / "8"), step=8, fingerprint=f"{seed:064}",
                           parameters=1000 + seed, config=model)  # fmt: skip
-        nats = self.nats()
+        losses = self.losses()
         about = {**self.header, "subject": subject}
-        write(Scores(**about, **summarise(self._store, nats, self.bootstrap)), self.place(folder))
-        write(Context(**about, by_position=by_position(nats, self.bootstrap)), self.place(folder))
-        return subject, nats
+        write(Scores(**about, **summarise(self._store, losses, self.bootstrap)), self.place(folder))
+        write(Context(**about, by_position=by_position(losses, self.bootstrap)), self.place(folder))
+        return subject, losses
 
-    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, nats: TokenLosses) -> None:
+    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, losses: TokenLosses) -> None:
         about: Any = {**self.header, "subject": subject}
-        place, accountant = self.place(folder), Accountant(self._store, nats, self.bootstrap)
+        place, maker = self.place(folder), AblationResults(self._store, losses, self.bootstrap)
         planned, skipped = plan(config.model, self._store, reset_tokens=16, frozen_tokens=16)
-        tampered = [accountant.carried(), *(accountant.ablation(item, self.nats()) for item in planned)]
+        tampered = [maker.carried(), *(maker.ablation(item, self.losses()) for item in planned)]
         contributed = contribution([(item, item.cost) for item in tampered])
         write(Ablations(**about, ablations=tuple(tampered), contribution=contributed, skipped=skipped), place)
         numbers = {"rows": 3, "segment_length": 16, "segments": 4, "passes": 0.5, "tokens": 180, "nats": 200.0}
@@ -139,6 +139,6 @@ class _MadeUp:
     def place(self, folder: epath.Path) -> epath.Path:
         return folder / "evaluation" / "store" / "validation" / "step_8"
 
-    def nats(self) -> TokenLosses:
+    def losses(self) -> TokenLosses:
         starts = scored_starts(self._store.lengths)
         return TokenLosses(self._random.gamma(1, 1, starts[-1]).astype(np.float32), starts)
