@@ -1,4 +1,4 @@
-"""Two or more models on the same tokens: paired differences, and which words they are about."""
+"""Comparison of models on the same tokens: paired differences, and the words that improve."""
 
 import codecs
 import heapq
@@ -27,22 +27,22 @@ from block_recurrent.evaluation.token_losses import TokenLosses
 from block_recurrent.evaluation.words import NameRule, Word, find_words, rule_for, word_sums
 
 _SAMPLED_DOCUMENTS = 5  # as in the paper
-_SAMPLED_WORDS = 4  # of each; as in the paper
+_SAMPLED_WORDS = 4  # of each sampled document; as in the paper
 _TOP_WORDS = 20
 _PASSAGE_WORDS = 40  # on each side of an improved word
 _KINDS: list[tuple[Reach, bool]] = [(reach, name) for reach in get_args(Reach) for name in (True, False)]
 
 
 class PairedComparison:
-    """A model against the baseline, on one split.
+    """A model compared with the baseline on one split.
 
     Args:
         store: the split.
         vocabulary: the store's.
-        baseline: losses of the first model.
-        other: losses of this one.
-        window: W of this model.
-        bootstrap: how to make intervals.
+        baseline: token losses of the baseline.
+        other: token losses of the model.
+        window: W of the model.
+        bootstrap: settings of the confidence intervals.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PairedComparison:
         self._rule: NameRule = rule_for(store.metadata.source)
 
     def difference(self, subject: Subject) -> Difference:
-        """Everything that `results.Difference` holds."""
+        """Returns the differences from the baseline; `subject` describes the model."""
         text, documents = self._text, self._text.documents
         sums = self._other.sums()[documents]
         saved = self._baseline.sums()[documents] - sums
@@ -83,7 +83,7 @@ class PairedComparison:
         count = min(_SAMPLED_DOCUMENTS, len(documents))
         order = np.argsort(np.random.Philox(key=self._bootstrap.seed).random_raw(len(documents)), kind="stable")
         chosen = set(documents[order[:count]].tolist())
-        sums = np.zeros((len(documents), len(_KINDS), 3))  # words, baseline losses, losses
+        sums = np.zeros((len(documents), len(_KINDS), 3))  # words, baseline loss, model loss
         top: list[tuple[float, int, int, Word, float, float]] = []
         sampled: list[ImprovedWord] = []
         for row, document in enumerate(documents.tolist()):
@@ -104,7 +104,7 @@ class PairedComparison:
     def _read(
         self, document: int, sums: np.ndarray
     ) -> tuple[list[bytes], list[tuple[float, int, int, Word, float, float]]]:
-        """Adds a document's words to `sums`; gives its pieces and its most improved words, the best first."""
+        """Adds a document's words to `sums`; returns its pieces and its most improved words, the best first."""
         pieces = self._pieces(document)
         words = find_words(pieces, self._window, self._rule)
         before, after = (word_sums(words, losses.of(document)) for losses in (self._baseline, self._other))
@@ -144,7 +144,7 @@ class PairedComparison:
         )
 
     def _passage(self, pieces: list[bytes], word: Word) -> tuple[int, int]:
-        """Positions from about so many words before to so many behind: blanks are counted."""
+        """Returns the first and one past the last position of a word's passage; blanks count as word boundaries."""
         start, blanks = word.start, 0
         while start > 0 and blanks < _PASSAGE_WORDS:
             start -= 1
@@ -182,16 +182,16 @@ def write_comparison(
     models: Sequence[tuple[Subject, TokenLosses]],
     folder: epath.Path,
 ) -> Comparison:
-    """Compares models with the first of them; writes `comparison.json` and `comparison.parquet`.
+    """Compares models with the first one, and writes `comparison.json` and `comparison.parquet`.
 
     Args:
-        header: fields of `records.Result`.
+        header: the fields of `records.Result`.
         store: the split.
-        models: each with its losses of the split's tokens.
-        folder: where the files go.
+        models: each with its token losses on the split.
+        folder: output folder.
 
     Raises:
-        InputError: the store's vocabulary cannot be read any more.
+        InputError: the store's vocabulary can no longer be read.
     """
     bootstrap, text = header["bootstrap"], scored_text(store)
     vocabulary = load_recorded_vocabulary(store.vocabulary.spec, store.vocabulary.fingerprint)

@@ -1,4 +1,4 @@
-"""One model on one split: the passes that the studies need, and the files that they leave."""
+"""Evaluation of one model on one split: runs the passes that the studies need and writes their results."""
 
 import contextlib
 import functools
@@ -26,15 +26,15 @@ from block_recurrent.progress import StageCallback
 
 
 class Evaluation:
-    """A model and a split, checked to fit each other.
+    """A model and a split that have been checked to fit each other.
 
     Args:
         model: the model under test.
-        data: names the store, and the shape of the batches.
-        split: which part of the store.
-        config: of the studies.
-        folder: where the files go; None means below the model's home, by store, split and step.
-        progress: called with how far a pass is.
+        data: the store and the shape of the batches.
+        split: split of the store.
+        config: settings of the studies.
+        folder: output folder; None means a folder below the model's home, by store, split and step.
+        progress: called with the name of a pass, the steps done and all steps.
 
     Raises:
         InputError: the store is missing, damaged or of another vocabulary, or the shape does not fit the model.
@@ -53,9 +53,9 @@ class Evaluation:
         self.model, self.config = model, config
         self.store = open_split(data, split, vocab_size=model.config.vocab_size, vocabulary=model.vocabulary)
         if not (self.store.lengths > 1).any():
-            raise InputError(f"{self.store.path}: no document has the two tokens that one prediction needs")
+            raise InputError(f"{self.store.path}: no document has two tokens, so there is nothing to score")
         self.shape = Shape(batch_size=data.batch_size, segment_length=data.segment_length)
-        # Of the segments that the model was trained on, whatever the shape of these batches.
+        # Ablations count segments of training, whatever the shape of these batches.
         self._segment = (model.data or data).segment_length
         if model.config.window_length and data.segment_length % model.config.window_length:
             raise InputError(
@@ -69,16 +69,16 @@ class Evaluation:
 
     @property
     def identity(self) -> str:
-        """What decides every token's loss, as JSON."""
+        """Everything that determines the token losses, as JSON."""
         subject = self.model.subject
         facts = {"params": subject.fingerprint, "model": subject.config, "store": self.store.fingerprint}
         if self.model.config.window_length is None:
-            facts["segment_length"] = self.shape.segment_length  # how far back a model without a window can see
+            facts["segment_length"] = self.shape.segment_length  # the context length of a model without a window
         return json.dumps(facts, sort_keys=True)
 
     @property
     def header(self) -> dict[str, Any]:
-        """The fields that all results of this evaluation begin with."""
+        """The first fields of every result of this evaluation."""
         return {
             "data": provenance.describe_data(self.store),
             "provenance": provenance.describe_provenance(self.shape),
@@ -88,9 +88,9 @@ class Evaluation:
 
     @contextlib.contextmanager
     def scored(self) -> Iterator[TokenLosses]:
-        """The losses of every token: from `tokens.parquet` if they are there, otherwise from a pass.
+        """Yields all token losses, from `tokens.parquet` if it exists and otherwise from a pass over the split.
 
-        What is interrupted inside is gone on with the next time.
+        The next call resumes passes that were interrupted inside the context.
         """
         with self._passes.locked():
             losses = parquet.read_tokens(self.folder, self.store, self.identity)
@@ -122,18 +122,18 @@ class Evaluation:
             parquet.write_tokens(self.folder, self.store, losses, self.identity)
 
     def read_tokens(self) -> TokenLosses:
-        """What `write_tokens` has written.
+        """Returns the token losses that `write_tokens` wrote.
 
         Raises:
-            InputError: it is gone.
+            InputError: the file no longer exists or has changed.
         """
         losses = parquet.read_tokens(self.folder, self.store, self.identity)
         if losses is None:
-            raise InputError(f"{self.folder}: tokens.parquet has been removed or changed meanwhile; run this again")
+            raise InputError(f"{self.folder}: tokens.parquet was removed or changed during this command; run it again")
         return losses
 
     def write_official(self) -> OfficialScores:
-        """Evaluates as the official code does, and writes `official.json`."""
+        """Scores with the official code's protocol, and writes `official.json`."""
         numbers = score_as_official_code(
             self.model.config,
             self.model.params,
@@ -174,7 +174,7 @@ class Evaluation:
         return study
 
     def write_diagnostics(self) -> Diagnostics:
-        """Watches gates and states through the longest document, and writes `diagnostics.json`."""
+        """Records gates and states on the longest document, and writes `diagnostics.json`."""
         config = self.model.config
         longest = int(np.argmax(self.store.lengths))
         tokens = self.store.read(longest, 0, self.config.diagnostic_tokens)
@@ -204,5 +204,5 @@ class Evaluation:
 
 
 def split_folder(model: ModelUnderTest, data: DataConfig, split: str) -> epath.Path:
-    """Where the evaluations of a run on one split lie, a folder for each checkpoint."""
+    """Returns the folder of all evaluations of a run on one split; it has a folder for each checkpoint."""
     return model.home / "evaluation" / epath.Path(data.store).name / split

@@ -1,7 +1,7 @@
-"""Ways to read a split with the recurrent states tampered with; the Transformer-XL caches are always carried.
+"""Scoring methods that change the recurrent states; the Transformer-XL caches are always carried.
 
-Blocks run one after the other, so that a state can be replaced before any of them: the numbers of an untampered reading
-are those of the model (chunking at a fixed window changes nothing).
+The blocks of a segment run one after another, so that the states can be replaced before each block. Without a change,
+the losses are those of the model: at a fixed window, the segment length changes nothing.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from block_recurrent.typing import Params
 
 
 class PositionedSegment(NamedTuple):
-    """A segment, and where in its document each row stands.
+    """A segment and its place in each row's document.
 
     Attributes:
         batch: the segment.
-        block: (B,) int32, number of the segment's first block in its document.
+        block: (B,) int32, index of the segment's first block in its document.
     """
 
     batch: SegmentBatch
@@ -37,12 +37,12 @@ class PositionedSegment(NamedTuple):
 
 
 class SegmentWithDonor(NamedTuple):
-    """A segment, and the same stretch of another document.
+    """A segment and the same positions of another document, the donor.
 
     Attributes:
         batch: the segment.
-        donor: (B, T) int32, the other document's tokens.
-        whole: (B, C) bool, blocks that lie wholly within the other document.
+        donor: (B, T) int32, the donor's tokens.
+        whole: (B, C) bool, True for blocks entirely within the donor.
     """
 
     batch: SegmentBatch
@@ -51,7 +51,7 @@ class SegmentWithDonor(NamedTuple):
 
 
 def reset(config: ModelConfig, *, every_blocks: int) -> ScoringMethod:
-    """The recurrent states start anew after so many blocks."""
+    """Returns a method that resets the recurrent states every `every_blocks` blocks."""
     return ScoringMethod(
         "reset",
         functools.partial(init_state, config),
@@ -61,7 +61,10 @@ def reset(config: ModelConfig, *, every_blocks: int) -> ScoringMethod:
 
 
 def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> ScoringMethod:
-    """The recurrent states stay as they are after so many blocks of a document; 0: tokens read the initial ones."""
+    """Returns a method that freezes the recurrent states after `after_blocks` blocks of a document.
+
+    With `after_blocks` = 0, tokens always attend to the initial states.
+    """
     return ScoringMethod(
         name,
         functools.partial(init_state, config),
@@ -71,7 +74,7 @@ def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> S
 
 
 def shuffled(config: ModelConfig, store: TokenStore) -> ScoringMethod:
-    """Tokens read the recurrent states that another document had left by the same place (see `donors`)."""
+    """Returns a method whose tokens attend to another document's states at the same position (see `donors`)."""
 
     def init(params: Params, rows: int) -> tuple[ModelState, ModelState]:
         return init_state(config, params, rows), init_state(config, params, rows)
@@ -85,7 +88,7 @@ def shuffled(config: ModelConfig, store: TokenStore) -> ScoringMethod:
 
 
 def window_only(config: ModelConfig) -> ScoringMethod:
-    """Tokens read nothing from the states: what their attention to states would add to the stream is left out."""
+    """Returns a method without cross-attention: attention to states adds nothing to the residual stream."""
     plain = carried(config)
 
     def step(params: Params, state: Any, inputs: Any) -> tuple[Any, jax.Array]:
@@ -95,10 +98,10 @@ def window_only(config: ModelConfig) -> ScoringMethod:
 
 
 def donors(lengths: np.ndarray) -> np.ndarray:
-    """The document whose states each document gets: the next longer one, and for the longest the second longest.
+    """Returns each document's donor of states: the next longer document, and for the longest the second longest.
 
     Args:
-        lengths: (D,) integers, tokens of each document; at least two documents.
+        lengths: (D,) integers, tokens of each document; D must be at least 2.
 
     Returns:
         (D,) int64.
@@ -164,7 +167,7 @@ def _shuffled_step(
         (own, other), (donor, whole) = states, block.extra
         output = apply(config, params, block.tokens, _with_recurrent(own, other))
         other_next = apply(config, params, donor, other).state
-        # Behind its end, a document's states stay as they were.
+        # After the end of the donor its states no longer change.
         other = reset_rows(other, other_next, whole)
         return (output.state, other), cross_entropy(output.logits, block.targets)
 
@@ -174,7 +177,14 @@ def _shuffled_step(
 
 
 class _Block(NamedTuple):
-    """One block of all rows: tokens and targets (B, W), its number (B,) in the documents, and what else is needed."""
+    """One block of all rows.
+
+    Attributes:
+        tokens: (B, W).
+        targets: (B, W).
+        number: (B,), index of the block in each row's document.
+        extra: further inputs of a method.
+    """
 
     tokens: jax.Array
     targets: jax.Array
@@ -200,18 +210,18 @@ def _scan(
 
 
 def _blocks_first(config: ModelConfig, x: jax.Array) -> jax.Array:
-    """(B, T) to (C, B, W)."""
+    """Reshapes (B, T) to (C, B, W)."""
     return jnp.swapaxes(x.reshape(len(x), -1, config.window_length or x.shape[1]), 0, 1)
 
 
 def _with_recurrent(state: ModelState, source: ModelState) -> ModelState:
-    """The caches of one state with the recurrent states of another."""
+    """Combines the caches of `state` with the recurrent states of `source`."""
     pairs = zip(state.layers, source.layers, strict=True)
     return ModelState(tuple(dataclasses.replace(own, recurrent=other.recurrent) for own, other in pairs))
 
 
 def _without_cross_attention(config: ModelConfig, params: Params) -> Params:
-    """Parameters whose output projections take nothing from attention to states (its heads come last)."""
+    """Zeroes the rows of the output projections that belong to attention to states (its heads come last)."""
     size = config.num_heads * config.head_dim
 
     def silence(layer: Any) -> Any:

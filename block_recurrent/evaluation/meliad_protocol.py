@@ -1,4 +1,4 @@
-"""The official code's evaluation, to compare with the numbers in its logs."""
+"""The official code's evaluation protocol, for comparison with its logs."""
 
 import dataclasses
 import math
@@ -26,19 +26,19 @@ def score_as_official_code(
     placement: Placement,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Scores the first segments of every row, with the official code's masks.
+    """Scores the first segments of every row with the official code's masks.
 
     Args:
         config: the model.
-        params: its parameters.
+        params: parameters of the model.
         store: the split.
-        shape: of the batches, on which these numbers depend.
-        segments: that each row reads.
+        shape: shape of the batches; the result depends on it.
+        segments: segments per row.
         placement: the devices.
-        progress: called with (steps done, steps in all).
+        progress: called with the steps done and all steps.
 
     Returns:
-        The numbers of `results.OfficialScores`.
+        The fields of `results.OfficialScores` other than the header.
     """
     schedule = OfficialSchedule(
         store.lengths, batch_size=shape.batch_size, segment_length=shape.segment_length, num_steps=segments
@@ -66,7 +66,7 @@ def score_as_official_code(
 
 
 def masked(batch: Batch) -> Batch:
-    """Leaves out the last target of the segment, and targets whose id, or whose input's id, is 0."""
+    """Masks the last target of the segment, and targets with id 0 or an input with id 0."""
     weights = batch.weights * ((batch.tokens != 0) & (batch.targets != 0))
     weights[:, -1] = 0
     return dataclasses.replace(batch, weights=weights.astype(np.float32))

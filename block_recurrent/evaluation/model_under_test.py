@@ -1,4 +1,4 @@
-"""A model to be evaluated, with everything that evaluating it needs."""
+"""The model under test: a trained model with everything that its evaluation needs."""
 
 import dataclasses
 
@@ -17,15 +17,15 @@ from block_recurrent.typing import Params
 
 @dataclasses.dataclass(frozen=True)
 class ModelUnderTest:
-    """A model with its parameters.
+    """A trained model to evaluate.
 
     Attributes:
-        subject: how results name it.
-        home: the folder below which its results go: the run's, or that of an export.
-        config: the model.
-        data: what it was trained on, and in which shape; None for an export, which does not tell.
-        vocabulary: fingerprint of the vocabulary that it was trained with.
-        params: the parameters.
+        subject: description of the model in results.
+        home: folder of the run or of the export; results go below it.
+        config: configuration of the model.
+        data: data and batch shape of training; None for an export, which does not record them.
+        vocabulary: fingerprint of the vocabulary of training.
+        params: parameters of the model.
     """
 
     subject: Subject
@@ -37,14 +37,14 @@ class ModelUnderTest:
 
 
 def load_model_under_test(path: epath.Path) -> ModelUnderTest:
-    """Reads a model.
+    """Loads a model for evaluation.
 
     Args:
-        path: a run's folder, for its newest checkpoint; one of its checkpoints, RUN/checkpoints/STEP; or a folder that
-            `export` wrote.
+        path: a run's folder, for its newest checkpoint; a checkpoint, RUN/checkpoints/STEP; or a folder that `export`
+            wrote.
 
     Raises:
-        InputError: nothing of the kind is there.
+        InputError: the path is none of these.
     """
     if (path / CONFIG_FILE).exists():
         export = load_export(path)
@@ -60,14 +60,14 @@ def load_model_under_test(path: epath.Path) -> ModelUnderTest:
 
 
 def checkpoint_paths(workdir: epath.Path) -> list[epath.Path]:
-    """A run's checkpoints, from the oldest.
+    """Returns the folders of a run's checkpoints, the oldest first.
 
     Raises:
-        InputError: there is no run, or it has no checkpoint.
+        InputError: the folder holds no run, or the run has no checkpoint.
     """
     read_run(workdir)
     with Checkpoints(workdir) as checkpoints:
         steps = checkpoints.steps
     if not steps:
-        raise InputError(f"{workdir / CHECKPOINTS}: no checkpoint is there yet")
+        raise InputError(f"{workdir / CHECKPOINTS}: no checkpoint yet; train the run first")
     return [workdir / CHECKPOINTS / str(step) for step in steps]

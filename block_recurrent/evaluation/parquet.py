@@ -1,4 +1,4 @@
-"""Parquet files for other tools. The only module that imports pyarrow."""
+"""Parquet files of results. This is the only module that imports pyarrow."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -18,19 +18,19 @@ _TOKEN_SCHEMA = [("document", pa.int32()), ("position", pa.int32()), ("token", p
 
 
 def write_table(path: epath.Path, columns: Mapping[str, np.ndarray | list[str]]) -> None:
-    """Writes columns of equal length, whole or not at all."""
+    """Writes columns of equal length to a Parquet file, which appears whole or not at all."""
     with _replacing(path) as file:
         parquet.write_table(pa.table(dict(columns)), file, compression="zstd")
 
 
 def write_tokens(folder: epath.Path, store: TokenStore, losses: TokenLosses, identity: str) -> None:
-    """Writes `tokens.parquet`: one row a scored token, by document and position.
+    """Writes `tokens.parquet`, one row per scored token, sorted by document and position.
 
     Args:
-        folder: where.
+        folder: output folder.
         store: the split.
-        losses: of its tokens.
-        identity: what decided the numbers; `read_tokens` asks for it.
+        losses: token losses of the split.
+        identity: everything that determines the losses, as text; `read_tokens` compares it.
     """
     schema = pa.schema(_TOKEN_SCHEMA, metadata={"identity": identity})
     with _replacing(folder / _TOKENS) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -40,7 +40,7 @@ def write_tokens(folder: epath.Path, store: TokenStore, losses: TokenLosses, ide
 
 
 def read_tokens(folder: epath.Path, store: TokenStore, identity: str) -> TokenLosses | None:
-    """The losses in `tokens.parquet`; None where there is none, or one of another identity."""
+    """Returns the token losses of `tokens.parquet`; None if the file is missing, damaged or of another identity."""
     path = folder / _TOKENS
     if not path.exists():
         return None
@@ -51,13 +51,14 @@ def read_tokens(folder: epath.Path, store: TokenStore, identity: str) -> TokenLo
                 return None
             values = table.read(["nats"])["nats"].to_numpy()
         except pa.ArrowException:
-            return None  # damaged: scored again
+            return None  # damaged: the caller scores again
     starts = scored_starts(store.lengths)
     return TokenLosses(values, starts) if len(values) == starts[-1] else None
 
 
 @contextlib.contextmanager
 def _replacing(path: epath.Path) -> Iterator[pa.NativeFile]:
+    """Opens a file that replaces `path` on success; unlike `files.write_whole` it never holds all of the content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}{PARTIAL}")
     try:
@@ -71,7 +72,7 @@ def _replacing(path: epath.Path) -> Iterator[pa.NativeFile]:
 
 
 def _token_columns(store: TokenStore, losses: TokenLosses, start: int, stop: int) -> list[np.ndarray]:
-    """Rows start, ..., stop - 1 of all documents' scored tokens in a row."""
+    """Returns the columns of rows `start` to `stop` - 1 of the file."""
     rows = np.arange(start, stop)
     document = np.searchsorted(losses.starts, rows, side="right") - 1
     position = rows - losses.starts[document] + 1

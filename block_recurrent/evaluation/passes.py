@@ -1,4 +1,4 @@
-"""A pass over a split that can be interrupted, even killed, and goes on to the same numbers, bit for bit."""
+"""Resumable scoring passes over a split; an interrupted or killed pass resumes to bit-identical losses."""
 
 import contextlib
 import dataclasses
@@ -32,11 +32,11 @@ _SECONDS_BETWEEN_SAVES = 60.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How a split is cut into batches; it changes the speed, not the result.
+    """Shape of the evaluation batches; it changes the speed, not the result.
 
     Attributes:
-        batch_size: documents read side by side, over all devices.
-        segment_length: tokens of a row and step.
+        batch_size: rows of a batch, over all devices.
+        segment_length: tokens per row and step.
     """
 
     batch_size: int
@@ -44,13 +44,13 @@ class Shape:
 
 
 class ResumablePasses:
-    """Where the passes of one evaluation keep what they have done so far, until its results are written.
+    """The scoring passes of one evaluation, saved regularly until its results are written.
 
     Args:
-        folder: where the results will go. The work lies in a hidden folder below it, or below the local temporary
-            folder where the results go to an object store.
-        identity: what decides the numbers, as JSON; work of another identity is thrown away.
-        save_seconds: time between two saves of a pass.
+        folder: output folder of the results. Passes are saved in a hidden folder below it, or in the local temporary
+            folder if the results go to an object store.
+        identity: everything that determines the losses, JSON-serialisable; passes of another identity are discarded.
+        save_seconds: seconds between two saves of a pass.
     """
 
     def __init__(self, folder: epath.Path, identity: dict[str, Any], save_seconds: float = _SECONDS_BETWEEN_SAVES):
@@ -64,10 +64,10 @@ class ResumablePasses:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator["ResumablePasses"]:
-        """Keeps other processes out; removes the work when everything inside has succeeded.
+        """Locks the folder of the saved passes, and removes it if the context ends without an exception.
 
         Raises:
-            InputError: the folder cannot be written, or another process evaluates into it.
+            InputError: the folder cannot be written, or another process is evaluating into it.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -75,7 +75,7 @@ class ResumablePasses:
                 stack.enter_context(lock(self.path / "lock", f"process {os.getpid()}"))
             except LockedError as error:
                 raise InputError(
-                    f"{self.path.parent}: another process is evaluating into this folder: {error}"
+                    f"{self.path.parent}: another process is evaluating into this folder ({error})"
                 ) from None
             except OSError as error:
                 raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
@@ -92,18 +92,18 @@ class ResumablePasses:
         placement: Placement,
         progress: ProgressCallback = lambda done, total: None,
     ) -> TokenLosses:
-        """Scores every token of a split but each document's first, or what is left of that.
+        """Scores every token of a split except the first of each document; resumes a saved pass.
 
         Args:
-            method: how.
-            params: the parameters.
+            method: scoring method.
+            params: parameters of the model.
             store: the split.
-            shape: of the batches.
+            shape: shape of the batches.
             placement: the devices.
-            progress: called with (steps done, steps in all).
+            progress: called with the steps done and all steps.
 
         Returns:
-            The losses, in a memory map below the work folder: valid until `opened` ends.
+            The token losses, in a memory-mapped file that exists until the context of `locked` ends.
         """
         lengths = store.lengths
         schedule = EvaluationSchedule(lengths, batch_size=shape.batch_size, segment_length=shape.segment_length)
@@ -127,11 +127,11 @@ class ResumablePasses:
 
 
 class _SavedPass:
-    """A pass on disk: `NAME.nats`, the losses so far, and `NAME.npz`, the step and the state behind it.
+    """A saved pass: `NAME.nats` holds the losses so far, `NAME.npz` the step and the state after it.
 
     Args:
-        path: without ending.
-        identity: what decides the numbers.
+        path: path of the two files, without the suffix.
+        identity: everything that determines the losses.
     """
 
     def __init__(self, path: Path, identity: str):
@@ -139,7 +139,7 @@ class _SavedPass:
         self._identity = hashlib.sha256(identity.encode()).hexdigest()
 
     def resume(self, size: int, state: Any, placement: Placement) -> tuple[np.memmap, int, Any]:
-        """Losses, the next step, and the state before it: of the last save if there is one, otherwise fresh."""
+        """Returns the losses, the next step and the state before it, from the last save or else from the start."""
         try:
             with np.load(self._state, allow_pickle=False) as saved:
                 if str(saved["identity"]) == self._identity and self._values.stat().st_size == 4 * size:
@@ -151,12 +151,12 @@ class _SavedPass:
                     state = jax.device_put(jax.tree.unflatten(structure, stored), placement.rows)
                     return np.memmap(self._values, np.float32, "r+"), int(saved["step"]), state
         except (OSError, ValueError, KeyError):
-            pass  # nothing there, or torn: start afresh
+            pass  # not saved yet, or damaged: start again
         self._state.unlink(missing_ok=True)
         return np.memmap(self._values, np.float32, "w+", shape=(size,)), 0, state
 
     def save(self, values: np.memmap, step: int, state: Any) -> None:
-        """Losses first, then, in one move, the step that says that they are there."""
+        """Writes the losses first, then the step that declares them complete, in one rename."""
         values.flush()
         leaves: dict[str, Any] = {
             f"leaf_{i}": np.frombuffer(to_host(leaf).tobytes(), np.uint8)
@@ -170,6 +170,6 @@ class _SavedPass:
 def _put(values: np.ndarray, starts: np.ndarray, scored: ScoredBatch) -> None:
     batch = scored.batch
     for row in np.flatnonzero(batch.document >= 0):
-        scores = int(batch.weights[row].sum())  # padding lies behind the scored targets
+        scores = int(batch.weights[row].sum())  # padding comes after the scored targets
         first = starts[batch.document[row]] + batch.offset[row]
         values[first : first + scores] = scored.losses[row, :scores]

@@ -1,4 +1,4 @@
-"""What a report is made of: runs with their curves and evaluations, and comparisons, read from their folders."""
+"""Results of runs: reads the evaluations, curves and metrics of runs, and comparisons, from their folders."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ _STEP = re.compile(r"step_(\d+)")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitResults:
-    """One model on one split: what `evaluate` has left; studies that were not asked for are None."""
+    """Results of `evaluate` for one model on one split; studies that were not run are None."""
 
     scores: Scores
     context: Context | None
@@ -30,16 +30,16 @@ class SplitResults:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """A run, an export, or the folder of an evaluation.
+    """Results of a run, of an export, or of the output folder of an evaluation.
 
     Attributes:
-        name: of the folder; with as much of the path before it as tells it from the others.
-        path: the folder.
-        config: what was trained, by part and field; of an export its model alone.
-        trained_on: facts of the training data, as in `run.json`; empty for an export.
+        name: name of the folder, with as many parent folders as make it unique.
+        path: path of the folder.
+        config: configuration by part and field; only the model for an export.
+        trained_on: training data, as in `run.json`; empty for an export.
         metrics: lines of `metrics.jsonl`.
-        evaluations: the newest of every split that was evaluated.
-        curves: scores of all checkpoints, by split.
+        evaluations: the newest evaluation of every split.
+        curves: scores of all checkpoints, one curve per split.
     """
 
     name: str
@@ -53,11 +53,11 @@ class RunResults:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResultSet:
-    """Everything that a report shows.
+    """Results of several runs, and of comparisons between them.
 
     Attributes:
-        runs: in the order in which they were named.
-        comparisons: likewise.
+        runs: in the order of the paths.
+        comparisons: in the order of the paths.
     """
 
     runs: tuple[RunResults, ...]
@@ -65,20 +65,20 @@ class ResultSet:
 
     @property
     def data(self) -> tuple[DataSet, ...]:
-        """The splits that something was evaluated on, each once."""
+        """The distinct splits of all evaluations and comparisons."""
         results = [e.scores.data for run in self.runs for e in run.evaluations]
         results += [comparison.data for comparison in self.comparisons]
         return tuple({about.fingerprint: about for about in results}.values())
 
     def evaluated(self, about: DataSet) -> Iterator[tuple[RunResults, SplitResults]]:
-        """The runs that were evaluated on a split."""
+        """Yields the runs with results on a split, and those results."""
         for run in self.runs:
             for evaluated in run.evaluations:
                 if evaluated.scores.data.fingerprint == about.fingerprint:
                     yield run, evaluated
 
     def name_of(self, subject: Subject) -> str:
-        """How the page calls a model: as its run, where that is shown too."""
+        """Returns the name of a model's run if these results include it, and otherwise the subject's own name."""
         for run in self.runs:
             if any(e.scores.subject.fingerprint == subject.fingerprint for e in run.evaluations):
                 return run.name
@@ -86,17 +86,17 @@ class ResultSet:
 
 
 def read_results(paths: Sequence[epath.Path]) -> ResultSet:
-    """Reads the folders that a report is about.
+    """Reads all results of several folders.
 
     Args:
-        paths: of runs, of exports, of an evaluation (`evaluate --out`) or of a comparison (`compare --out`).
+        paths: folders of runs, exports, evaluations (`evaluate --out`) or comparisons (`compare --out`).
 
     Raises:
-        InputError: a folder is none of these, is named twice, or holds something damaged.
+        InputError: a folder is none of these, is named twice, or holds a damaged file.
     """
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if list(paths).count(path) > 1)
-        raise InputError(f"report: {twice} is named twice")
+        raise InputError(f"{twice} is named twice; name each folder once")
     comparisons = {path: found for path in paths if (found := read(Comparison, path)) is not None}
     others = [path for path in paths if path not in comparisons]
     names = _names(others)
@@ -113,8 +113,8 @@ def _read_run(path: epath.Path, name: str) -> RunResults:
         config, trained_on = {"model": evaluations[0].scores.subject.config}, {}
     else:
         raise InputError(
-            f"{path}: nothing to report; name the folder of a run, of an evaluated export, or what `evaluate --out` or "
-            "`compare --out` wrote"
+            f"{path}: nothing to report; name the folder of a run, of an evaluated export, or the output folder of "
+            "`evaluate --out` or `compare --out`"
         )
     return RunResults(
         name=name,
@@ -128,7 +128,7 @@ def _read_run(path: epath.Path, name: str) -> RunResults:
 
 
 def _evaluations(path: epath.Path) -> Iterator[SplitResults]:
-    """The newest evaluation of each split below a run; or the one that lies in the folder itself."""
+    """Yields the evaluation in the folder itself, or else the newest evaluation of each split of a run."""
     if (scores := read(Scores, path)) is not None:
         yield _evaluated(path, scores)
         return
@@ -151,7 +151,7 @@ def _evaluated(folder: epath.Path, scores: Scores) -> SplitResults:
 
 
 def _same(study: Any, scores: Scores) -> Any:
-    """The study, if it is of the same parameters and tokens: a folder may hold what another model has left."""
+    """Returns a study of the same parameters and tokens, else None: a folder may hold another model's files."""
     if study is None or study.subject.fingerprint != scores.subject.fingerprint:
         return None
     return study if study.data.fingerprint == scores.data.fingerprint else None
@@ -170,7 +170,7 @@ def _splits(path: epath.Path) -> list[epath.Path]:
 
 
 def _names(paths: Sequence[epath.Path]) -> list[str]:
-    """Each path's last part, or as many as tell all of them apart."""
+    """Returns the shortest distinct endings of the paths."""
     for count in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
         names = ["/".join(path.parts[-count:]) for path in paths]
         if len(set(names)) == len(names):

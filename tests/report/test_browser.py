@@ -59,7 +59,7 @@ def browser() -> Iterator:
 
 
 @pytest.fixture(params=WIDTHS.values(), ids=list(WIDTHS))
-def locked(request, browser, page) -> Iterator[Opened]:
+def opened(request, browser, page) -> Iterator[Opened]:
     window = Opened(browser, page, request.param, "light")
     yield window
     assert window.complaints == []
