@@ -1,4 +1,4 @@
-"""`report`."""
+"""The command `report`."""
 
 from typing import Annotated
 
@@ -13,14 +13,14 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="Folders of runs, of evaluated exports, or what `evaluate --out` and `compare --out` wrote.",
+            help="Folders of runs, evaluated exports, or output folders of `evaluate` and `compare`.",
         ),
     ],
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The page to write, FILE.html.")] = "report.html",
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="Output file, FILE.html.")] = "report.html",
 ) -> None:
-    """Write one page that compares runs by what `evaluate` and `compare` have found; it needs no network.
+    """Write one HTML page that compares runs by the results of `evaluate` and `compare`; it needs no network.
 
-    Figures are also written as PNG and SVG, into FILE_figures beside the page.
+    Figures are also written as PNG and SVG to the folder FILE_figures next to the page.
 
     Example: python -m block_recurrent report runs/xl runs/recurrent comparisons/recurrent --out report.html
     """

@@ -1,4 +1,4 @@
-"""`table`."""
+"""The command `table`."""
 
 from typing import Annotated
 
@@ -14,11 +14,11 @@ def table(
     name: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2, later_runs, scaling or ablations.")],
     runs: Annotated[
         str,
-        typer.Option("--runs", metavar="DIR", help="Folder of the runs that experiments.tables.run_table made."),
+        typer.Option("--runs", metavar="DIR", help="Folder of the runs of experiments.tables.run_table."),
     ] = "runs",
     file_format: Annotated[str, typer.Option("--format", help="markdown or csv.")] = "markdown",
 ) -> None:
-    """Print a table of the paper beside what runs have reached; what is missing is shown as missing.
+    """Print a table of the paper next to the results of runs; cells without a run are printed as missing.
 
     Example: python -m block_recurrent table table1 --runs runs
     """
@@ -37,6 +37,6 @@ def table(
 
 
 def paper_run(gin_file: str, data: str) -> RunConfig:
-    """A row as the paper has it."""
+    """Returns the configuration of the paper's run: an experiment file with the file of a data set."""
     gin_files.parse([gin_file, f"gin/data/{data}.gin"], None)
     return gin_files.configured_run()

@@ -127,7 +127,7 @@ class Ablation:
     Attributes:
         name: the ablation.
         meaning: one sentence for the reader.
-        after_tokens: for `reset`, tokens between two resets; for `frozen`, tokens before the states are frozen; else None.
+        after_tokens: tokens between two resets for `reset`, tokens before the freeze for `frozen`, else None.
         nats: total loss in nats.
         bits_per_token: bits / scored tokens.
         bits_per_byte: bits / bytes.

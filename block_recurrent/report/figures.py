@@ -1,7 +1,7 @@
 """Figures of scores: learning curves, checkpoints, loss and improvement by position.
 
-Figures are Vega-Lite specifications: the page draws them, `pictures.py` makes files of them. Each has a parameter
-`runs`, the names of the runs that are shown, which the page's controls set.
+Figures are Vega-Lite specifications; the page draws them, and `pictures.py` writes them to files. Each has a parameter
+`runs`, the names of the selected runs, which the controls of the page set.
 """
 
 import altair as alt
@@ -24,7 +24,7 @@ from block_recurrent.report.charts import (
 
 
 def learning(results: ResultSet) -> Figure | None:
-    """Training and validation loss as the runs logged them."""
+    """Returns the figure of training and validation loss, as the runs logged them."""
     rows: Rows = []
     for run in results.runs:
         for line in run.metrics:
@@ -42,14 +42,14 @@ def learning(results: ResultSet) -> Figure | None:
     training = base.transform_filter("datum.what == 'training'").mark_line(strokeWidth=1.2, opacity=0.7)
     evaluated = base.transform_filter("datum.what != 'training'").mark_point(filled=True, size=70, opacity=1)
     text = (
-        "Bits per byte against training steps, on a logarithmic scale. Lines: training batches, as logged; dots: "
-        "evaluation during training."
+        "Bits per byte by training step, on a logarithmic scale. Lines: training batches, as logged. Dots: evaluations "
+        "during training."
     )
     return make_figure(training + evaluated, rows, name="learning", title="Learning curves", text=text)
 
 
 def checkpoints(results: ResultSet, about: DataSet) -> Figure | None:
-    """Scores of all checkpoints of a run."""
+    """Returns the figure of the scores of all checkpoints."""
     rows = [
         {"run": run.name, "step": point.step, **interval_row(point.bits_per_byte)}
         for run in results.runs
@@ -58,12 +58,12 @@ def checkpoints(results: ResultSet, about: DataSet) -> Figure | None:
         for point in curve.points
     ]
     x = alt.X("step:Q", title="training steps", axis=axis(",d"), scale=alt.Scale(zero=False))
-    text = f"Bits per byte of every checkpoint that a run has kept, on {data_name(about)}, with intervals."
+    text = f"Bits per byte of every checkpoint of a run, on {data_name(about)}. Bands are confidence intervals."
     return lines(results, rows, x, "bits per byte", name="checkpoints", title="All checkpoints", text=text)
 
 
 def position(results: ResultSet, about: DataSet) -> Figure | None:
-    """Loss by position."""
+    """Returns the figure of loss by position in the document."""
     rows = [
         {"run": run.name, **row}
         for run, evaluated in results.evaluated(about)
@@ -71,16 +71,16 @@ def position(results: ResultSet, about: DataSet) -> Figure | None:
         for row in bin_rows(evaluated.context.by_position)
     ]
     text = (
-        f"Bits per token against the token's position in its document, {data_name(about)}; positions in bins that "
-        "double, bands are intervals. Where the line still falls, the model may make use of what lies that far back; "
-        "documents of different lengths take part in different bins."
+        f"Bits per token by position in the document, {data_name(about)}. Bins double in size; bands are confidence "
+        "intervals. A line that still falls at some position suggests that the model uses context of that length. Bins "
+        "of late positions contain only long documents."
     )
     x = log_positions("position in the document (tokens)")
     return lines(results, rows, x, "bits per token", name="position", title="Loss by position", text=text)
 
 
 def improvement(results: ResultSet, about: DataSet) -> Figure | None:
-    """What models save over the baseline, by position."""
+    """Returns the figure of improvement over the baseline by position."""
     rows = [
         {"run": results.name_of(difference.subject), **row}
         for comparison in results.comparisons
@@ -89,8 +89,8 @@ def improvement(results: ResultSet, about: DataSet) -> Figure | None:
         for row in bin_rows(difference.by_position)
     ]
     text = (
-        f"Bits per token that a model saves over the baseline on the same tokens, against position, "
-        f"{data_name(about)}. Above zero the model is better; bands are intervals."
+        f"Bits per token saved over the baseline on the same tokens, by position in the document, {data_name(about)}. "
+        "Above zero the model is better. Bands are confidence intervals."
     )
     x, title = log_positions("position in the document (tokens)"), "Improvement by position"
     return lines(results, rows, x, "bits per token saved", name="improvement", title=title, text=text, zero=True)

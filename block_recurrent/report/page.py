@@ -1,4 +1,4 @@
-"""The page: all results drawn, and put into one file, with the figures as PNG and SVG beside it."""
+"""The report page: renders results and figures to one HTML file, and writes the figures as PNG and SVG."""
 
 import dataclasses
 import datetime
@@ -26,8 +26,8 @@ from block_recurrent.report.theme import DARK, LIGHT, PALETTE
 
 _VERDICTS = {
     "contributes": "state contributes",
-    "negligible": "next to nothing",
-    "nothing": "contributes nothing",
+    "negligible": "negligible",
+    "nothing": "no contribution",
     "no recurrence": "no recurrence",
     "unknown": "no interval",
 }
@@ -36,7 +36,7 @@ _REACHES = {"never": "never before", "inside": "within the window", "beyond": "b
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """The figures by where they stand; those of a split by the fingerprint of its data."""
+    """All figures by section; those of a split by the fingerprint of its data."""
 
     learning: tuple[Figure, ...]
     context: dict[str, tuple[Figure, ...]]
@@ -54,18 +54,18 @@ class Drawn:
 def write_report(
     results: ResultSet, path: epath.Path, *, progress: ProgressCallback = lambda done, total: None
 ) -> epath.Path:
-    """Writes the page, and its figures as PNG and SVG into a folder beside it.
+    """Writes the page, and its figures as PNG and SVG to a folder next to it.
 
     Args:
-        results: what to show.
-        path: of the page; ends in `.html`.
-        progress: called with (figures done, figures in all).
+        results: results to show.
+        path: path of the page; must end in `.html`.
+        progress: called with the figures done and all figures.
 
     Returns:
-        The folder with the figures, `NAME_figures` for `NAME.html`.
+        The folder of the figures, `NAME_figures` for `NAME.html`.
 
     Raises:
-        InputError: the path is no page's.
+        InputError: the path does not end in `.html`.
     """
     if path.suffix != ".html":
         raise InputError(f"--out {path}: must end in .html")
@@ -82,7 +82,7 @@ def write_report(
 
 
 def draw(results: ResultSet) -> Drawn:
-    """All figures for which there are numbers."""
+    """Returns all figures that the results have data for."""
     named = {about.fingerprint: about for about in results.data}
     several = len(named) > 1
 
@@ -105,12 +105,12 @@ def draw(results: ResultSet) -> Drawn:
 
 
 def render(results: ResultSet, drawn: Drawn, *, pictures: str) -> str:
-    """The page as text.
+    """Returns the page as HTML.
 
     Args:
-        results: what to show.
-        drawn: its figures.
-        pictures: name of the folder with the figures' files, beside the page.
+        results: results to show.
+        drawn: figures of the results.
+        pictures: name of the folder of the figures' files, next to the page.
     """
     environment = _environment()
     names = run_names(results)
@@ -141,7 +141,7 @@ def render(results: ResultSet, drawn: Drawn, *, pictures: str) -> str:
 
 
 def _sections(results: ResultSet, drawn: Drawn) -> Iterator[tuple[str, str]]:
-    """Anchors, which are also the names of the templates, and titles of the sections that have something to show."""
+    """Yields anchor and title of each section with content; the anchor is also the name of the template."""
     evaluated = any(run.evaluations for run in results.runs)
     yield "summary", "Summary"
     if evaluated:
@@ -189,6 +189,6 @@ def _template_text(environment: jinja2.Environment, name: str) -> str:
 
 
 def _result_files(evaluated: SplitResults) -> list[Result]:
-    """The files that an evaluation has left."""
+    """Returns the results that exist for a model on a split."""
     found = (getattr(evaluated, field.name) for field in dataclasses.fields(evaluated))
     return [result for result in found if result is not None]

@@ -1,4 +1,4 @@
-"""The runs' scores beside the paper's cells."""
+"""The paper's tables with rows for the runs of the report."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from block_recurrent.report.formats import interval, short
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number as the page shows it.
+    """A formatted number.
 
     Attributes:
         text: the number.
-        origin: `measured` by a run of this report, or a cell of the paper: `corroborated` or `recalled`.
-        interval: its confidence interval; empty for the paper's.
-        note: split and data, where they are not the paper's.
+        origin: `measured` for a run of the report; `corroborated` or `recalled` for a cell of the paper.
+        interval: confidence interval; empty for a cell of the paper.
+        note: split and data if they differ from the paper's.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row; `run` is None for the paper's own."""
+    """A row; `run` is None for a row of the paper."""
 
     name: str
     run: str | None
@@ -39,13 +39,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableWithRuns:
-    """A table of the paper with the runs above its rows.
+    """A table of the paper with rows for the runs above its own.
 
     Attributes:
-        title: of the table.
-        source: of the paper's cells.
-        columns: headings with their units, `(title, unit, stand_in)`.
-        rows: the runs, then the paper's.
+        title: title of the table.
+        source: source of the paper's cells.
+        columns: `(title, unit, stand_in)` of each column.
+        rows: the runs, then the rows of the paper.
     """
 
     title: str
@@ -55,7 +55,11 @@ class TableWithRuns:
 
 
 def tables_with_runs(results: ResultSet) -> list[TableWithRuns]:
-    """Table 1 always, with columns for data that the paper knows nothing of; the other tables where a run fits them."""
+    """Returns the paper's tables with the scores of the runs.
+
+    Table 1 is always included, with extra columns for data that the paper does not use; Table 2 and the later runs only
+    if a run has a score for one of their columns.
+    """
     others = list(dict.fromkeys(about.label for about in results.data if about.paper_column is None))
     tables = [_table_with_runs(results, TABLE_1, others)]
     fitting = [_table_with_runs(results, table, []) for table in (TABLE_2, LATER_RUNS)]
@@ -74,7 +78,7 @@ def _table_with_runs(results: ResultSet, table: PaperTable, others: list[str]) -
 
 
 def _measured(results: ResultSet, table: PaperTable, others: list[str]) -> Iterator[Row]:
-    """A row for every run, with what it was evaluated on in the columns of that data."""
+    """Yields a row for every run with a score, in the columns of its data."""
     for run in results.runs:
         cells: list[Cell | None] = [None] * (len(table.columns) + len(others))
         for evaluated in run.evaluations:
@@ -90,7 +94,7 @@ def _measured(results: ResultSet, table: PaperTable, others: list[str]) -> Itera
 
 
 def _better(old: Cell | None, new: Cell) -> Cell:
-    """The paper's cells are of test splits: a test score stands before that of another split."""
+    """Prefers a score of the test split, which the paper uses, to one of another split."""
     return new if old is None or not new.note else old
 
 
