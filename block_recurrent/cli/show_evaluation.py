@@ -46,7 +46,7 @@ def show_ablations(console: Console, study: Ablations) -> None:
     ]
     table(console, ("states", "bits per byte", "cost", f"{study.bootstrap.level:.0%} interval", ""), rows)
     for name, reason in study.skipped.items():
-        line(console, f"{name}: skipped, {reason}")
+        line(console, f"{name}: skipped ({reason})")
     warning = "warning: " if study.contribution.verdict in ("nothing", "negligible") else ""
     line(console, warning + study.contribution.text)
 
@@ -118,7 +118,7 @@ def _show_words(console: Console, difference: Difference) -> None:
     study = difference.words
     groups = [
         (
-            {"never": "first time", "inside": "within the window", "beyond": "beyond the window"}[group.reach],
+            {"never": "first occurrence", "inside": "within the window", "beyond": "beyond the window"}[group.reach],
             "names" if group.name else "other words",
             f"{group.words:,}",
             *_cells(group.improvement, sign="+"),

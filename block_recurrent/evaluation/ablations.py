@@ -78,7 +78,7 @@ def plan(
         ),
     ]
     if (store.lengths > 1).sum() < 2:
-        return planned, {"shuffled": "it needs at least two documents"}
+        return planned, {"shuffled": "needs at least two documents"}
     exchanged = PlannedAblation(
         "shuffled",
         interventions.shuffled(config, store),

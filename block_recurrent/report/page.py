@@ -31,7 +31,7 @@ _VERDICTS = {
     "no recurrence": "no recurrence",
     "unknown": "no interval",
 }
-_REACHES = {"never": "never before", "inside": "within the window", "beyond": "beyond the window"}
+_REACHES = {"never": "first occurrence", "inside": "within the window", "beyond": "beyond the window"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -77,8 +77,8 @@ def distance(results: ResultSet, about: DataSet) -> Figure | None:
     )  # fmt: skip
     text = (
         f"Bits per token of the same tokens, with carried states and with states that are reset at regular intervals, "
-        f"by tokens since the last reset, {data_name(about)}. The gap is the benefit of the carried states; it closes as "
-        "the states fill again."
+        f"by tokens since the last reset, {data_name(about)}. The gap is the benefit of the carried states; it closes "
+        "as the states fill again."
     )
     return make_figure(chart, rows, name="distance", title="Loss since the last reset", text=text)
 

@@ -55,7 +55,7 @@ def one_pass(
     segment_length: int = 16,
     devices: int = 1,
 ) -> TokenLosses:
-    """The losses of a whole pass, in memory."""
+    """Returns the token losses of a whole pass."""
     import jax
 
     with ResumablePasses(epath.Path(folder), {}).locked() as passes:

@@ -1,4 +1,4 @@
-"""Each ablation against the plain numpy model, one document at a time, its states replaced between blocks."""
+"""Each ablation against the numpy reference, one document at a time, with states replaced between blocks."""
 
 import numpy as np
 import pytest
@@ -13,17 +13,17 @@ from tests.support.architectures import WINDOW, perturbed_params
 EVERY, AFTER = 2, 3
 
 
-def slow_losses(config, params, tokens, tamper):
-    """Nats of a document's tokens from the second on, in float64."""
+def slow_losses(config, params, tokens, replace):
+    """Returns the losses of a document's tokens, from the second on, in float64."""
     padded = np.zeros(-(-(len(tokens) - 1) // WINDOW) * WINDOW, np.int64)
     padded[: len(tokens) - 1] = tokens[:-1]
-    logits = reference.run(config, params, padded[None], tamper)[0][0, : len(tokens) - 1]
+    logits = reference.run(config, params, padded[None], replace)[0][0, : len(tokens) - 1]
     log_total = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)) + logits.max(axis=1)
     return log_total - logits[np.arange(len(logits)), tokens[1:]]
 
 
 def recorded_states(config, params, tokens):
-    """The states before each block, of whole blocks; the last entry is what stays when the document is over."""
+    """Returns the states before each whole block; the last entry holds the states after the document."""
     seen = []
 
     def record(block, states):
@@ -31,7 +31,9 @@ def recorded_states(config, params, tokens):
         return states
 
     whole = len(tokens) // WINDOW * WINDOW
-    padded = np.concatenate([tokens[:whole], np.zeros(WINDOW, np.int64)])  # a last block, to see the states before it
+    padded = np.concatenate(
+        [tokens[:whole], np.zeros(WINDOW, np.int64)]
+    )  # one more block, to record the states before it
     reference.run(config, params, padded[None], record)
     return seen
 
@@ -39,12 +41,12 @@ def recorded_states(config, params, tokens):
 def frozen(after):
     kept = {}
 
-    def tamper(block, states):
+    def replace(block, states):
         if block == after:
             kept["states"] = list(states)
         return list(kept["states"]) if block >= after else states
 
-    return tamper
+    return replace
 
 
 def reset(params, every):
@@ -55,8 +57,8 @@ def reset(params, every):
     return lambda block, states: list(initial) if block % every == 0 else states
 
 
-def without_reading(config, params):
-    """Parameters whose attention to states adds nothing."""
+def without_cross_attention(config, params):
+    """Returns parameters with zero output weights for attention to states."""
     size = config.num_heads * config.head_dim
     layers = {}
     for name, layer in params["layers"].items():
@@ -76,10 +78,10 @@ def assert_equals(losses, store, slow):
 
 
 @pytest.mark.parametrize("name", ["fixed_skip", "lstm_dual", "feedback_fixed_skip"])
-def test_each_way_to_read_equals_the_slow_one(tmp_path, split, name):
+def test_each_method_equals_the_numpy_reference(tmp_path, split, name):
     config = byte_model(name)
     params = perturbed_params(config)
-    silent = without_reading(config, params)
+    silent = without_cross_attention(config, params)
     expected = {
         carried(config): lambda d, t: slow_losses(config, params, t, lambda block, states: states),
         interventions.reset(config, every_blocks=EVERY): lambda d, t: slow_losses(
@@ -96,10 +98,10 @@ def test_each_way_to_read_equals_the_slow_one(tmp_path, split, name):
         losses = one_pass(tmp_path / method.name, method, params, split)
         assert_equals(losses, split, slow)
         totals.append(round(float(losses.sums().sum()), 3))
-    assert len(set(totals)) == len(totals)  # they are different things
+    assert len(set(totals)) == len(totals)  # all methods differ
 
 
-def test_shuffled_states_are_those_of_the_next_longer_document(tmp_path, split, model, params):
+def test_shuffled_attends_to_the_states_of_the_next_longer_document(tmp_path, split, model, params):
     order = sorted(range(len(split)), key=lambda d: -split.lengths[d])
     partner = dict(zip(order[1:], order[:-1], strict=True)) | {order[0]: order[1]}
     np.testing.assert_array_equal(interventions.donors(split.lengths), [partner[d] for d in range(len(split))])
@@ -112,7 +114,9 @@ def test_shuffled_states_are_those_of_the_next_longer_document(tmp_path, split, 
 
 
 @pytest.mark.parametrize(("batch_size", "segment_length", "devices"), [(1, 8, 1), (5, 32, 1), (8, 16, 8), (3, 16, 2)])
-def test_batch_segment_and_devices_change_no_loss(tmp_path, split, model, params, batch_size, segment_length, devices):
+def test_batch_size_segment_length_and_devices_change_no_loss(
+    tmp_path, split, model, params, batch_size, segment_length, devices
+):
     for method in (
         carried(model),
         interventions.reset(model, every_blocks=EVERY),

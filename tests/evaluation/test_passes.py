@@ -18,14 +18,14 @@ class KilledError(Exception):
     pass
 
 
-def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, params):
+def test_an_interrupted_pass_resumes_to_identical_bits(tmp_path, split, model, params):
     for method in (carried(model), interventions.shuffled(model, split)):
         expected = one_pass(tmp_path / "whole", method, params, split, batch_size=2, segment_length=8)
-        folder, told = epath.Path(tmp_path / method.name), []
+        folder, reported = epath.Path(tmp_path / method.name), []
 
-        def run(at, folder=folder, told=told, method=method, identity="one"):
+        def run(at, folder=folder, reported=reported, method=method, identity="one"):
             def progress(done, total):
-                told.append(done)
+                reported.append(done)
                 if done == at:
                     raise KilledError
 
@@ -37,18 +37,18 @@ def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, pa
         for at in (4, 9):
             with pytest.raises(KilledError):
                 run(at)
-        begun = len(told)
+        begun = len(reported)
         np.testing.assert_array_equal(run(None), expected.values)
-        assert told[begun] == 9  # it went on
+        assert reported[begun] == 9  # resumed
         with pytest.raises(KilledError):
             run(4)
-        begun = len(told)
+        begun = len(reported)
         np.testing.assert_array_equal(run(None, identity="another"), expected.values)
-        assert told[begun] == 0  # other parameters or data: afresh
+        assert reported[begun] == 0  # other parameters or data: started again
         assert not (folder / ".partial").exists()
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path):
+def test_two_processes_cannot_evaluate_into_one_folder(tmp_path):
     folder = epath.Path(tmp_path)
     with (
         ResumablePasses(folder, {}).locked(),
@@ -58,7 +58,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         pass
 
 
-def test_the_order_of_documents_changes_no_loss(tmp_path, split, model, params):
+def test_order_of_documents_changes_no_loss(tmp_path, split, model, params):
     order = [3, 0, 5, 1, 4, 2]
     other = write_store(tmp_path / "other" / "test", {f"document {d}": TEXTS[d] for d in order})
     for method, moved in ((carried(model), carried(model)), (interventions.reset(model, every_blocks=2),) * 2):
@@ -68,12 +68,12 @@ def test_the_order_of_documents_changes_no_loss(tmp_path, split, model, params):
             np.testing.assert_allclose(losses.of(place), expected.of(document), rtol=2e-5, atol=2e-6)
 
 
-def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
+def test_a_pass_of_another_batch_shape_is_not_resumed(tmp_path, split, model, params):
     folder = epath.Path(tmp_path)
 
     def run(shape, at):
         def progress(done, total):
-            told.append(done)
+            reported.append(done)
             if done == at:
                 raise KilledError
 
@@ -82,12 +82,12 @@ def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
                 passes.run(carried(model), params, split, shape, placement=Placement(), progress=progress).values
             )
 
-    told = []
+    reported = []
     with pytest.raises(KilledError):
         run(SHAPE, 3)
-    told.clear()
+    reported.clear()
     values = run(dataclasses.replace(SHAPE, segment_length=16), None)
-    assert told[0] == 0
+    assert reported[0] == 0
     np.testing.assert_allclose(
         values, one_pass(tmp_path / "x", carried(model), params, split).values, rtol=1e-5, atol=1e-6
     )

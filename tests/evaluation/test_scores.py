@@ -20,7 +20,7 @@ BOOTSTRAP = Bootstrap(replicates=50, level=0.9, seed=0)
 
 
 def test_a_hand_computed_example(tmp_path):
-    """'one two three' and 'four five', every token costs ln 4: 2 bits. 12 + 8 scored bytes, 5 words."""
+    """'one two three' and 'four five' with a loss of ln 4 (2 bits) per token: 12 + 8 scored bytes, 5 words."""
     store = write_store(tmp_path / "test", ["one two three", "four five"])
     losses = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
     scores = summarise(store, losses, BOOTSTRAP)
@@ -46,7 +46,7 @@ def test_word_perplexity_divides_by_the_published_words_of_a_whole_split(tmp_pat
         assert scores["word_perplexity"].value == pytest.approx(perplexity, rel=1e-6)
 
 
-def test_characters_are_fewer_than_bytes_and_short_documents_count_nothing(split):
+def test_multibyte_characters_count_once_and_single_token_documents_are_not_scored(split):
     text = scored_text(split)
     assert text.documents.tolist() == [0, 2, 3, 4, 5]
     assert text.tokens.sum() == text.bytes.sum() == (split.lengths[text.documents] - 1).sum()
@@ -54,7 +54,7 @@ def test_characters_are_fewer_than_bytes_and_short_documents_count_nothing(split
     assert text.characters[2] == pytest.approx(text.bytes[2] - umlauts, abs=0.1)
 
 
-def test_bins_hold_every_token_once():
+def test_bins_contain_every_token_once():
     lengths = np.array([3, 1, 70, 40])
     starts = scored_starts(lengths)
     values = np.arange(starts[-1], dtype=np.float32)
@@ -64,7 +64,7 @@ def test_bins_hold_every_token_once():
     assert [b.tokens for b in bins] == [2 + 15 + 15, 16 + 16, 32 + 8, 6]
     assert [b.documents for b in bins] == [3, 2, 2, 1]
     assert sum(b.tokens * b.bits_per_token.value for b in bins) == pytest.approx(values.sum() / math.log(2))
-    # By distance since a multiple of 20: position 21 is the first behind the second of them.
+    # By distance since a multiple of 20: position 21 has distance 1 again.
     by_hand = np.zeros((2, 2))
     for document, count in enumerate(losses.counts):
         for index in range(count):
@@ -77,8 +77,8 @@ def test_bins_hold_every_token_once():
     assert doubling_edges(16).tolist() == [1, 16, 17]
 
 
-def test_the_official_way_equals_a_plain_loop(split, model, params):
-    """One row: documents in order, segments of 16 with the state carried, the last target of each and id 0 left out."""
+def test_the_official_protocol_equals_a_plain_loop(split, model, params):
+    """One row: documents in order, segments of 16 with carried state, the last target of each and id 0 masked."""
     segments, n = 14, 16
     step = jax.jit(apply, static_argnums=0)
     losses = tokens = 0
@@ -114,7 +114,7 @@ def test_the_official_way_equals_a_plain_loop(split, model, params):
     assert scores["token_perplexity"] == pytest.approx(math.exp(losses / tokens), rel=1e-5)
 
 
-def test_official_masks_and_dealing():
+def test_official_masks_and_schedule():
     arrays = {"tokens": np.array([[5, 0, 6, 7]]), "targets": np.array([[0, 6, 7, 8]])}
     batch = Batch(**arrays, weights=np.ones((1, 4), np.float32), start_of_document=np.array([True]),
                   document=np.array([0]), offset=np.array([0]))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two runs with made-up losses on real documents, whose names and text are markup; what `evaluate` would have left."""
+"""Results of two runs with random losses, on documents with markup in their names and texts."""
 
 import dataclasses
 import json
@@ -40,16 +40,16 @@ HOSTILE = "</script><script>window.attacked = true</script><img src=x onerror='w
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A recurrent run with all studies, one with caches alone, and their comparison."""
+    """A recurrent run with all studies, a run with only caches, and their comparison."""
     folder = tmp_path_factory.mktemp("report")
     store = TokenStore.open(_store(folder) / "validation")
     config = run_config(folder / "store")
     model = dataclasses.replace(config.model, recurrent_layers=(), num_states=0)
-    made = _MadeUp(store)
+    written = _RandomResults(store)
     recurrent, slide, both = (epath.Path(folder / name) for name in ("recurrent <b>&", "slide", "both"))
-    models = [made.run(slide, dataclasses.replace(config, model=model), 1), made.run(recurrent, config, 2)]
-    made.studies(recurrent, config, *models[1])
-    write_comparison(made.header, store, models, both)
+    models = [written.run(slide, dataclasses.replace(config, model=model), 1), written.run(recurrent, config, 2)]
+    written.studies(recurrent, config, *models[1])
+    write_comparison(written.header, store, models, both)
     return [Path(path) for path in (recurrent, slide, both)]
 
 
@@ -82,8 +82,8 @@ def _store(folder: Path) -> Path:
     return folder / "store"
 
 
-class _MadeUp:
-    """Writes what `train` and `evaluate` write, from random losses."""
+class _RandomResults:
+    """Writes the files of `train` and `evaluate`, from random losses."""
 
     def __init__(self, store: TokenStore):
         self._store, self._random = store, np.random.default_rng(0)
@@ -117,11 +117,11 @@ class _MadeUp:
 
     def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, losses: TokenLosses) -> None:
         about: Any = {**self.header, "subject": subject}
-        place, maker = self.place(folder), AblationResults(self._store, losses, self.bootstrap)
+        place, ablations = self.place(folder), AblationResults(self._store, losses, self.bootstrap)
         planned, skipped = plan(config.model, self._store, reset_tokens=16, frozen_tokens=16)
-        tampered = [maker.carried(), *(maker.ablation(item, self.losses()) for item in planned)]
-        contributed = contribution([(item, item.cost) for item in tampered])
-        write(Ablations(**about, ablations=tuple(tampered), contribution=contributed, skipped=skipped), place)
+        changed = [ablations.carried(), *(ablations.ablation(item, self.losses()) for item in planned)]
+        contributed = contribution([(item, item.cost) for item in changed])
+        write(Ablations(**about, ablations=tuple(changed), contribution=contributed, skipped=skipped), place)
         numbers = {"rows": 3, "segment_length": 16, "segments": 4, "passes": 0.5, "tokens": 180, "nats": 200.0}
         write(OfficialScores(**about, **numbers, bits_per_token=1.25, token_perplexity=3.5), place)
         half_lives = tuple(self._random.uniform(5, 500, 16).tolist())

@@ -1,4 +1,4 @@
-"""The runs' scores in the columns of the paper's tables, with what is known of each cell."""
+"""Scores of runs in the paper's tables, and the provenance of the paper's cells."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from block_recurrent.report.paper import tables_with_runs
 
 
 def on(results: ResultSet, **data) -> ResultSet:
-    """As if the first run had been evaluated on other data."""
+    """Returns the results with only the first run, as if evaluated on other data."""
     run = results.runs[0]
     (evaluated,) = run.evaluations
     scores = evaluated.scores
@@ -34,7 +34,7 @@ def test_other_data_has_a_column_of_its_own(results):
     assert all(row.cells[-1] is None and row.run is None for row in paper)
 
 
-def test_the_paper_s_cells_tell_what_is_recalled(results):
+def test_the_paper_s_cells_mark_recalled_numbers(results):
     (table,) = tables_with_runs(results)
     rows = {row.name: row for row in table.rows}
     assert [cell and cell.origin for cell in rows["Rec:fixed:skip"].cells[:5]] == ["corroborated"] * 5
@@ -52,7 +52,7 @@ def test_the_paper_s_cells_tell_what_is_recalled(results):
         ("GitHub", True, "validation", 4, "validation, stand-in"),
     ],
 )
-def test_the_paper_s_data_goes_into_the_paper_s_columns(results, column, stand_in, split, place, note):
+def test_scores_on_the_paper_s_data_are_in_the_paper_s_columns(results, column, stand_in, split, place, note):
     moved = on(results, paper_column=column, stand_in=stand_in, split=split, label="data")
     table, *others = tables_with_runs(moved)
     own = table.rows[0]
@@ -71,7 +71,7 @@ def test_the_paper_s_data_goes_into_the_paper_s_columns(results, column, stand_i
         assert others == []
 
 
-def test_numbers_are_written_for_people():
+def test_formats_of_numbers():
     assert formats.number(None) == "\N{EN DASH}"
     assert formats.number(1234567) == "1,234,567"
     assert formats.number(1234.5, 1) == "1,234.5"
