@@ -25,7 +25,7 @@ class PlannedAblation:
 
     Attributes:
         name: the ablation.
-        method: how it scores a segment.
+        method: scoring method.
         meaning: one sentence for the reader of the results.
         after_tokens: as in `results.Ablation`.
     """

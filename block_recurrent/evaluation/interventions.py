@@ -121,12 +121,12 @@ def _positioned(config: ModelConfig, batch: Batch) -> PositionedSegment:
 def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> SegmentWithDonor:
     rows, (_, length) = np.flatnonzero(batch.document >= 0), batch.tokens.shape
     pieces = [(int(partner[batch.document[r]]), int(batch.offset[r]), int(batch.offset[r]) + length) for r in rows]
-    tokens, read = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)
+    tokens, lengths = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)
     for row, piece in zip(rows, store.read_many(pieces), strict=True):
-        tokens[row, : len(piece)], read[row] = piece, len(piece)
+        tokens[row, : len(piece)], lengths[row] = piece, len(piece)
     ends: Any = np.arange(1, length // (config.window_length or length) + 1) * (config.window_length or length)
     donor: Any = tokens
-    return SegmentWithDonor(segment_batch(batch), donor, ends[None, :] <= read[:, None])
+    return SegmentWithDonor(segment_batch(batch), donor, ends[None, :] <= lengths[:, None])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -224,11 +224,11 @@ def _without_cross_attention(config: ModelConfig, params: Params) -> Params:
     """Zeroes the rows of the output projections that belong to attention to states (its heads come last)."""
     size = config.num_heads * config.head_dim
 
-    def silence(layer: Any) -> Any:
+    def without(layer: Any) -> Any:
         if "tokens" in layer:
-            return layer | {"tokens": silence(layer["tokens"])}
+            return layer | {"tokens": without(layer["tokens"])}
         kernel = layer["output"]["kernel"]
         return layer if kernel.shape[0] == size else layer | {"output": {"kernel": kernel.at[size:].set(0)}}
 
-    layers = {name: silence(layer) for name, layer in params["layers"].items()}
+    layers = {name: without(layer) for name, layer in params["layers"].items()}
     return {**params, "layers": layers}

@@ -35,18 +35,18 @@ _REACHES = {"never": "first occurrence", "inside": "within the window", "beyond"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawn:
+class PageFigures:
     """All figures by section; those of a split by the fingerprint of its data."""
 
     learning: tuple[Figure, ...]
     context: dict[str, tuple[Figure, ...]]
     ablations: dict[str, tuple[Figure, ...]]
     gates: dict[str, tuple[Figure, ...]]
-    watched: dict[str, tuple[Figure, ...]]
+    states: dict[str, tuple[Figure, ...]]
 
     def __iter__(self) -> Iterator[Figure]:
         yield from self.learning
-        for place in (self.context, self.ablations, self.gates, self.watched):
+        for place in (self.context, self.ablations, self.gates, self.states):
             for drawn in place.values():
                 yield from drawn
 
@@ -81,7 +81,7 @@ def write_report(
     return pictures
 
 
-def draw(results: ResultSet) -> Drawn:
+def draw(results: ResultSet) -> PageFigures:
     """Returns all figures that the results have data for."""
     named = {about.fingerprint: about for about in results.data}
     several = len(named) > 1
@@ -89,22 +89,22 @@ def draw(results: ResultSet) -> Drawn:
     def each(*makers: Callable[..., Any]) -> dict[str, tuple[Figure, ...]]:
         placed = {}
         for number, (key, about) in enumerate(named.items(), 1):
-            made = [maker(results, about) for maker in makers]
-            flat = [figure for found in made for figure in (found if isinstance(found, list) else [found]) if figure]
+            created = [maker(results, about) for maker in makers]
+            flat = [figure for found in created for figure in (found if isinstance(found, list) else [found]) if figure]
             placed[key] = tuple(dataclasses.replace(f, name=f"{f.name}_{number}") if several else f for f in flat)
         return placed
 
     learning = figures.learning(results)
-    return Drawn(
+    return PageFigures(
         learning=() if learning is None else (learning,),
         context=each(figures.position, figures.improvement, figures.checkpoints),
         ablations=each(state_figures.ablations, state_figures.distance),
         gates=each(state_figures.half_lives, state_figures.lstm_gates),
-        watched=each(state_figures.states),
+        states=each(state_figures.states),
     )
 
 
-def render(results: ResultSet, drawn: Drawn, *, pictures: str) -> str:
+def render(results: ResultSet, drawn: PageFigures, *, pictures: str) -> str:
     """Returns the page as HTML.
 
     Args:
@@ -115,7 +115,7 @@ def render(results: ResultSet, drawn: Drawn, *, pictures: str) -> str:
     environment = _environment()
     names = run_names(results)
     levels = {f"{e.scores.bootstrap.level:.0%}" for run in results.runs for e in run.evaluations}
-    read = functools.partial(_template_text, environment)
+    source = functools.partial(_template_text, environment)
     return environment.get_template("page.html").render(
         title=" · ".join(names) or "Report",
         results=results,
@@ -131,16 +131,16 @@ def render(results: ResultSet, drawn: Drawn, *, pictures: str) -> str:
         pictures=pictures,
         specs={figure.name: {"runs": figure.runs, "spec": figure.spec} for figure in drawn},
         themes={"light": LIGHT, "dark": DARK},
-        style=read("page.css"),
-        script=read("page.js"),
+        style=source("page.css"),
+        script=source("page.js"),
         vega=embedding_script(),
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=formats.command(sys.argv),
         version=metadata.version("block-recurrent"),
     )
 
 
-def _sections(results: ResultSet, drawn: Drawn) -> Iterator[tuple[str, str]]:
+def _sections(results: ResultSet, drawn: PageFigures) -> Iterator[tuple[str, str]]:
     """Yields anchor and title of each section with content; the anchor is also the name of the template."""
     evaluated = any(run.evaluations for run in results.runs)
     yield "summary", "Summary"
@@ -153,7 +153,7 @@ def _sections(results: ResultSet, drawn: Drawn) -> Iterator[tuple[str, str]]:
         yield "context", "Context"
     if any(e.ablations for run in results.runs for e in run.evaluations):
         yield "states", "Ablations"
-    if any(drawn.gates.values()) or any(drawn.watched.values()):
+    if any(drawn.gates.values()) or any(drawn.states.values()):
         yield "gates", "Gates and states"
     if results.comparisons:
         yield "words", "Words"
