@@ -107,7 +107,9 @@ def test_results_and_comparison_are_read_again_and_reported(folder, run):
     theirs = json.loads((folder / "comparison" / "comparison.json").read_text())
     ours = json.loads((folder / "again" / "comparison.json").read_text())
     for our, their in zip(ours["differences"], theirs["differences"], strict=True):
-        assert our | {"subject": None} == their | {"subject": None}
+        for difference in (our, their):
+            difference["subject"] = difference["words"]["rule"] = None  # the rule is prose
+        assert our == their
     run("report", "recurrent", "lstm", "comparison", "--out", "report.html")
     page = (folder / "report.html").read_text()
     for section in ("scores", "states", "gates", "words"):

@@ -1,4 +1,4 @@
-"""`evaluate` and `compare`."""
+"""The commands `evaluate` and `compare`."""
 
 import dataclasses
 import functools
@@ -7,62 +7,66 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from block_recurrent.cli import gin_files
-from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, absolute
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
+from block_recurrent.files import resolve
 from block_recurrent.progress import StageCallback
 
 if TYPE_CHECKING:
-    from block_recurrent.evaluation.evaluation import StageCallback
-    from block_recurrent.evaluation.model_under_test import Candidate
+    from block_recurrent.evaluation.model_under_test import ModelUnderTest
 
-Split = Annotated[str, typer.Option("--split", help="Which split of the prepared store.")]
+Split = Annotated[str, typer.Option("--split", help="Split of the prepared store.")]
 
 
 def evaluate(
     workdir: Annotated[
-        str | None, typer.Option("--workdir", metavar="DIR", help="A run's folder; its newest checkpoint is taken.")
+        str | None,
+        typer.Option("--workdir", metavar="DIR", help="Folder of a run; its newest checkpoint is evaluated."),
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(
-            "--checkpoint", metavar="DIR", help="Another checkpoint, RUN/checkpoints/STEP, or what `export` wrote."
-        ),
+        typer.Option("--checkpoint", metavar="DIR", help="A checkpoint, RUN/checkpoints/STEP, or an exported model."),
     ] = None,
     split: Split = "validation",
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Where the results go [default: RUN/evaluation/STORE/SPLIT/step_N]."),
+        typer.Option("--out", metavar="DIR", help="Output folder [default: RUN/evaluation/STORE/SPLIT/step_N]."),
     ] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Also write every token's loss: tokens.parquet.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also write all token losses to tokens.parquet.")] = False,
     official: Annotated[
         bool,
-        typer.Option("--official", help="Also score as the official code does: first segments, its masks; not exact."),
+        typer.Option(
+            "--official", help="Also score with the official code's protocol: first segments and its masks; not exact."
+        ),
     ] = False,
     ablations: Annotated[
         bool,
-        typer.Option("--ablations", help="Also find out what the states are worth: reset, frozen, exchanged, unread."),
+        typer.Option(
+            "--ablations",
+            help="Also measure the contribution of the states: reset, frozen, exchanged, not attended to.",
+        ),
     ] = False,
     diagnostics: Annotated[
-        bool, typer.Option("--diagnostics", help="Also watch gates and states through the longest document.")
+        bool, typer.Option("--diagnostics", help="Also record gates and states on the longest document.")
     ] = False,
     all_checkpoints: Annotated[
-        bool, typer.Option("--all-checkpoints", help="Score every checkpoint of --workdir into a curve instead.")
+        bool, typer.Option("--all-checkpoints", help="Score every checkpoint of --workdir, and write a curve.")
     ] = False,
 ) -> None:
-    """Score a whole split exactly: every token after a document's first, once.
+    """Score a whole split exactly: every token except the first of a document, once.
 
-    The run's own data is used unless --gin_file or --gin_param bind DataConfig. An interrupted evaluation goes on where
-    it was. docs/evaluation.md says what every number means.
+    The data is that of the run unless --gin_file or --gin_param bind DataConfig. The same command resumes an
+    interrupted evaluation. docs/evaluation.md explains every number.
 
     Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test --ablations
     """
     from block_recurrent.cli import show_evaluation
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.evaluation import Evaluation
-    from block_recurrent.evaluation.model_under_test import load_candidate
+    from block_recurrent.evaluation.model_under_test import load_model_under_test
     from block_recurrent.progress import Stages
 
     if (workdir is None) == (checkpoint is None):
@@ -70,27 +74,29 @@ def evaluate(
     settings, bindings = _settings(gin_file, gin_param)
     if all_checkpoints:
         if workdir is None or out or tokens or official or ablations or diagnostics:
-            raise InputError("--all-checkpoints: goes with --workdir and --split, and with no other study")
+            raise InputError(
+                "--all-checkpoints: goes with --workdir and --split, not with --checkpoint, --out or another study"
+            )
         _evaluate_all(workdir, split, settings, bindings)
         return
-    candidate = load_candidate(absolute(workdir or checkpoint or ""))
+    model = load_model_under_test(resolve(workdir or checkpoint or ""))
     with Stages(f"evaluate {split}", CONSOLE) as stages:
         evaluation = Evaluation(
-            candidate,
-            _data(candidate, bindings),
+            model,
+            _data(model, bindings),
             split,
             settings,
-            folder=None if out is None else absolute(out),
+            folder=None if out is None else resolve(out),
             progress=stages,
         )
-        with evaluation.scored() as nats:
-            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(nats))
+        with evaluation.scored() as losses:
+            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
             if tokens:
-                evaluation.write_tokens(nats)
+                evaluation.write_tokens(losses)
             if official:
                 show_evaluation.show_official(CONSOLE, evaluation.write_official())
             if ablations:
-                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(nats))
+                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(losses))
             if diagnostics:
                 show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
     line(CONSOLE, f"written to {evaluation.folder}")
@@ -101,18 +107,18 @@ def compare(
         list[str],
         typer.Argument(
             metavar="BASELINE MODEL...",
-            help="Runs' folders, RUN/checkpoints/STEP, or what `export` wrote; the first is compared with.",
+            help="Folders of runs, RUN/checkpoints/STEP, or exported models; the first is the baseline.",
         ),
     ],
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where the comparison goes.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Output folder.")],
     split: Split = "validation",
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
 ) -> None:
-    """Compare models on the same tokens: paired differences, and the words that improve most, in context.
+    """Compare models on the same tokens: paired differences, and the most improved words in context.
 
-    Every model is evaluated first, with its tokens' losses kept beside its scores, and not again the next time. The
-    data is the baseline's unless --gin_file or --gin_param bind DataConfig.
+    Every model is scored first; its token losses are written next to its scores and used again by later comparisons.
+    The data is that of the baseline unless --gin_file or --gin_param bind DataConfig.
 
     Example: python -m block_recurrent compare runs/xl runs/recurrent --split test --out comparisons/recurrent
     """
@@ -120,49 +126,49 @@ def compare(
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.compare import write_comparison
     from block_recurrent.evaluation.evaluation import Evaluation
-    from block_recurrent.evaluation.model_under_test import load_candidate
+    from block_recurrent.evaluation.model_under_test import load_model_under_test
     from block_recurrent.progress import Stages
 
     if len(models) < 2:
         raise InputError("compare: needs a baseline and at least one other model")
     settings, bindings = _settings(gin_file, gin_param)
-    candidates = [load_candidate(absolute(path)) for path in models]
-    data = _data(candidates[0], bindings)
+    tested = [load_model_under_test(resolve(path)) for path in models]
+    data = _data(tested[0], bindings)
     evaluations = []
     with Stages(f"evaluate {split}", CONSOLE) as stages:
-        for candidate in candidates:
-            own = candidate.data or data
+        for model in tested:
+            own = model.data or data
             shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
-            progress = functools.partial(_named, stages, candidate.subject.name)
-            evaluations.append(Evaluation(candidate, shape, split, settings, progress=progress))
+            progress = functools.partial(_named, stages, model.subject.name)
+            evaluations.append(Evaluation(model, shape, split, settings, progress=progress))
         scored = []
-        for evaluation in evaluations:  # all are known to fit the data before the first begins
-            with evaluation.scored() as nats:
-                evaluation.write_scores(nats)
-                evaluation.write_tokens(nats)
-            scored.append((evaluation.candidate.subject, evaluation.read_tokens()))
+        for evaluation in evaluations:  # all models have been checked before the first pass starts
+            with evaluation.scored() as losses:
+                evaluation.write_scores(losses)
+                evaluation.write_tokens(losses)
+            scored.append((evaluation.model.subject, evaluation.read_tokens()))
     first = evaluations[0]
     header = {name: value for name, value in first.header.items() if name != "subject"}
-    comparison = write_comparison(header, first.store, scored, settings, absolute(out))
+    comparison = write_comparison(header, first.store, scored, resolve(out))
     show_evaluation.show_comparison(CONSOLE, comparison)
-    line(CONSOLE, f"written to {absolute(out)}")
+    line(CONSOLE, f"written to {resolve(out)}")
 
 
-def _named(report: "StageCallback", name: str, stage: str, done: int, total: int) -> None:
-    report(f"{name} {stage}", done, total)
+def _named(progress: StageCallback, name: str, stage: str, done: int, total: int) -> None:
+    progress(f"{name} {stage}", done, total)
 
 
 def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[EvaluationConfig, dict[str, Any]]:
-    """The studies' settings, and what the files bind of the data."""
+    """Returns the settings of the studies, and the fields of DataConfig that the files bind."""
     gin_files.parse(gin_file, gin_param)
     return gin_files.configured(EvaluationConfig), gin_files.bindings(DataConfig)
 
 
-def _data(candidate: "Candidate", bindings: dict[str, Any]) -> DataConfig:
-    """What to read: the run's own data, with what the files bind replaced; of an export, what the files bind."""
-    if candidate.data is None:
+def _data(model: "ModelUnderTest", bindings: dict[str, Any]) -> DataConfig:
+    """Returns the data: the run's own with the bound fields replaced; for an export only what the files bind."""
+    if model.data is None:
         return gin_files.configured(DataConfig)
-    return dataclasses.replace(candidate.data, **bindings)
+    return dataclasses.replace(model.data, **bindings)
 
 
 def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any]) -> None:
@@ -172,6 +178,6 @@ def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings
     from block_recurrent.progress import Stages
 
     with Stages(f"evaluate {split}", CONSOLE) as stages:
-        folder, curve = evaluate_checkpoints(absolute(workdir), bindings, split, settings, progress=stages)
+        folder, curve = evaluate_checkpoints(resolve(workdir), bindings, split, settings, progress=stages)
     show_evaluation.show_curve(CONSOLE, curve)
     line(CONSOLE, f"written to {folder}")

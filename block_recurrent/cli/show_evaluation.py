@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` print."""
+"""Output of `evaluate` and `compare` on the terminal."""
 
 import numpy as np
 from rich.console import Console
@@ -10,7 +10,7 @@ from block_recurrent.evaluation.results import Ablations, Curve, Diagnostics, Of
 
 
 def show_scores(console: Console, scores: Scores) -> None:
-    """The numbers of a split with their intervals."""
+    """Prints the scores of a split with their intervals."""
     level = f"{scores.bootstrap.level:.0%} interval"
     rows = [
         ("bits per token", *_cells(scores.bits_per_token)),
@@ -28,31 +28,31 @@ def show_scores(console: Console, scores: Scores) -> None:
 
 
 def show_official(console: Console, scores: OfficialScores) -> None:
-    """The official code's numbers, labelled."""
+    """Prints the scores of the official code's protocol, labelled as not exact."""
     line(
         console,
-        f"as the official code evaluates, not exact ({scores.rows} rows x {scores.segments} segments of "
-        f"{scores.segment_length}, last target of a segment and id 0 left out; {scores.passes:.2f} passes): "
+        f"official code's protocol, not exact ({scores.rows} rows x {scores.segments} segments of "
+        f"{scores.segment_length}, last target of a segment and id 0 masked; {scores.passes:.2f} passes): "
         f"{scores.bits_per_token:.4f} bits per token, perplexity {scores.token_perplexity:.3f} per token, "
         f"{scores.tokens:,} tokens",
     )
 
 
 def show_ablations(console: Console, study: Ablations) -> None:
-    """What each way to tamper with the states costs, and the summary."""
+    """Prints the cost of each state ablation, and the summary."""
     rows = [
         (item.name, f"{item.bits_per_byte.value:.4f}", *_cells(item.cost, sign="+"), item.meaning)
         for item in study.ablations
     ]
     table(console, ("states", "bits per byte", "cost", f"{study.bootstrap.level:.0%} interval", ""), rows)
     for name, reason in study.skipped.items():
-        line(console, f"{name}: left out, {reason}")
+        line(console, f"{name}: skipped ({reason})")
     warning = "warning: " if study.contribution.verdict in ("nothing", "negligible") else ""
     line(console, warning + study.contribution.text)
 
 
 def show_curve(console: Console, curve: Curve) -> None:
-    """A line for each checkpoint."""
+    """Prints one line per checkpoint."""
     rows = [
         (
             f"{point.step:,}",
@@ -68,10 +68,10 @@ def show_curve(console: Console, curve: Curve) -> None:
 
 
 def show_diagnostics(console: Console, study: Diagnostics) -> None:
-    """Half-lives of the gates, and the states at the beginning and the end of the document."""
+    """Prints the half-lives of the gates, and the states at positions of doubling distance."""
     line(console, f"gates and states, {study.tokens:,} tokens of {study.document}")
     if not study.layers:
-        line(console, "no recurrent layers, or no whole block: nothing to watch")
+        line(console, "no diagnostics: the model has no recurrent layers, or the document is shorter than a block")
     for layer in study.layers:
         for gate in (*layer.fixed_gates, *layer.lstm_gates):
             low, middle, high = np.percentile(gate.half_life_tokens, [5, 50, 95])
@@ -94,13 +94,13 @@ def show_diagnostics(console: Console, study: Diagnostics) -> None:
             )
             for p in marks
         ]
-        columns = ("position", "norm", "change a block", "like the initial", "like 1,000 tokens ago")
-        more = ("share from states", "states read", "mass on previous block")
+        columns = ("position", "norm", "change per block", "similarity to initial", "to 1,000 tokens before")
+        more = ("share of states", "states attended to", "mass on previous block")
         table(console, (*columns, *more), rows, f"states of layer {layer.layer}")
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
-    """Paired differences from the baseline, and the words that improve most."""
+    """Prints the paired differences from the baseline, and the most improved words."""
     title = f"on {comparison.data.label}, whole split {comparison.data.split}: {comparison.tokens:,} scored tokens"
     rows = [(comparison.baseline.name, f"{comparison.bits_per_byte.value:.4f}", "baseline", "", "", "")]
     for item in comparison.differences:
@@ -118,7 +118,7 @@ def _show_words(console: Console, difference: Difference) -> None:
     study = difference.words
     groups = [
         (
-            {"never": "first time", "inside": "within the window", "beyond": "beyond the window"}[group.reach],
+            {"never": "first occurrence", "inside": "within the window", "beyond": "beyond the window"}[group.reach],
             "names" if group.name else "other words",
             f"{group.words:,}",
             *_cells(group.improvement, sign="+"),
@@ -126,7 +126,7 @@ def _show_words(console: Console, difference: Difference) -> None:
         for group in study.groups
     ]
     line(console, "")
-    columns = ("last occurred", "", "words", "bits saved a word", "interval")
+    columns = ("last occurred", "", "words", "bits saved per word", "interval")
     table(console, columns, groups, f"{difference.subject.name}: what improves ({study.rule})")
     shown = study.sampled
     names, outside = sum(word.name for word in shown), sum(word.reach != "inside" for word in shown)

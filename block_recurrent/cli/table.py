@@ -1,24 +1,24 @@
-"""`table`."""
+"""The command `table`."""
 
 from typing import Annotated
 
 import typer
 
 from block_recurrent.cli import gin_files
-from block_recurrent.cli.options import absolute
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
+from block_recurrent.files import resolve
 
 
 def table(
     name: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2, later_runs, scaling or ablations.")],
     runs: Annotated[
         str,
-        typer.Option("--runs", metavar="DIR", help="Folder of the runs that experiments.tables.run_table made."),
+        typer.Option("--runs", metavar="DIR", help="Folder of the runs of experiments.tables.run_table."),
     ] = "runs",
     file_format: Annotated[str, typer.Option("--format", help="markdown or csv.")] = "markdown",
 ) -> None:
-    """Print a table of the paper beside what runs have reached; what is missing is shown as missing.
+    """Print a table of the paper next to the results of runs; cells without a run are printed as missing.
 
     Example: python -m block_recurrent table table1 --runs runs
     """
@@ -30,13 +30,13 @@ def table(
         raise InputError(f"table {name}: must be one of {', '.join(TABLES)}")
     if file_format not in FORMATS:
         raise InputError(f"--format {file_format}: must be one of {', '.join(FORMATS)}")
-    folder = absolute(runs)
+    folder = resolve(runs)
     if not folder.exists():
         raise InputError(f"--runs {runs}: no such folder")
     typer.echo(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)), nl=False)
 
 
 def paper_run(gin_file: str, data: str) -> RunConfig:
-    """A row as the paper has it."""
+    """Returns the configuration of the paper's run: an experiment file with the file of a data set."""
     gin_files.parse([gin_file, f"gin/data/{data}.gin"], None)
     return gin_files.configured_run()

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from block_recurrent.errors import InputError
 from block_recurrent.validation import check_integers, check_numbers
 
 
@@ -17,10 +18,6 @@ class EvaluationConfig:
         reset_segments: ablation `reset`: segments after which the recurrent states start anew.
         frozen_segments: ablation `frozen`: segments of a document after which the recurrent states stay as they are.
         diagnostic_tokens: how much of the longest document the diagnostics read.
-        sampled_documents: documents of the qualitative study, drawn at random; the paper's 5.
-        sampled_words: most improved words of each of them; the paper's 4.
-        top_words: most improved words over all documents.
-        passage_words: words shown on each side of an improved word.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -33,14 +30,24 @@ class EvaluationConfig:
     reset_segments: int = 1
     frozen_segments: int = 1
     diagnostic_tokens: int = 100_000
-    sampled_documents: int = 5
-    sampled_words: int = 4
-    top_words: int = 20
-    passage_words: int = 40
+    # Removed: accepted at their old defaults, so that earlier files keep working.
+    sampled_documents: dataclasses.InitVar[int] = 5
+    sampled_words: dataclasses.InitVar[int] = 4
+    top_words: dataclasses.InitVar[int] = 20
+    passage_words: dataclasses.InitVar[int] = 40
 
-    def __post_init__(self):
+    def __post_init__(self, sampled_documents: int, sampled_words: int, top_words: int, passage_words: int):
+        removed = {
+            "sampled_documents": (sampled_documents, 5),
+            "sampled_words": (sampled_words, 4),
+            "top_words": (top_words, 20),
+            "passage_words": (passage_words, 40),
+        }
+        for field, (value, fixed) in removed.items():
+            if value != fixed:
+                raise InputError(f"EvaluationConfig.{field} = {value!r}: removed; it is now always {fixed}")
         positive = ("bootstrap_replicates", "official_segments", "reset_segments", "frozen_segments")
-        check_integers(self, (*positive, "sampled_documents", "sampled_words", "top_words", "passage_words"), 1)
+        check_integers(self, positive, 1)
         check_integers(self, ("diagnostic_tokens",), 2)
         check_integers(self, ("seed",), 0)
         check_numbers(self, ("bootstrap_level",), 0.5, 1)

@@ -1,1 +1,1 @@
-"""`evaluate` and `compare`: exact scores, confidence intervals, ablations and diagnostics."""
+"""Evaluation of trained models: exact scores, confidence intervals, state ablations, diagnostics, comparisons."""

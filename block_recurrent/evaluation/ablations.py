@@ -1,4 +1,4 @@
-"""What the recurrent states are worth: the same weights, with the states reset, frozen, exchanged or not read."""
+"""State ablations: the same parameters, with the recurrent states reset, frozen, exchanged or not attended to."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,90 +10,90 @@ from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.evaluation import interventions
 from block_recurrent.evaluation.records import Bootstrap, Estimate
 from block_recurrent.evaluation.results import Ablation, AblationName, Contribution
-from block_recurrent.evaluation.scorer import Method
+from block_recurrent.evaluation.scorer import ScoringMethod
 from block_recurrent.evaluation.scores import bits_per, by_distance, by_position, scored_text
 from block_recurrent.evaluation.token_losses import TokenLosses
 
-# These leave a model nothing of what it has read beyond its windows and caches.
-_MEMORYLESS: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
+# Ablations that leave a model no information about a document except through its windows and caches.
+_WITHOUT_STATES: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
 _ROUNDS_TO_NOTHING = 0.005  # bits per byte: 0.00 with two decimals
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-    """An ablation to be run.
+class PlannedAblation:
+    """An ablation to run.
 
     Attributes:
-        name: which.
-        method: how.
-        meaning: one sentence.
-        after_tokens: see `results.Ablation`.
+        name: the ablation.
+        method: scoring method.
+        meaning: one sentence for the reader of the results.
+        after_tokens: as in `results.Ablation`.
     """
 
     name: AblationName
-    method: Method
+    method: ScoringMethod
     meaning: str
     after_tokens: int | None = None
 
 
 def plan(
     config: ModelConfig, store: TokenStore, *, reset_tokens: int, frozen_tokens: int
-) -> tuple[list[Planned], dict[str, str]]:
-    """The ablations that a model and a split allow.
+) -> tuple[list[PlannedAblation], dict[str, str]]:
+    """Returns the ablations that a model and a split allow.
 
     Args:
         config: the model.
         store: the split.
         reset_tokens: tokens between two resets; a multiple of W.
-        frozen_tokens: tokens after which the states stay as they are; a multiple of W.
+        frozen_tokens: tokens of a document after which the states no longer change; a multiple of W.
 
     Returns:
-        What to run, and what is not possible, with the reason.
+        The ablations to run, and the reason for each ablation that is not possible, by name.
     """
     if not config.recurrent_layers or config.window_length is None:
         return [], {}
     window = config.window_length
     planned = [
-        Planned(
+        PlannedAblation(
             "reset",
             interventions.reset(config, every_blocks=reset_tokens // window),
-            f"the states start anew every {reset_tokens:,} tokens",
+            f"the states are reset every {reset_tokens:,} tokens",
             reset_tokens,
         ),
-        Planned(
+        PlannedAblation(
             "frozen",
             interventions.frozen(config, after_blocks=frozen_tokens // window),
-            f"the states stay as they are after {frozen_tokens:,} tokens of a document",
+            f"the states no longer change after {frozen_tokens:,} tokens of a document",
             frozen_tokens,
         ),
-        Planned(
+        PlannedAblation(
             "initial",
             interventions.frozen(config, after_blocks=0, name="initial"),
-            "tokens always read the trained initial states",
+            "tokens always attend to the trained initial states",
         ),
-        Planned(
+        PlannedAblation(
             "window_only",
             interventions.window_only(config),
-            "tokens do not read the states: windows and caches alone",
+            "tokens do not attend to the states; only windows and caches are left",
         ),
     ]
     if (store.lengths > 1).sum() < 2:
-        return planned, {"shuffled": "needs a second document"}
-    exchanged = Planned(
+        return planned, {"shuffled": "needs at least two documents"}
+    exchanged = PlannedAblation(
         "shuffled",
         interventions.shuffled(config, store),
-        "tokens read the states that another document had left by the same place",
+        "tokens attend to the states of another document at the same position",
     )
     return [*planned, exchanged], {}
 
 
-class Accountant:
-    """Turns the nats of ablations into results.
+class AblationResults:
+    """Turns the token losses of ablations into results.
 
     Args:
         store: the split.
-        carried: nats of the model as it is.
-        bootstrap: how to make intervals.
+        carried: token losses of the unchanged model.
+        bootstrap: settings of the confidence intervals.
     """
 
     def __init__(self, store: TokenStore, carried: TokenLosses, bootstrap: Bootstrap):
@@ -102,29 +102,29 @@ class Accountant:
         self._carried_sums = carried.sums()[self._text.documents]
 
     def carried(self) -> Ablation:
-        """The model as it is, as the first of the ablations."""
+        """Returns the result of the unchanged model, the first of the ablations."""
         return self._result("carried", "the states are carried from segment to segment", None, self._carried)
 
-    def ablation(self, planned: Planned, nats: TokenLosses) -> Ablation:
-        """One ablation against the model as it is."""
-        result = self._result(planned.name, planned.meaning, planned.after_tokens, nats)
+    def ablation(self, planned: PlannedAblation, losses: TokenLosses) -> Ablation:
+        """Returns the result of one ablation, compared with the unchanged model."""
+        result = self._result(planned.name, planned.meaning, planned.after_tokens, losses)
         if planned.name != "reset" or planned.after_tokens is None:
             return result
         return dataclasses.replace(
             result,
-            by_distance=by_distance(nats, planned.after_tokens, self._bootstrap),
+            by_distance=by_distance(losses, planned.after_tokens, self._bootstrap),
             carried_by_distance=by_distance(self._carried, planned.after_tokens, self._bootstrap),
         )
 
-    def cost_per_token(self, nats: TokenLosses) -> Estimate:
-        """Bits per token above those of the model as it is, paired by document."""
-        return bits_per(self._sums(nats) - self._carried_sums, self._text.tokens, self._bootstrap)
+    def cost_per_token(self, losses: TokenLosses) -> Estimate:
+        """Returns the bits per token above those of the unchanged model, paired by document."""
+        return bits_per(self._sums(losses) - self._carried_sums, self._text.tokens, self._bootstrap)
 
-    def _sums(self, nats: TokenLosses) -> np.ndarray:
-        return nats.sums()[self._text.documents]
+    def _sums(self, losses: TokenLosses) -> np.ndarray:
+        return losses.sums()[self._text.documents]
 
-    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, nats: TokenLosses) -> Ablation:
-        sums = self._sums(nats)
+    def _result(self, name: AblationName, meaning: str, after_tokens: int | None, losses: TokenLosses) -> Ablation:
+        sums = self._sums(losses)
         return Ablation(
             name=name,
             meaning=meaning,
@@ -133,43 +133,43 @@ class Accountant:
             bits_per_token=bits_per(sums, self._text.tokens, self._bootstrap),
             bits_per_byte=bits_per(sums, self._text.bytes, self._bootstrap),
             cost=bits_per(sums - self._carried_sums, self._text.bytes, self._bootstrap),
-            by_position=by_position(nats, self._bootstrap),
+            by_position=by_position(losses, self._bootstrap),
         )
 
 
 def run_ablations(
-    planned: list[Planned],
+    planned: list[PlannedAblation],
     carried: TokenLosses,
     store: TokenStore,
     bootstrap: Bootstrap,
-    run: Callable[[Method], TokenLosses],
+    run: Callable[[ScoringMethod], TokenLosses],
 ) -> Iterator[tuple[Ablation, TokenLosses, Estimate]]:
-    """Runs ablations one by one.
+    """Runs the ablations one after another, the unchanged model first.
 
     Yields:
-        The result, the nats behind it, and its cost in bits per token.
+        The result, its token losses, and its cost in bits per token.
     """
-    accountant = Accountant(store, carried, bootstrap)
-    yield accountant.carried(), carried, Estimate(value=0.0)
+    results = AblationResults(store, carried, bootstrap)
+    yield results.carried(), carried, Estimate(value=0.0)
     for item in planned:
-        nats = run(item.method)
-        yield accountant.ablation(item, nats), nats, accountant.cost_per_token(nats)
+        losses = run(item.method)
+        yield results.ablation(item, losses), losses, results.cost_per_token(losses)
 
 
 def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
-    """What carrying the states is worth: the cheapest way to do without, by the same weights.
+    """Returns the contribution of the recurrent states: the cost of the cheapest ablation that removes them.
 
-    Taking the cheapest is the cautious choice: a model whose tokens lean on a state that never changes loses when the
-    state is not read, but nothing when it is exchanged for another document's.
+    The cheapest is the cautious choice: tokens may depend on states that never change. Such a model loses when the
+    states are not attended to, but nothing when they are exchanged for those of another document.
 
     Args:
         ablations: each with its cost in bits per token.
     """
-    memoryless = [pair for pair in ablations if pair[0].name in _MEMORYLESS]
-    if not memoryless:
-        text = "no recurrent layers: this model remembers through its Transformer-XL caches alone"
+    without = [pair for pair in ablations if pair[0].name in _WITHOUT_STATES]
+    if not without:
+        text = "no recurrent layers: this model carries context only in its Transformer-XL caches"
         return Contribution(verdict="no recurrence", against=None, bits_per_byte=None, bits_per_token=None, text=text)
-    cheapest, per_token = min(memoryless, key=lambda pair: pair[0].cost.value)
+    cheapest, per_token = min(without, key=lambda pair: pair[0].cost.value)
     cost = cheapest.cost
     if cost.low is None or cost.high is None:
         verdict, text = "unknown", f"state contributes {cost.value:.4f} bits per byte (one document: no interval)"

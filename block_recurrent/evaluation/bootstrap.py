@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling documents, and a paired permutation test: a document is one independent draw."""
+"""Confidence intervals by resampling documents, and a paired permutation test; documents count as independent."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,17 @@ _PERMUTATIONS = 9999
 
 
 def ratio_estimates(numerators: np.ndarray, denominators: np.ndarray, bootstrap: Bootstrap) -> list[Estimate]:
-    """Ratios of sums over documents, such as nats over tokens, with percentile intervals.
+    """Returns ratios of sums over documents, such as loss per token, with percentile intervals.
 
-    The same documents are drawn for every column, so estimates of one call may be compared.
+    Every column uses the same resampled documents, so the estimates of one call are comparable.
 
     Args:
-        numerators: (D, K) of each document.
-        denominators: (D, K); columns whose sum is 0 are not allowed.
-        bootstrap: how to draw.
+        numerators: (D, K), for each document and column.
+        denominators: (D, K); no column may sum to 0.
+        bootstrap: number of replicates, level and seed.
 
     Returns:
-        K estimates.
+        K estimates; without an interval where fewer than two documents contribute.
     """
     values = numerators.sum(axis=0) / denominators.sum(axis=0)
     replicates = _replicates(numerators, denominators, bootstrap)
@@ -35,12 +35,12 @@ def ratio_estimates(numerators: np.ndarray, denominators: np.ndarray, bootstrap:
 
 
 def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, bootstrap: Bootstrap) -> Estimate:
-    """`ratio_estimates` of one column: (D,) and (D,)."""
+    """Returns `ratio_estimates` of a single column, (D,) over (D,)."""
     return ratio_estimates(numerator[:, None], denominator[:, None], bootstrap)[0]
 
 
 def transformed(estimate: Estimate, increasing: Callable[[float], float]) -> Estimate:
-    """The estimate of an increasing function of a number: percentiles move with it."""
+    """Applies an increasing function to an estimate and its interval; percentiles are preserved."""
     low, high = estimate.low, estimate.high
     return Estimate(
         value=increasing(estimate.value),
@@ -50,18 +50,18 @@ def transformed(estimate: Estimate, increasing: Callable[[float], float]) -> Est
 
 
 def sign_flip_p_value(differences: np.ndarray, seed: int) -> float | None:
-    """Two-sided p of "signs are arbitrary", for the sum of paired differences (a permutation test, add-one corrected).
+    """Returns the two-sided p-value of a sign-flip permutation test on the sum of paired differences.
 
     Args:
-        differences: (D,) of each document.
-        seed: of the flips.
+        differences: (D,), of each document.
+        seed: seed of the flips.
 
     Returns:
-        p, at least 1 / 10,000; None with fewer than two documents.
+        The p-value, add-one corrected, so at least 1 / 10,000; None with fewer than two documents.
     """
     if len(differences) < 2:
         return None
-    observed = abs(differences.sum()) * (1 - 1e-12)  # a tie is a tie whatever the order of summation
+    observed = abs(differences.sum()) * (1 - 1e-12)  # ties count whatever the order of summation
     raw, extreme = _raw(seed), 0
     for size in _chunks(_PERMUTATIONS, len(differences)):
         signs = np.where(raw(size * len(differences)).reshape(size, -1) & np.uint64(1), 1.0, -1.0)
@@ -70,7 +70,7 @@ def sign_flip_p_value(differences: np.ndarray, seed: int) -> float | None:
 
 
 def _replicates(numerators: np.ndarray, denominators: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
-    """(R, K) ratios; NaN where none of the documents drawn has a part in a column."""
+    """Returns (R, K) ratios; NaN where no drawn document contributes to a column."""
     documents = len(numerators)
     raw, ratios = _raw(bootstrap.seed), []
     for size in _chunks(bootstrap.replicates, documents):
@@ -83,7 +83,7 @@ def _replicates(numerators: np.ndarray, denominators: np.ndarray, bootstrap: Boo
 
 
 def _raw(seed: int) -> Callable[[int], np.ndarray]:
-    """Raw draws of Philox: the same in every version of numpy."""
+    """Returns a source of raw Philox draws, which do not depend on the version of numpy."""
     return np.random.Philox(key=seed).random_raw
 
 

@@ -1,4 +1,4 @@
-"""Two or more models on the same tokens: paired differences, and which words they are about."""
+"""Comparison of models on the same tokens: paired differences, and the words that improve."""
 
 import codecs
 import heapq
@@ -8,7 +8,6 @@ from typing import Any, get_args
 import numpy as np
 from etils import epath
 
-from block_recurrent.config import EvaluationConfig
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
 from block_recurrent.evaluation import parquet
@@ -27,20 +26,23 @@ from block_recurrent.evaluation.scores import LN2, ScoredText, bits, bits_per, b
 from block_recurrent.evaluation.token_losses import TokenLosses
 from block_recurrent.evaluation.words import NameRule, Word, find_words, rule_for, word_sums
 
+_SAMPLED_DOCUMENTS = 5  # as in the paper
+_SAMPLED_WORDS = 4  # of each sampled document; as in the paper
+_TOP_WORDS = 20
+_PASSAGE_WORDS = 40  # on each side of an improved word
 _KINDS: list[tuple[Reach, bool]] = [(reach, name) for reach in get_args(Reach) for name in (True, False)]
 
 
-class Pair:
-    """A model against the baseline, on one split.
+class PairedComparison:
+    """A model compared with the baseline on one split.
 
     Args:
         store: the split.
         vocabulary: the store's.
-        baseline: nats of the first model.
-        other: nats of this one.
-        window: W of this model.
-        config: how much to show.
-        bootstrap: how to make intervals.
+        baseline: token losses of the baseline.
+        other: token losses of the model.
+        window: W of the model.
+        bootstrap: settings of the confidence intervals.
     """
 
     def __init__(
@@ -51,16 +53,15 @@ class Pair:
         other: TokenLosses,
         *,
         window: int | None,
-        config: EvaluationConfig,
         bootstrap: Bootstrap,
     ):
-        self._store, self._vocabulary, self._window, self._config = store, vocabulary, window, config
+        self._store, self._vocabulary, self._window = store, vocabulary, window
         self._baseline, self._other, self._bootstrap = baseline, other, bootstrap
         self._text: ScoredText = scored_text(store)
         self._rule: NameRule = rule_for(store.metadata.source)
 
     def difference(self, subject: Subject) -> Difference:
-        """Everything that `results.Difference` holds."""
+        """Returns the differences from the baseline; `subject` describes the model."""
         text, documents = self._text, self._text.documents
         sums = self._other.sums()[documents]
         saved = self._baseline.sums()[documents] - sums
@@ -79,17 +80,17 @@ class Pair:
 
     def _study(self) -> WordStudy:
         documents = self._text.documents
-        count = min(self._config.sampled_documents, len(documents))
+        count = min(_SAMPLED_DOCUMENTS, len(documents))
         order = np.argsort(np.random.Philox(key=self._bootstrap.seed).random_raw(len(documents)), kind="stable")
         chosen = set(documents[order[:count]].tolist())
-        sums = np.zeros((len(documents), len(_KINDS), 3))  # words, baseline nats, nats
+        sums = np.zeros((len(documents), len(_KINDS), 3))  # words, baseline loss, model loss
         top: list[tuple[float, int, int, Word, float, float]] = []
         sampled: list[ImprovedWord] = []
         for row, document in enumerate(documents.tolist()):
             pieces, best = self._read(document, sums[row])
-            top = heapq.nlargest(self._config.top_words, [*top, *best])
+            top = heapq.nlargest(_TOP_WORDS, [*top, *best])
             if document in chosen:
-                shown = best[: self._config.sampled_words]
+                shown = best[:_SAMPLED_WORDS]
                 sampled += [self._improved(document, pieces, *item[3:]) for item in shown]
         return WordStudy(
             rule=self._rule.text,
@@ -103,10 +104,10 @@ class Pair:
     def _read(
         self, document: int, sums: np.ndarray
     ) -> tuple[list[bytes], list[tuple[float, int, int, Word, float, float]]]:
-        """Adds a document's words to `sums`; gives its pieces and its most improved words, the best first."""
+        """Adds a document's words to `sums`; returns its pieces and its most improved words, the best first."""
         pieces = self._pieces(document)
         words = find_words(pieces, self._window, self._rule)
-        before, after = (word_sums(words, nats.of(document)) for nats in (self._baseline, self._other))
+        before, after = (word_sums(words, losses.of(document)) for losses in (self._baseline, self._other))
         best: dict[str, tuple[float, int, int, Word, float, float]] = {}
         for word, old, new in zip(words, before.tolist(), after.tolist(), strict=True):
             if old != old:  # the document's first token, which is not scored
@@ -115,7 +116,7 @@ class Pair:
             if word.text not in best or old - new > best[word.text][0]:
                 # Ties: the earlier document, then the earlier word.
                 best[word.text] = (old - new, -document, -word.start, word, old, new)
-        return pieces, heapq.nlargest(max(self._config.top_words, self._config.sampled_words), best.values())
+        return pieces, heapq.nlargest(max(_TOP_WORDS, _SAMPLED_WORDS), best.values())
 
     def _pieces(self, document: int) -> list[bytes]:
         return self._vocabulary.pieces(self._store.read(document, 0, int(self._store.lengths[document])))
@@ -143,13 +144,13 @@ class Pair:
         )
 
     def _passage(self, pieces: list[bytes], word: Word) -> tuple[int, int]:
-        """Positions from about so many words before to so many behind: blanks are counted."""
+        """Returns the first and one past the last position of a word's passage; blanks count as word boundaries."""
         start, blanks = word.start, 0
-        while start > 0 and blanks < self._config.passage_words:
+        while start > 0 and blanks < _PASSAGE_WORDS:
             start -= 1
             blanks += pieces[start].isspace() or pieces[start][:1].isspace()
         stop, blanks = word.stop, 0
-        while stop < len(pieces) and blanks < self._config.passage_words:
+        while stop < len(pieces) and blanks < _PASSAGE_WORDS:
             blanks += pieces[stop].isspace() or pieces[stop][:1].isspace()
             stop += 1
         while stop > word.stop and pieces[stop - 1].isspace():
@@ -179,30 +180,28 @@ def write_comparison(
     header: dict[str, Any],
     store: TokenStore,
     models: Sequence[tuple[Subject, TokenLosses]],
-    config: EvaluationConfig,
     folder: epath.Path,
 ) -> Comparison:
-    """Compares models with the first of them; writes `comparison.json` and `comparison.parquet`.
+    """Compares models with the first one, and writes `comparison.json` and `comparison.parquet`.
 
     Args:
-        header: fields of `records.Result`.
+        header: the fields of `records.Result`.
         store: the split.
-        models: each with its nats of the split's tokens.
-        config: of the study.
-        folder: where the files go.
+        models: each with its token losses on the split.
+        folder: output folder.
 
     Raises:
-        InputError: the store's vocabulary cannot be read any more.
+        InputError: the store's vocabulary can no longer be read.
     """
     bootstrap, text = header["bootstrap"], scored_text(store)
     vocabulary = load_recorded_vocabulary(store.vocabulary.spec, store.vocabulary.fingerprint)
-    (baseline, base_nats), *others = models
-    sums = base_nats.sums()[text.documents]
+    (baseline, base_losses), *others = models
+    sums = base_losses.sums()[text.documents]
     differences = []
-    for subject, nats in others:
+    for subject, losses in others:
         window = subject.config["window_length"]
-        pair = Pair(store, vocabulary, base_nats, nats, window=window, config=config, bootstrap=bootstrap)
-        differences.append(pair.difference(subject))
+        paired = PairedComparison(store, vocabulary, base_losses, losses, window=window, bootstrap=bootstrap)
+        differences.append(paired.difference(subject))
     comparison = Comparison(
         **header,
         baseline=baseline,
@@ -218,8 +217,8 @@ def write_comparison(
         "tokens": text.tokens,
         "bytes": text.bytes,
     }
-    for number, (_, nats) in enumerate(models):
-        columns[f"nats_{number}"] = nats.sums()[text.documents]
+    for number, (_, losses) in enumerate(models):
+        columns[f"nats_{number}"] = losses.sums()[text.documents]
     parquet.write_table(folder / "comparison.parquet", columns)
     write(comparison, folder)
     return comparison

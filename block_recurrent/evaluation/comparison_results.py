@@ -1,4 +1,4 @@
-"""What a comparison of models finds, as dataclasses with one JSON file; the conventions are those of `results.py`."""
+"""Results of a comparison of models, as dataclasses in one JSON file; conventions as in `results.py`."""
 
 import dataclasses
 from typing import ClassVar, Literal
@@ -11,10 +11,10 @@ Reach = Literal["never", "inside", "beyond"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PassageToken:
-    """A piece of text with what the model made of it.
+    """One token of a passage and its improvement.
 
     Attributes:
-        text: what the token stands for; a character made of several tokens belongs to the last of them.
+        text: text of the token; a character that takes several tokens belongs to the last of them.
         bits: improvement over the baseline, positive where the model is better; 0 for a document's first token.
     """
 
@@ -24,23 +24,23 @@ class PassageToken:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImprovedWord:
-    """A word whose cross-entropy fell much: the paper's qualitative study.
+    """A word with a much lower loss than under the baseline, as in the paper's qualitative study.
 
-    A word is a run of letters, digits and underscores; its nats are the sum over its tokens.
+    A word is a run of letters, digits and underscores; its loss is the sum over its tokens.
 
     Attributes:
         document: index in the store.
-        document_name: its name.
-        position: of the word's first token.
+        document_name: name of the document.
+        position: position of the word's first token.
         text: the word.
-        baseline_bits: what it costs the first model.
-        bits: what it costs this one.
-        improvement: the difference.
-        reach: whether the same word last occurred `inside` the attention window (wholly among the W + 1 tokens that
-            the position before it can see within one layer), `beyond` it, or `never` before in the document.
-        tokens_since: tokens from the last occurrence's beginning to this one's; None if there was none.
-        name: whether it is a proper name or an identifier by the rule of the study.
-        passage: the text around it, token by token, with each token's improvement.
+        baseline_bits: loss under the baseline.
+        bits: loss under this model.
+        improvement: `baseline_bits` minus `bits`.
+        reach: where the same word last occurred: `inside` the attention window (wholly among the W + 1 tokens that the
+            position before this word can attend to within one layer), `beyond` it, or `never` before in the document.
+        tokens_since: tokens from the start of the last occurrence to the start of this one; None for the first.
+        name: True for a proper name or an identifier, by the rule of the study.
+        passage: the surrounding text, token by token, with each token's improvement.
         passage_start: position of the passage's first token.
     """
 
@@ -60,15 +60,15 @@ class ImprovedWord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WordGroup:
-    """Words of a kind, over all documents.
+    """All words of one kind, over all documents.
 
     Attributes:
         reach: as in `ImprovedWord`.
-        name: names or identifiers, or the rest.
-        words: how many.
-        baseline_bits: mean bits of a word, first model.
-        bits: mean bits of a word, this model.
-        improvement: the mean difference, by document.
+        name: True for names or identifiers, False for all other words.
+        words: number of words.
+        baseline_bits: mean bits per word under the baseline.
+        bits: mean bits per word under this model.
+        improvement: mean difference, resampled by document.
     """
 
     reach: Reach
@@ -81,15 +81,15 @@ class WordGroup:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WordStudy:
-    """Which words improve.
+    """The words that improve over the baseline.
 
     Attributes:
-        rule: what counts as a name, in words.
-        window: W of the model; the tokens that one layer reaches.
-        sampled_documents: documents drawn for `sampled` (by the bootstrap's seed).
+        rule: definition of a name, as text.
+        window: W of the model.
+        sampled_documents: documents drawn at random for `sampled`, with the bootstrap's seed.
         sampled: the most improved words of each sampled document, as in the paper (4 of each of 5).
-        top: the most improved words of all documents, at most one for each spelling in a document.
-        groups: all words by reach and name.
+        top: the most improved words of all documents, at most one per spelling and document.
+        groups: all words, grouped by reach and name.
     """
 
     rule: str
@@ -102,17 +102,18 @@ class WordStudy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A model against the baseline on the same tokens. Improvements are positive where the model is better.
+    """Differences between a model and the baseline on the same tokens; positive where the model is better.
 
     Attributes:
         subject: the model.
-        bits_per_token: its own mean.
-        bits_per_byte: likewise.
-        improvement_per_token: bits per token that it saves, paired by document.
-        improvement_per_byte: bits per byte that it saves.
-        p_value: two-sided, of a sign-flip permutation test over the documents' total differences.
-        documents_better: documents on which it is better.
-        by_position: bins; `bits_per_token` is the improvement.
+        bits_per_token: of this model.
+        bits_per_byte: of this model.
+        improvement_per_token: bits per token saved, paired by document.
+        improvement_per_byte: bits per byte saved, paired by document.
+        p_value: two-sided p-value of a sign-flip permutation test over the documents' total differences; None with
+            fewer than two documents.
+        documents_better: number of documents on which this model is better.
+        by_position: bins of the target's position; their `bits_per_token` is the improvement.
         words: the study of words.
     """
 
@@ -137,7 +138,7 @@ class Comparison(Result):
         bits_per_byte: of the baseline.
         documents: scored documents.
         tokens: scored tokens.
-        differences: the other models, in the order in which they were named.
+        differences: the other models, in the order of the command line.
     """
 
     FILE: ClassVar = "comparison.json"

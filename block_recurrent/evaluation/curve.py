@@ -1,4 +1,4 @@
-"""All checkpoints of a run on one split."""
+"""Scores of all checkpoints of a run on one split."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from etils import epath
 
 from block_recurrent.config import EvaluationConfig
 from block_recurrent.evaluation.evaluation import Evaluation, split_folder
-from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_candidate
+from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_model_under_test
 from block_recurrent.evaluation.records import read, write
 from block_recurrent.evaluation.results import Curve, CurvePoint, Scores
 from block_recurrent.progress import StageCallback
@@ -17,34 +17,34 @@ from block_recurrent.progress import StageCallback
 def evaluate_checkpoints(
     workdir: epath.Path, data: Mapping[str, Any], split: str, config: EvaluationConfig, *, progress: StageCallback
 ) -> tuple[epath.Path, Curve]:
-    """Scores every checkpoint that a run still has; those with scores already are not scored again.
+    """Scores every checkpoint that a run has kept, except those that have scores already.
 
     Args:
         workdir: the run's folder.
-        data: fields of `DataConfig` to replace in the run's own.
-        split: which part of the store.
-        config: of the intervals.
-        progress: called with how far a pass is.
+        data: fields of `DataConfig` that replace the run's own.
+        split: split of the store.
+        config: settings of the intervals.
+        progress: called with the name of a pass, the steps done and all steps.
 
     Returns:
         The folder with `curve.json`, and the curve.
 
     Raises:
-        InputError: there is no checkpoint, or the store does not fit the model.
+        InputError: the run has no checkpoint, or the store does not fit the model.
     """
     points: list[CurvePoint] = []
     header: dict[str, Any] = {}
     folder = workdir
     for path in checkpoint_paths(workdir):
-        candidate = load_candidate(path)
-        assert candidate.data is not None  # a run tells
-        replaced = dataclasses.replace(candidate.data, **data)
-        folder, step = split_folder(candidate, replaced, split), int(path.name)
+        model = load_model_under_test(path)
+        assert model.data is not None  # runs record their data; only exports do not
+        replaced = dataclasses.replace(model.data, **data)
+        folder, step = split_folder(model, replaced, split), int(path.name)
 
         def named(name: str, done: int, total: int, step: int = step) -> None:
             progress(f"step {step}: {name}", done, total)
 
-        evaluation = Evaluation(candidate, replaced, split, config, progress=named)
+        evaluation = Evaluation(model, replaced, split, config, progress=named)
         header = evaluation.header
         points.append(_point(step, _earlier(evaluation) or _score(evaluation)))
     curve = Curve(**header, points=tuple(points))
@@ -53,17 +53,17 @@ def evaluate_checkpoints(
 
 
 def _earlier(evaluation: Evaluation) -> Scores | None:
-    """Scores of the same parameters on the same tokens, with intervals made alike."""
+    """Returns earlier scores of the same parameters, tokens and bootstrap settings; None if there are none."""
     found = read(Scores, evaluation.folder)
     if found is None or found.bootstrap != evaluation.bootstrap:
         return None
-    same_model = found.subject.fingerprint == evaluation.candidate.subject.fingerprint
+    same_model = found.subject.fingerprint == evaluation.model.subject.fingerprint
     return found if same_model and found.data.fingerprint == evaluation.store.fingerprint else None
 
 
 def _score(evaluation: Evaluation) -> Scores:
-    with evaluation.scored() as nats:
-        return evaluation.write_scores(nats)
+    with evaluation.scored() as losses:
+        return evaluation.write_scores(losses)
 
 
 def _point(step: int, scores: Scores) -> CurvePoint:

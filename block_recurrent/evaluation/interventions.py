@@ -1,7 +1,7 @@
-"""Ways to read a split with the recurrent states tampered with; the Transformer-XL caches are always carried.
+"""Scoring methods that change the recurrent states; the Transformer-XL caches are always carried.
 
-Blocks run one after the other, so that a state can be replaced before any of them: the numbers of an untampered reading
-are those of the model (chunking at a fixed window changes nothing).
+The blocks of a segment run one after another, so that the states can be replaced before each block. Without a change,
+the losses are those of the model: at a fixed window, the segment length changes nothing.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batching.batches import Batch
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.scorer import Method, carried, segment_batch
+from block_recurrent.evaluation.scorer import ScoringMethod, carried, segment_batch
 from block_recurrent.model.language_model import apply, init_state
 from block_recurrent.model.loss import cross_entropy
 from block_recurrent.model.state import ModelState, reset_rows
@@ -24,25 +24,25 @@ from block_recurrent.training.step import SegmentBatch
 from block_recurrent.typing import Params
 
 
-class Positioned(NamedTuple):
-    """A segment, and where in its document each row stands.
+class PositionedSegment(NamedTuple):
+    """A segment and its place in each row's document.
 
     Attributes:
         batch: the segment.
-        block: (B,) int32, number of the segment's first block in its document.
+        block: (B,) int32, index of the segment's first block in its document.
     """
 
     batch: SegmentBatch
     block: Int[Array, "B"]
 
 
-class WithDonor(NamedTuple):
-    """A segment, and the same stretch of another document.
+class SegmentWithDonor(NamedTuple):
+    """A segment and the same positions of another document, the donor.
 
     Attributes:
         batch: the segment.
-        donor: (B, T) int32, the other document's tokens.
-        whole: (B, C) bool, blocks that lie wholly within the other document.
+        donor: (B, T) int32, the donor's tokens.
+        whole: (B, C) bool, True for blocks entirely within the donor.
     """
 
     batch: SegmentBatch
@@ -50,9 +50,9 @@ class WithDonor(NamedTuple):
     whole: Bool[Array, "B C"]
 
 
-def reset(config: ModelConfig, *, every_blocks: int) -> Method:
-    """The recurrent states start anew after so many blocks."""
-    return Method(
+def reset(config: ModelConfig, *, every_blocks: int) -> ScoringMethod:
+    """Returns a method that resets the recurrent states every `every_blocks` blocks."""
+    return ScoringMethod(
         "reset",
         functools.partial(init_state, config),
         functools.partial(_reset_step, config, every_blocks),
@@ -60,9 +60,12 @@ def reset(config: ModelConfig, *, every_blocks: int) -> Method:
     )
 
 
-def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> Method:
-    """The recurrent states stay as they are after so many blocks of a document; 0: tokens read the initial ones."""
-    return Method(
+def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> ScoringMethod:
+    """Returns a method that freezes the recurrent states after `after_blocks` blocks of a document.
+
+    With `after_blocks` = 0, tokens always attend to the initial states.
+    """
+    return ScoringMethod(
         name,
         functools.partial(init_state, config),
         functools.partial(_frozen_step, config, after_blocks),
@@ -70,13 +73,13 @@ def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> M
     )
 
 
-def shuffled(config: ModelConfig, store: TokenStore) -> Method:
-    """Tokens read the recurrent states that another document had left by the same place (see `donors`)."""
+def shuffled(config: ModelConfig, store: TokenStore) -> ScoringMethod:
+    """Returns a method whose tokens attend to another document's states at the same position (see `donors`)."""
 
     def init(params: Params, rows: int) -> tuple[ModelState, ModelState]:
         return init_state(config, params, rows), init_state(config, params, rows)
 
-    return Method(
+    return ScoringMethod(
         "shuffled",
         init,
         functools.partial(_shuffled_step, config),
@@ -84,21 +87,21 @@ def shuffled(config: ModelConfig, store: TokenStore) -> Method:
     )
 
 
-def window_only(config: ModelConfig) -> Method:
-    """Tokens read nothing from the states: what their attention to states would add to the stream is left out."""
+def window_only(config: ModelConfig) -> ScoringMethod:
+    """Returns a method without cross-attention: attention to states adds nothing to the residual stream."""
     plain = carried(config)
 
-    def step(params: Params, memory: Any, inputs: Any) -> tuple[Any, jax.Array]:
-        return plain.step(_without_cross_attention(config, params), memory, inputs)
+    def step(params: Params, state: Any, inputs: Any) -> tuple[Any, jax.Array]:
+        return plain.step(_without_cross_attention(config, params), state, inputs)
 
     return plain._replace(name="window_only", step=jax.jit(step))
 
 
 def donors(lengths: np.ndarray) -> np.ndarray:
-    """The document whose states each document gets: the next longer one, and for the longest the second longest.
+    """Returns each document's donor of states: the next longer document, and for the longest the second longest.
 
     Args:
-        lengths: (D,) integers, tokens of each document; at least two documents.
+        lengths: (D,) integers, tokens of each document; D must be at least 2.
 
     Returns:
         (D,) int64.
@@ -110,25 +113,25 @@ def donors(lengths: np.ndarray) -> np.ndarray:
     return partner
 
 
-def _positioned(config: ModelConfig, batch: Batch) -> Positioned:
+def _positioned(config: ModelConfig, batch: Batch) -> PositionedSegment:
     block: Any = (batch.offset // (config.window_length or 1)).astype(np.int32)
-    return Positioned(segment_batch(batch), block)
+    return PositionedSegment(segment_batch(batch), block)
 
 
-def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> WithDonor:
+def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> SegmentWithDonor:
     rows, (_, length) = np.flatnonzero(batch.document >= 0), batch.tokens.shape
     pieces = [(int(partner[batch.document[r]]), int(batch.offset[r]), int(batch.offset[r]) + length) for r in rows]
-    tokens, read = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)
+    tokens, lengths = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)
     for row, piece in zip(rows, store.read_many(pieces), strict=True):
-        tokens[row, : len(piece)], read[row] = piece, len(piece)
+        tokens[row, : len(piece)], lengths[row] = piece, len(piece)
     ends: Any = np.arange(1, length // (config.window_length or length) + 1) * (config.window_length or length)
     donor: Any = tokens
-    return WithDonor(segment_batch(batch), donor, ends[None, :] <= read[:, None])
+    return SegmentWithDonor(segment_batch(batch), donor, ends[None, :] <= lengths[:, None])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _reset_step(
-    config: ModelConfig, every: int, params: Params, state: ModelState, inputs: Positioned
+    config: ModelConfig, every: int, params: Params, state: ModelState, inputs: PositionedSegment
 ) -> tuple[ModelState, jax.Array]:
     initial = init_state(config, params, len(inputs.block))
 
@@ -142,7 +145,7 @@ def _reset_step(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _frozen_step(
-    config: ModelConfig, after: int, params: Params, state: ModelState, inputs: Positioned
+    config: ModelConfig, after: int, params: Params, state: ModelState, inputs: PositionedSegment
 ) -> tuple[ModelState, jax.Array]:
     def step(state: ModelState, block: "_Block") -> tuple[ModelState, jax.Array]:
         output = apply(config, params, block.tokens, state)
@@ -154,17 +157,17 @@ def _frozen_step(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _shuffled_step(
-    config: ModelConfig, params: Params, memory: tuple[ModelState, ModelState], inputs: WithDonor
+    config: ModelConfig, params: Params, state: tuple[ModelState, ModelState], inputs: SegmentWithDonor
 ) -> tuple[tuple[ModelState, ModelState], jax.Array]:
     initial = init_state(config, params, len(inputs.donor))
-    own, other = memory
+    own, other = state
     other = reset_rows(other, initial, inputs.batch.start_of_document)
 
     def step(states: tuple[ModelState, ModelState], block: "_Block") -> tuple[Any, jax.Array]:
         (own, other), (donor, whole) = states, block.extra
         output = apply(config, params, block.tokens, _with_recurrent(own, other))
         other_next = apply(config, params, donor, other).state
-        # Behind its end, a document's states stay as they were.
+        # After the end of the donor its states no longer change.
         other = reset_rows(other, other_next, whole)
         return (output.state, other), cross_entropy(output.logits, block.targets)
 
@@ -174,7 +177,14 @@ def _shuffled_step(
 
 
 class _Block(NamedTuple):
-    """One block of all rows: tokens and targets (B, W), its number (B,) in the documents, and what else is needed."""
+    """One block of all rows.
+
+    Attributes:
+        tokens: (B, W).
+        targets: (B, W).
+        number: (B,), index of the block in each row's document.
+        extra: further inputs of a method.
+    """
 
     tokens: jax.Array
     targets: jax.Array
@@ -195,30 +205,30 @@ def _scan(
     tokens, targets = _blocks_first(config, batch.tokens), _blocks_first(config, batch.targets)
     numbers = jnp.broadcast_to(first_block[None], (len(tokens), len(first_block)))
     numbers = numbers + jnp.arange(len(tokens), dtype=numbers.dtype)[:, None]
-    states, nats = jax.lax.scan(step, states, _Block(tokens, targets, numbers, extra))
-    return states, jnp.swapaxes(nats, 0, 1).reshape(batch.weights.shape) * batch.weights
+    states, losses = jax.lax.scan(step, states, _Block(tokens, targets, numbers, extra))
+    return states, jnp.swapaxes(losses, 0, 1).reshape(batch.weights.shape) * batch.weights
 
 
 def _blocks_first(config: ModelConfig, x: jax.Array) -> jax.Array:
-    """(B, T) to (C, B, W)."""
+    """Reshapes (B, T) to (C, B, W)."""
     return jnp.swapaxes(x.reshape(len(x), -1, config.window_length or x.shape[1]), 0, 1)
 
 
 def _with_recurrent(state: ModelState, source: ModelState) -> ModelState:
-    """The caches of one memory with the recurrent states of another."""
+    """Combines the caches of `state` with the recurrent states of `source`."""
     pairs = zip(state.layers, source.layers, strict=True)
     return ModelState(tuple(dataclasses.replace(own, recurrent=other.recurrent) for own, other in pairs))
 
 
 def _without_cross_attention(config: ModelConfig, params: Params) -> Params:
-    """Parameters whose output projections take nothing from attention to states (its heads come last)."""
+    """Zeroes the rows of the output projections that belong to attention to states (its heads come last)."""
     size = config.num_heads * config.head_dim
 
-    def silence(layer: Any) -> Any:
+    def without(layer: Any) -> Any:
         if "tokens" in layer:
-            return layer | {"tokens": silence(layer["tokens"])}
+            return layer | {"tokens": without(layer["tokens"])}
         kernel = layer["output"]["kernel"]
         return layer if kernel.shape[0] == size else layer | {"output": {"kernel": kernel.at[size:].set(0)}}
 
-    layers = {name: silence(layer) for name, layer in params["layers"].items()}
+    layers = {name: without(layer) for name, layer in params["layers"].items()}
     return {**params, "layers": layers}

@@ -1,4 +1,4 @@
-"""The official code's evaluation, to compare with the numbers in its logs."""
+"""The official code's evaluation protocol, for comparison with its logs."""
 
 import dataclasses
 import math
@@ -26,29 +26,29 @@ def score_as_official_code(
     placement: Placement,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Scores the first segments of every row, with the official code's masks.
+    """Scores the first segments of every row with the official code's masks.
 
     Args:
         config: the model.
-        params: its parameters.
+        params: parameters of the model.
         store: the split.
-        shape: of the batches, on which these numbers depend.
-        segments: that each row reads.
+        shape: shape of the batches; the result depends on it.
+        segments: segments per row.
         placement: the devices.
-        progress: called with (steps done, steps in all).
+        progress: called with the steps done and all steps.
 
     Returns:
-        The numbers of `results.OfficialScores`.
+        The fields of `results.OfficialScores` other than the header.
     """
     schedule = OfficialSchedule(
         store.lengths, batch_size=shape.batch_size, segment_length=shape.segment_length, num_steps=segments
     )
     method, params = carried(config), placement.replicate(params)
-    nats, tokens = 0.0, 0
+    total, tokens = 0.0, 0
     with BatchReader(store, schedule, segment_length=shape.segment_length).prefetch(0, segments) as batches:
-        memory = placement.init(method, params, shape.batch_size)
-        for scored in score(method, params, memory, map(masked, batches), placement):
-            nats += float(scored.nats.sum(dtype=np.float64))
+        state = placement.init(method, params, shape.batch_size)
+        for scored in score(method, params, state, map(masked, batches), placement):
+            total += float(scored.losses.sum(dtype=np.float64))
             tokens += int(scored.batch.weights.sum())
             progress(scored.step + 1, segments)
     scorable = np.maximum(store.lengths - 1, 0)
@@ -59,14 +59,14 @@ def score_as_official_code(
         "segments": segments,
         "passes": float(tokens / one_pass),
         "tokens": tokens,
-        "nats": nats,
-        "bits_per_token": nats / math.log(2) / tokens,
-        "token_perplexity": math.exp(nats / tokens),
+        "nats": total,
+        "bits_per_token": total / math.log(2) / tokens,
+        "token_perplexity": math.exp(total / tokens),
     }
 
 
 def masked(batch: Batch) -> Batch:
-    """Leaves out the last target of the segment, and targets whose id, or whose input's id, is 0."""
+    """Masks the last target of the segment, and targets with id 0 or an input with id 0."""
     weights = batch.weights * ((batch.tokens != 0) & (batch.targets != 0))
     weights[:, -1] = 0
     return dataclasses.replace(batch, weights=weights.astype(np.float32))

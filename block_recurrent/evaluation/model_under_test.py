@@ -1,4 +1,4 @@
-"""A model to be evaluated, with everything that evaluating it needs."""
+"""The model under test: a trained model with everything that its evaluation needs."""
 
 import dataclasses
 
@@ -16,16 +16,16 @@ from block_recurrent.typing import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A model with its parameters.
+class ModelUnderTest:
+    """A trained model to evaluate.
 
     Attributes:
-        subject: how results name it.
-        home: the folder below which its results go: the run's, or that of an export.
-        config: the model.
-        data: what it was trained on, and in which shape; None for an export, which does not tell.
-        vocabulary: fingerprint of the vocabulary that it was trained with.
-        params: the parameters.
+        subject: description of the model in results.
+        home: folder of the run or of the export; results go below it.
+        config: configuration of the model.
+        data: data and batch shape of training; None for an export, which does not record them.
+        vocabulary: fingerprint of the vocabulary of training.
+        params: parameters of the model.
     """
 
     subject: Subject
@@ -36,36 +36,38 @@ class Candidate:
     params: Params
 
 
-def load_candidate(path: epath.Path) -> Candidate:
-    """Reads a model.
+def load_model_under_test(path: epath.Path) -> ModelUnderTest:
+    """Loads a model for evaluation.
 
     Args:
-        path: a run's folder, for its newest checkpoint; one of its checkpoints, RUN/checkpoints/STEP; or a folder that
-            `export` wrote.
+        path: a run's folder, for its newest checkpoint; a checkpoint, RUN/checkpoints/STEP; or a folder that `export`
+            wrote.
 
     Raises:
-        InputError: nothing of the kind is there.
+        InputError: the path is none of these.
     """
     if (path / CONFIG_FILE).exists():
         export = load_export(path)
         subject = describe_subject(path.name, str(path), export.step, export.model, export.params)
-        return Candidate(subject, path, export.model, None, export.vocabulary["fingerprint"], export.params)
+        return ModelUnderTest(subject, path, export.model, None, export.vocabulary["fingerprint"], export.params)
     saved = SavedRun.load(path)
     home = path.parent.parent if path.parent.name == CHECKPOINTS else path
     where = str(home / CHECKPOINTS / str(saved.step))
     subject = describe_subject(home.name, where, saved.step, saved.config.model, saved.params)
-    return Candidate(subject, home, saved.config.model, saved.config.data, saved.vocabulary_fingerprint, saved.params)
+    return ModelUnderTest(
+        subject, home, saved.config.model, saved.config.data, saved.vocabulary_fingerprint, saved.params
+    )
 
 
 def checkpoint_paths(workdir: epath.Path) -> list[epath.Path]:
-    """A run's checkpoints, from the oldest.
+    """Returns the folders of a run's checkpoints, the oldest first.
 
     Raises:
-        InputError: there is no run, or it has no checkpoint.
+        InputError: the folder holds no run, or the run has no checkpoint.
     """
     read_run(workdir)
     with Checkpoints(workdir) as checkpoints:
         steps = checkpoints.steps
     if not steps:
-        raise InputError(f"{workdir / CHECKPOINTS}: no checkpoint is there yet")
+        raise InputError(f"{workdir / CHECKPOINTS}: no checkpoint yet; train the run first")
     return [workdir / CHECKPOINTS / str(step) for step in steps]

@@ -1,9 +1,9 @@
-"""A pass over a split that can be interrupted, even killed, and goes on to the same numbers, bit for bit."""
+"""Resumable scoring passes over a split; an interrupted or killed pass resumes to bit-identical losses."""
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,8 +21,9 @@ from block_recurrent.data.batching.batches import BatchReader
 from block_recurrent.data.batching.schedule import EvaluationSchedule
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
-from block_recurrent.evaluation.scorer import Method, Placement, Scored, score, to_host
+from block_recurrent.evaluation.scorer import Placement, ScoredBatch, ScoringMethod, score, to_host
 from block_recurrent.evaluation.token_losses import TokenLosses, scored_starts
+from block_recurrent.files import LockedError, is_remote, lock, write_whole
 from block_recurrent.progress import ProgressCallback
 from block_recurrent.typing import Params
 
@@ -31,29 +32,29 @@ _SECONDS_BETWEEN_SAVES = 60.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How a split is cut into batches; it changes the speed, not the result.
+    """Shape of the evaluation batches; it changes the speed, not the result.
 
     Attributes:
-        batch_size: documents read side by side, over all devices.
-        segment_length: tokens of a row and step.
+        batch_size: rows of a batch, over all devices.
+        segment_length: tokens per row and step.
     """
 
     batch_size: int
     segment_length: int
 
 
-class Workplace:
-    """Where the passes of one evaluation keep what they have done so far, until its results are written.
+class ResumablePasses:
+    """The scoring passes of one evaluation, saved regularly until its results are written.
 
     Args:
-        folder: where the results will go. The work lies in a hidden folder below it, or below the local temporary
-            folder where the results go to an object store.
-        identity: what decides the numbers, as JSON; work of another identity is thrown away.
-        save_seconds: time between two saves of a pass.
+        folder: output folder of the results. Passes are saved in a hidden folder below it, or in the local temporary
+            folder if the results go to an object store.
+        identity: everything that determines the losses, JSON-serialisable; passes of another identity are discarded.
+        save_seconds: seconds between two saves of a pass.
     """
 
     def __init__(self, folder: epath.Path, identity: dict[str, Any], save_seconds: float = _SECONDS_BETWEEN_SAVES):
-        if "://" in folder.as_posix():
+        if is_remote(folder):
             name = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
             self.path = Path(tempfile.gettempdir()) / f"block_recurrent-{name}"
         else:
@@ -62,28 +63,28 @@ class Workplace:
         self._save_seconds = save_seconds
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator["Workplace"]:
-        """Keeps other processes out; removes the work when everything inside has succeeded.
+    def locked(self) -> Iterator["ResumablePasses"]:
+        """Locks the folder of the saved passes, and removes it if the context ends without an exception.
 
         Raises:
-            InputError: the folder cannot be written, or another process evaluates into it.
+            InputError: the folder cannot be written, or another process is evaluating into it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("a")
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
-        with file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path.parent}: another process is evaluating into this folder") from None
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(self.path / "lock", f"process {os.getpid()}"))
+            except LockedError as error:
+                raise InputError(
+                    f"{self.path.parent}: another process is evaluating into this folder ({error})"
+                ) from None
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
             yield self
             shutil.rmtree(self.path)
 
     def run(
         self,
-        method: Method,
+        method: ScoringMethod,
         params: Params,
         store: TokenStore,
         shape: Shape,
@@ -91,85 +92,84 @@ class Workplace:
         placement: Placement,
         progress: ProgressCallback = lambda done, total: None,
     ) -> TokenLosses:
-        """Scores every token of a split but each document's first, or what is left of that.
+        """Scores every token of a split except the first of each document; resumes a saved pass.
 
         Args:
-            method: how.
-            params: the parameters.
+            method: scoring method.
+            params: parameters of the model.
             store: the split.
-            shape: of the batches.
+            shape: shape of the batches.
             placement: the devices.
-            progress: called with (steps done, steps in all).
+            progress: called with the steps done and all steps.
 
         Returns:
-            The nats, in a memory map below the work folder: valid until `opened` ends.
+            The token losses, in a memory-mapped file that exists until the context of `locked` ends.
         """
         lengths = store.lengths
         schedule = EvaluationSchedule(lengths, batch_size=shape.batch_size, segment_length=shape.segment_length)
         reader = BatchReader(store, schedule, segment_length=shape.segment_length)
         params = placement.replicate(params)
-        memory = placement.init(method, params, shape.batch_size)
+        state = placement.init(method, params, shape.batch_size)
         starts = scored_starts(lengths)
         saved = _SavedPass(self.path / method.name, f"{self._identity} {placement.padded(shape.batch_size)} {shape}")
-        values, first, memory = saved.resume(int(starts[-1]), memory, placement)
+        values, first, state = saved.resume(int(starts[-1]), state, placement)
         progress(first, schedule.num_steps)
         last_save = time.monotonic()
         with reader.prefetch(first, schedule.num_steps) as batches:
-            for scored in score(method, params, memory, batches, placement, first):
+            for scored in score(method, params, state, batches, placement, first):
                 _put(values, starts, scored)
                 done = scored.step + 1
                 if done == schedule.num_steps or time.monotonic() - last_save >= self._save_seconds:
-                    saved.save(values, done, scored.memory)
+                    saved.save(values, done, scored.state)
                     last_save = time.monotonic()
                 progress(done, schedule.num_steps)
         return TokenLosses(values, starts)
 
 
 class _SavedPass:
-    """A pass on disk: `NAME.nats`, the losses so far, and `NAME.npz`, the step and the memory behind it.
+    """A saved pass: `NAME.nats` holds the losses so far, `NAME.npz` the step and the state after it.
 
     Args:
-        path: without ending.
-        identity: what decides the numbers.
+        path: path of the two files, without the suffix.
+        identity: everything that determines the losses.
     """
 
     def __init__(self, path: Path, identity: str):
         self._values, self._state = path.with_name(f"{path.name}.nats"), path.with_name(f"{path.name}.npz")
         self._identity = hashlib.sha256(identity.encode()).hexdigest()
 
-    def resume(self, size: int, memory: Any, placement: Placement) -> tuple[np.memmap, int, Any]:
-        """Losses, the next step, and the memory before it: of the last save if there is one, otherwise fresh."""
+    def resume(self, size: int, state: Any, placement: Placement) -> tuple[np.memmap, int, Any]:
+        """Returns the losses, the next step and the state before it, from the last save or else from the start."""
         try:
             with np.load(self._state, allow_pickle=False) as saved:
                 if str(saved["identity"]) == self._identity and self._values.stat().st_size == 4 * size:
-                    leaves, structure = jax.tree.flatten(memory)
+                    leaves, structure = jax.tree.flatten(state)
                     stored = [
                         np.frombuffer(saved[f"leaf_{i}"], leaf.dtype).reshape(leaf.shape)
                         for i, leaf in enumerate(leaves)
                     ]
-                    memory = jax.device_put(jax.tree.unflatten(structure, stored), placement.rows)
-                    return np.memmap(self._values, np.float32, "r+"), int(saved["step"]), memory
+                    state = jax.device_put(jax.tree.unflatten(structure, stored), placement.rows)
+                    return np.memmap(self._values, np.float32, "r+"), int(saved["step"]), state
         except (OSError, ValueError, KeyError):
-            pass  # nothing there, or torn: start afresh
+            pass  # not saved yet, or damaged: start again
         self._state.unlink(missing_ok=True)
-        return np.memmap(self._values, np.float32, "w+", shape=(size,)), 0, memory
+        return np.memmap(self._values, np.float32, "w+", shape=(size,)), 0, state
 
-    def save(self, values: np.memmap, step: int, memory: Any) -> None:
-        """Losses first, then, in one move, the step that says that they are there."""
+    def save(self, values: np.memmap, step: int, state: Any) -> None:
+        """Writes the losses first, then the step that declares them complete, in one rename."""
         values.flush()
         leaves: dict[str, Any] = {
             f"leaf_{i}": np.frombuffer(to_host(leaf).tobytes(), np.uint8)
-            for i, leaf in enumerate(jax.tree.leaves(memory))
+            for i, leaf in enumerate(jax.tree.leaves(state))
         }
-        partial = self._state.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, identity=np.array(self._identity), step=np.array(step), **leaves)
-        os.replace(partial, self._state)
+        content = io.BytesIO()
+        np.savez(content, identity=np.array(self._identity), step=np.array(step), **leaves)
+        write_whole(self._state, content.getvalue())
 
 
-def _put(values: np.ndarray, starts: np.ndarray, scored: Scored) -> None:
+def _put(values: np.ndarray, starts: np.ndarray, scored: ScoredBatch) -> None:
     batch = scored.batch
     for row in np.flatnonzero(batch.document >= 0):
-        scores = int(batch.weights[row].sum())  # padding lies behind the scored targets
+        scores = int(batch.weights[row].sum())  # padding comes after the scored targets
         first = starts[batch.document[row]] + batch.offset[row]
-        values[first : first + scores] = scored.nats[row, :scores]
+        values[first : first + scores] = scored.losses[row, :scores]

@@ -1,4 +1,4 @@
-"""What results say about themselves: the model, the data, and how they came about."""
+"""Descriptions that results contain: the model, the data, and the circumstances of the evaluation."""
 
 import dataclasses
 import datetime
@@ -22,13 +22,13 @@ from block_recurrent.typing import Params
 
 _LIBRARIES = ("block-recurrent", "jax", "flax", "numpy", "tensorstore", "pyarrow")
 _PG19 = ("pg19", "pg19_tfds")
-# Corpora that the paper used and never released; whatever stands in for them says so.
+# Corpora of the paper that were never released; data that replaces them is labelled a stand-in.
 _STAND_INS: dict[str, Literal["arXiv", "GitHub"]] = {"arxiv": "arXiv", "github": "GitHub"}
 _T5_TABLE = 32_128
 
 
 def describe_subject(name: str, path: str, step: int | None, config: ModelConfig, params: Params) -> Subject:
-    """Names a model and its parameters."""
+    """Returns the description of a model and its parameters."""
     return Subject(
         name=name,
         path=path,
@@ -40,7 +40,7 @@ def describe_subject(name: str, path: str, step: int | None, config: ModelConfig
 
 
 def params_fingerprint(params: Params) -> str:
-    """Hex sha256 over the parameters' names, shapes and values."""
+    """Returns the hex SHA-256 of the parameters' names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(params):
         array = np.ascontiguousarray(leaf)
@@ -50,7 +50,7 @@ def params_fingerprint(params: Params) -> str:
 
 
 def describe_data(store: TokenStore) -> DataSet:
-    """Names a split, as a table should; data that is not the paper's own says so."""
+    """Returns the description of a split, with a label for tables that marks stand-ins for the paper's corpora."""
     about = store.metadata
     stand_in = about.source in _STAND_INS
     label = "PG19" if about.source in _PG19 else about.source
@@ -79,14 +79,14 @@ def _paper_column(store: TokenStore) -> Literal["PG19 bytes", "PG19 tokens", "ar
 
 
 def official_words(store: TokenStore) -> int | None:
-    """The words that the split's authors published; None where they published none, or the store is not all of it."""
+    """Returns the published word count of a split; None if there is none or the store lacks documents of the split."""
     about = store.metadata
     whole = about.source in _PG19 and about.counts.documents == PUBLISHED_DOCUMENTS.get(about.split)
     return PUBLISHED_WORDS[about.split] if whole else None
 
 
 def describe_provenance(shape: Shape) -> Provenance:
-    """How, when and with what."""
+    """Returns the command, date, library versions, devices and batch shape of this evaluation."""
     devices = jax.devices()
     return Provenance(
         command=tuple(sys.argv),
@@ -99,5 +99,5 @@ def describe_provenance(shape: Shape) -> Provenance:
 
 
 def describe_bootstrap(config: EvaluationConfig) -> Bootstrap:
-    """How intervals are made."""
+    """Returns the settings of the confidence intervals."""
     return Bootstrap(replicates=config.bootstrap_replicates, level=config.bootstrap_level, seed=config.seed)

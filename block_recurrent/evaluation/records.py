@@ -1,4 +1,4 @@
-"""What every result of an evaluation has, and how results are written and read: one JSON file each."""
+"""Fields that all results of evaluations share, and reading and writing of results, one JSON file each."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal, TypeVar
@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import msgspec
 from etils import epath
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
+from block_recurrent.files import write_whole
 
 FORMAT_VERSION = 1
 
@@ -16,9 +17,9 @@ class Estimate:
     """A number with its confidence interval.
 
     Attributes:
-        value: of the whole data.
+        value: estimate over all documents.
         low: lower end of the interval; None with fewer than two documents.
-        high: upper end, likewise.
+        high: upper end of the interval; None with fewer than two documents.
     """
 
     value: float
@@ -28,12 +29,12 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """How intervals were made: documents are drawn with replacement, sums taken anew, percentiles kept.
+    """Settings of the bootstrap: percentile intervals over documents that are drawn with replacement.
 
     Attributes:
-        replicates: how many draws.
+        replicates: number of draws.
         level: coverage of the interval, such as 0.95.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     replicates: int
@@ -46,11 +47,11 @@ class Subject:
     """The model that was evaluated.
 
     Attributes:
-        name: short, for tables: the run's folder.
-        path: the checkpoint.
-        step: training steps taken; None where that is not known.
-        fingerprint: hex sha256 over the parameters.
-        parameters: how many numbers the parameters hold, the embedding table included.
+        name: short name for tables: the run's folder.
+        path: path of the checkpoint or export.
+        step: training steps; None if unknown.
+        fingerprint: hex SHA-256 of the parameters.
+        parameters: number of parameters, including the embedding table.
         config: fields of `ModelConfig`.
     """
 
@@ -64,20 +65,20 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What it was evaluated on.
+    """The data of an evaluation.
 
     Attributes:
         store: folder of the token store.
         source: name of the text source.
-        split: which part of it.
-        label: how to name the data in a table; a stand-in for a corpus of the paper says so.
-        stand_in: True for data that stands in for a corpus which the paper used and nobody else has.
-        paper_column: the column of the paper's Table 1 that this data may be compared with; None if there is none.
-        fingerprint: hex sha256, equal for equal tokens.
-        vocabulary: how the store names its vocabulary.
-        vocabulary_fingerprint: hex sha256 of what defines the ids.
-        documents: of the split, too short ones included.
-        tokens: of those documents.
+        split: name of the split.
+        label: name of the data in tables; marks stand-ins for the paper's corpora.
+        stand_in: True for data that replaces a corpus of the paper that was never released.
+        paper_column: the comparable column of the paper's Table 1; None if there is none.
+        fingerprint: hex SHA-256, equal for equal tokens.
+        vocabulary: specification of the vocabulary, as in the store.
+        vocabulary_fingerprint: hex SHA-256 of the vocabulary's definition.
+        documents: documents of the split, including those too short to score.
+        tokens: tokens of those documents.
     """
 
     store: str
@@ -95,15 +96,15 @@ class DataSet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a result came about.
+    """The circumstances of an evaluation.
 
     Attributes:
-        command: the command line's words.
-        date: when it was finished, ISO 8601, UTC.
-        versions: of the libraries, and of Python.
+        command: words of the command line.
+        date: end of the evaluation, ISO 8601, UTC.
+        versions: versions of the libraries and of Python.
         devices: number and kind of the devices.
-        batch_size: documents read side by side.
-        segment_length: tokens of a row and step. Like the batch, it changes the speed and not the result.
+        batch_size: rows of a batch; changes the speed, not the result.
+        segment_length: tokens per row and step; changes the speed, not the result.
     """
 
     command: tuple[str, ...]
@@ -116,12 +117,12 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What every file begins with.
+    """The first fields of every result.
 
     Attributes:
-        data: what was read.
-        provenance: how.
-        bootstrap: how its intervals were made.
+        data: data of the evaluation.
+        provenance: circumstances of the evaluation.
+        bootstrap: settings of the intervals.
     """
 
     FILE: ClassVar[str]
@@ -135,21 +136,19 @@ _Result = TypeVar("_Result", bound=Result)
 
 
 def write(result: Result, folder: epath.Path) -> epath.Path:
-    """Writes a result into a folder, under its `FILE` name, whole or not at all; gives the path."""
+    """Writes a result to its `FILE` in a folder, whole or not at all, and returns the path."""
     path = folder / result.FILE
     content = {"format_version": FORMAT_VERSION, "kind": type(result).__name__} | msgspec.to_builtins(result)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{path.name}.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-    partial.replace(path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     return path
 
 
 def read(kind: type[_Result], folder: epath.Path) -> _Result | None:
-    """Reads a result from a folder; None if there is none.
+    """Reads a result from a folder; returns None if the file does not exist.
 
     Raises:
-        InputError: the file is damaged, or of another version of the format.
+        InputError: the file is damaged or has another format version.
     """
     path = folder / kind.FILE
     if not path.exists():
@@ -158,7 +157,9 @@ def read(kind: type[_Result], folder: epath.Path) -> _Result | None:
         content = msgspec.json.decode(path.read_bytes())
         version = content.pop("format_version")
         if version != FORMAT_VERSION:
-            raise InputError(f"{path}: format version {version!r}; this program reads version {FORMAT_VERSION}")
+            raise InputError(f"{path}: format_version {version!r}; this version of the program reads {FORMAT_VERSION}")
         return msgspec.convert(content, kind, strict=False)
     except (msgspec.MsgspecError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: damaged, not the result of an evaluation ({error}); evaluate again") from None
+        raise InputError(
+            f"{path}: damaged, not the result of an evaluation ({first_line(error)}); evaluate again"
+        ) from None

@@ -1,10 +1,10 @@
-"""What an evaluation finds, as dataclasses, each with a JSON file of its own; docs/evaluation.md tells them in prose.
+"""Results of an evaluation, as dataclasses, each in its own JSON file; docs/evaluation.md explains them.
 
-What a comparison of models finds is in `comparison.py`.
+The results of a comparison are in `comparison_results.py`.
 
-Conventions: a *position* is the index of a token in its document, from 0; token 0 is read and never scored, so scored
-positions begin at 1. Bits are base-2 logarithms of probabilities, nats natural ones. Every interval is a percentile
-bootstrap over documents (see `records.Bootstrap`).
+Conventions: a *position* is the index of a token in its document, from 0. Token 0 is never scored, so scored positions
+start at 1. Losses are in nats (natural logarithm) or bits (base 2). Every interval is a percentile bootstrap over
+documents (see `records.Bootstrap`).
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ Verdict = Literal["contributes", "negligible", "nothing", "no recurrence", "unkn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores(Result):
-    """`scores.json`: every token of a split but each document's first, scored once, the state carried along.
+    """`scores.json`: scores of a split. Every token except the first of a document is scored once, with carried state.
 
     Attributes:
         subject: the model.
-        documents: scored documents: those of two tokens and more.
+        documents: scored documents, those with at least two tokens.
         tokens: scored tokens.
-        bytes: UTF-8 bytes that the scored tokens stand for.
-        characters: Unicode code points that they stand for.
-        words: what `word_perplexity` divides by.
-        words_source: whether `words` is the data set's published count, or the store's own.
-        nats: total cross-entropy.
-        bits_per_token: bits over scored tokens.
-        bits_per_byte: bits over bytes.
-        bits_per_character: bits over characters.
+        bytes: UTF-8 bytes of the scored tokens.
+        characters: Unicode code points of the scored tokens.
+        words: denominator of `word_perplexity`.
+        words_source: source of `words`: the data set's published count, or the count in the store.
+        nats: total loss in nats.
+        bits_per_token: bits / tokens.
+        bits_per_byte: bits / bytes.
+        bits_per_character: bits / characters.
         token_perplexity: exp(nats / tokens).
         word_perplexity: exp(nats / words).
     """
@@ -55,21 +55,21 @@ class Scores(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialScores(Result):
-    """`official.json`: the official code's numbers, which depend on the batch: to compare with its logs, not exact.
+    """`official.json`: scores by the official code's protocol, for comparison with its logs.
 
-    Every row reads `segments` segments, documents in the store's order, from the beginning again after the last. The
-    last target of every segment is left out, and every target whose id, or whose input's id, is 0.
+    They depend on the batch and are not exact. Every row contains `segments` segments; documents follow in the store's
+    order, and start again after the last. The last target of every segment is masked, and so is every target with id 0
+    or an input with id 0.
 
     Attributes:
         subject: the model.
         rows: rows of the batch.
         segment_length: tokens of a segment.
-        segments: segments that each row reads.
-        passes: scored tokens over those that one pass with the same masks would score, about; above 1 the split was
-            read more than once.
+        segments: segments per row.
+        passes: approximate number of passes over the split: scored tokens / scored tokens of one pass with these masks.
         tokens: scored tokens.
-        nats: total cross-entropy.
-        bits_per_token: bits over scored tokens.
+        nats: total loss in nats.
+        bits_per_token: bits / tokens.
         token_perplexity: exp(nats / tokens).
     """
 
@@ -88,14 +88,14 @@ class OfficialScores(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Tokens whose position, or distance, lies from `low` to `high` - 1.
+    """Mean loss of the tokens with a position, or distance, from `low` to `high` - 1.
 
     Attributes:
-        low: first position.
-        high: one past the last.
-        documents: with such tokens.
-        tokens: such tokens.
-        bits_per_token: their mean cross-entropy.
+        low: first position of the bin.
+        high: one past the last position.
+        documents: documents with tokens in the bin.
+        tokens: tokens in the bin.
+        bits_per_token: mean loss of the tokens.
     """
 
     low: int
@@ -107,11 +107,11 @@ class Bin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Context(Result):
-    """`context.json`: loss by how much of the document came before.
+    """`context.json`: loss by length of the preceding context.
 
     Attributes:
         subject: the model.
-        by_position: bins of the target's position, which is also the number of tokens since the start of the state.
+        by_position: bins of the target's position, which equals the number of tokens since the initial state.
     """
 
     FILE: ClassVar = "context.json"
@@ -122,19 +122,19 @@ class Context(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """The same model, with its recurrent states tampered with; the Transformer-XL caches are carried in all of them.
+    """Scores of the same model with changed recurrent states; the Transformer-XL caches are always carried.
 
     Attributes:
-        name: which.
-        meaning: one sentence.
-        after_tokens: of `reset`, tokens between two resets; of `frozen`, tokens after which the states stay; else None.
-        nats: total cross-entropy.
-        bits_per_token: bits over scored tokens.
-        bits_per_byte: bits over bytes.
-        cost: bits per byte above those of `carried`, paired by document; of `carried` itself 0.
+        name: the ablation.
+        meaning: one sentence for the reader.
+        after_tokens: tokens between two resets for `reset`, tokens before the freeze for `frozen`, else None.
+        nats: total loss in nats.
+        bits_per_token: bits / scored tokens.
+        bits_per_byte: bits / bytes.
+        cost: bits per byte above those of `carried`, paired by document; 0 for `carried`.
         by_position: bins of the target's position.
-        by_distance: of `reset`, bins of the tokens since the last reset (1: the first target after it); else empty.
-        carried_by_distance: the same tokens with the state carried; else empty.
+        by_distance: for `reset`, bins of the tokens since the last reset (1: the first target after it); else empty.
+        carried_by_distance: the bins of `by_distance` with carried states; else empty.
     """
 
     name: AblationName
@@ -151,16 +151,16 @@ class Ablation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contribution:
-    """What carrying recurrent states is worth: the cheapest of the ablations that take the memory away, less `carried`.
+    """Contribution of the carried states: the cost of the cheapest ablation that removes them.
 
     Attributes:
-        verdict: `contributes`; `nothing` where the interval reaches down to 0; `negligible` where it does not, but the
-            difference is 0.00 with two decimals; `no recurrence` for a model with caches alone; `unknown` where a
-            single document allows no interval.
-        against: that ablation: `initial`, `shuffled` or `window_only`; None without recurrence.
-        bits_per_byte: the difference; None without recurrence.
-        bits_per_token: likewise.
-        text: one line for people.
+        verdict: `nothing` if the interval includes 0 or lies below it; `negligible` if it lies above 0 but the
+            contribution rounds to 0.00; `contributes` otherwise; `no recurrence` for a model without recurrent layers;
+            `unknown` for a single document, which allows no interval.
+        against: the cheapest of `initial`, `shuffled` and `window_only`; None without recurrence.
+        bits_per_byte: cost of that ablation; None without recurrence.
+        bits_per_token: cost of that ablation; None without recurrence.
+        text: one line for the reader.
     """
 
     verdict: Verdict
@@ -172,13 +172,13 @@ class Contribution:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ablations(Result):
-    """`ablations.json`.
+    """`ablations.json`: the state ablations of a model.
 
     Attributes:
         subject: the model.
-        ablations: `carried` first; nothing else for a model without recurrent layers.
-        contribution: the summary.
-        skipped: ablations that were not possible, and why.
+        ablations: `carried` first; the only one for a model without recurrent layers.
+        contribution: summary of the ablations.
+        skipped: ablations that were not possible, with the reason.
     """
 
     FILE: ClassVar = "ablations.json"
@@ -191,12 +191,12 @@ class Ablations(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FixedGate:
-    """A gate that is a constant per channel: state = g * state + (1 - g) * candidate, once a block.
+    """A fixed gate, a learned constant per channel: state = g * state + (1 - g) * candidate, once per block.
 
     Attributes:
-        place: `attention` or `mlp`: which of a cell's gates.
-        keep: (D,) g of each channel.
-        half_life_tokens: (D,) tokens after which half of a channel's content is left: W ln(1/2) / ln(g).
+        place: position of the gate in the cell, `attention` or `mlp`.
+        keep: (D,), g of each channel.
+        half_life_tokens: (D,), tokens after which half of a channel's content is left: W ln(1/2) / ln(g).
     """
 
     place: Literal["attention", "mlp"]
@@ -206,17 +206,17 @@ class FixedGate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LSTMGate:
-    """A gate that looks at what was read: state = f * state + i * candidate, once a block.
+    """An LSTM gate, which depends on the input: state = f * state + i * candidate, once per block.
 
-    Means and deviations go over blocks and state vectors; the half-life is that of the geometric mean of f.
+    Means and deviations are over blocks and state vectors; the half-life uses the geometric mean of f.
 
     Attributes:
-        place: `attention` or `mlp`.
-        forget_mean: (D,) mean of f.
-        forget_deviation: (D,) standard deviation of f.
-        input_mean: (D,) mean of i.
-        input_deviation: (D,) standard deviation of i.
-        half_life_tokens: (D,) tokens: W ln(1/2) / mean(ln f).
+        place: position of the gate in the cell, `attention` or `mlp`.
+        forget_mean: (D,), mean of the forget gate f.
+        forget_deviation: (D,), standard deviation of f.
+        input_mean: (D,), mean of the input gate i.
+        input_deviation: (D,), standard deviation of i.
+        half_life_tokens: (D,), in tokens: W ln(1/2) / mean(ln f).
     """
 
     place: Literal["attention", "mlp"]
@@ -232,17 +232,17 @@ class StatePoint:
     """The states of one layer before a block of the document.
 
     Attributes:
-        position: first token of the block.
-        norm: mean length of the S state vectors.
-        change: length of the change that the block makes, over the length of the state before: |r' - r| / |r|.
-        similarity_to_initial: cosine of all states with the initial ones.
-        similarity_to_previous: cosine with the states a thousand tokens before (rounded to blocks); None before that.
-        states_share: how much of what attention adds to the residual stream comes from the states:
-            |cross| / (|self| + |cross|), mean over the block's tokens. Self- and cross-attention have a softmax each,
-            so their weights cannot be compared; what they add to the stream can.
-        states_read: effective number of states that a token reads: exp(entropy of its cross-attention), mean over
-            tokens and heads; S where attention is uniform.
-        mass_on_previous_block: share of the states' attention to tokens that falls on the block before this one.
+        position: position of the block's first token.
+        norm: mean norm of the S state vectors.
+        change: relative change of the states by the block: |r' - r| / |r|.
+        similarity_to_initial: cosine similarity of all states to the initial states.
+        similarity_to_previous: cosine similarity to the states 1,000 tokens earlier (rounded to blocks); None before
+            that position.
+        states_share: share of the states in the output of attention, |cross| / (|self| + |cross|), mean over the
+            block's tokens. Self- and cross-attention have separate softmaxes, so only their outputs are comparable.
+        states_read: effective number of states that a token attends to, exp(entropy of its cross-attention), mean over
+            tokens and heads; S for uniform attention.
+        mass_on_previous_block: share of the states' attention to tokens that is on the previous block.
     """
 
     position: int
@@ -257,13 +257,13 @@ class StatePoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerDiagnostics:
-    """One recurrent layer.
+    """Diagnostics of one recurrent layer.
 
     Attributes:
-        layer: its index.
-        fixed_gates: of cells with fixed gates, else empty.
-        lstm_gates: of cells with lstm gates, else empty.
-        states: through the document, block after block.
+        layer: index of the layer.
+        fixed_gates: gates of a cell with fixed gates, else empty.
+        lstm_gates: gates of a cell with LSTM gates, else empty.
+        states: the states before each block of the document.
     """
 
     layer: int
@@ -274,14 +274,14 @@ class LayerDiagnostics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagnostics(Result):
-    """`diagnostics.json`: gates and states, watched while the longest document is read.
+    """`diagnostics.json`: gates and states on the longest document of a split.
 
     Attributes:
         subject: the model.
-        document: that document's name.
-        tokens: how many of its tokens were read.
+        document: name of the document.
+        tokens: number of its tokens used.
         window_length: W.
-        layers: recurrent layers; empty for a model without.
+        layers: the recurrent layers; empty for a model without them.
     """
 
     FILE: ClassVar = "diagnostics.json"
@@ -295,11 +295,10 @@ class Diagnostics(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One checkpoint.
+    """Scores of one checkpoint; the fields other than `step` are those of `Scores`.
 
     Attributes:
-        step: training steps taken.
-        bits_per_token: as in `Scores`, likewise the rest.
+        step: training steps.
     """
 
     step: int
@@ -311,11 +310,11 @@ class CurvePoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve(Result):
-    """`curve.json`: all checkpoints that a run still has, on one split.
+    """`curve.json`: scores of all checkpoints of a run on one split.
 
     Attributes:
-        subject: the newest.
-        points: from the oldest.
+        subject: the newest checkpoint.
+        points: one per checkpoint, the oldest first.
     """
 
     FILE: ClassVar = "curve.json"

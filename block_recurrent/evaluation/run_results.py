@@ -1,4 +1,4 @@
-"""What a report is made of: runs with their curves and evaluations, and comparisons, read from their folders."""
+"""Results of runs: reads the evaluations, curves and metrics of runs, and comparisons, from their folders."""
 
 import dataclasses
 import re
@@ -18,8 +18,8 @@ _STEP = re.compile(r"step_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """One model on one split: what `evaluate` has left; studies that were not asked for are None."""
+class SplitResults:
+    """Results of `evaluate` for one model on one split; studies that were not run are None."""
 
     scores: Scores
     context: Context | None
@@ -29,17 +29,17 @@ class Evaluated:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportedRun:
-    """A run, an export, or the folder of an evaluation.
+class RunResults:
+    """Results of a run, of an export, or of the output folder of an evaluation.
 
     Attributes:
-        name: of the folder; with as much of the path before it as tells it from the others.
-        path: the folder.
-        config: what was trained, by part and field; of an export its model alone.
-        trained_on: facts of the training data, as in `run.json`; empty for an export.
+        name: name of the folder, with as many parent folders as make it unique.
+        path: path of the folder.
+        config: configuration by part and field; only the model for an export.
+        trained_on: training data, as in `run.json`; empty for an export.
         metrics: lines of `metrics.jsonl`.
-        evaluations: the newest of every split that was evaluated.
-        curves: scores of all checkpoints, by split.
+        evaluations: the newest evaluation of every split.
+        curves: scores of all checkpoints, one curve per split.
     """
 
     name: str
@@ -47,64 +47,64 @@ class ReportedRun:
     config: dict[str, dict[str, Any]]
     trained_on: dict[str, Any]
     metrics: list[dict[str, Any]]
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[SplitResults, ...]
     curves: tuple[Curve, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gathered:
-    """Everything that a report shows.
+class ResultSet:
+    """Results of several runs, and of comparisons between them.
 
     Attributes:
-        runs: in the order in which they were named.
-        comparisons: likewise.
+        runs: in the order of the paths.
+        comparisons: in the order of the paths.
     """
 
-    runs: tuple[ReportedRun, ...]
+    runs: tuple[RunResults, ...]
     comparisons: tuple[Comparison, ...]
 
     @property
     def data(self) -> tuple[DataSet, ...]:
-        """The splits that something was evaluated on, each once."""
+        """The distinct splits of all evaluations and comparisons."""
         results = [e.scores.data for run in self.runs for e in run.evaluations]
         results += [comparison.data for comparison in self.comparisons]
         return tuple({about.fingerprint: about for about in results}.values())
 
-    def evaluated(self, about: DataSet) -> Iterator[tuple[ReportedRun, Evaluated]]:
-        """The runs that were evaluated on a split."""
+    def evaluated(self, about: DataSet) -> Iterator[tuple[RunResults, SplitResults]]:
+        """Yields the runs with results on a split, and those results."""
         for run in self.runs:
             for evaluated in run.evaluations:
                 if evaluated.scores.data.fingerprint == about.fingerprint:
                     yield run, evaluated
 
     def name_of(self, subject: Subject) -> str:
-        """How the page calls a model: as its run, where that is shown too."""
+        """Returns the name of a model's run if these results include it, and otherwise the subject's own name."""
         for run in self.runs:
             if any(e.scores.subject.fingerprint == subject.fingerprint for e in run.evaluations):
                 return run.name
         return subject.name
 
 
-def gather(paths: Sequence[epath.Path]) -> Gathered:
-    """Reads the folders that a report is about.
+def read_results(paths: Sequence[epath.Path]) -> ResultSet:
+    """Reads all results of several folders.
 
     Args:
-        paths: of runs, of exports, of an evaluation (`evaluate --out`) or of a comparison (`compare --out`).
+        paths: folders of runs, exports, evaluations (`evaluate --out`) or comparisons (`compare --out`).
 
     Raises:
-        InputError: a folder is none of these, is named twice, or holds something damaged.
+        InputError: a folder is none of these, is named twice, or holds a damaged file.
     """
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if list(paths).count(path) > 1)
-        raise InputError(f"report: {twice} is named twice")
+        raise InputError(f"{twice} is named twice; name each folder once")
     comparisons = {path: found for path in paths if (found := read(Comparison, path)) is not None}
     others = [path for path in paths if path not in comparisons]
     names = _names(others)
     runs = tuple(_read_run(path, name) for path, name in zip(others, names, strict=True))
-    return Gathered(runs=runs, comparisons=tuple(comparisons.values()))
+    return ResultSet(runs=runs, comparisons=tuple(comparisons.values()))
 
 
-def _read_run(path: epath.Path, name: str) -> ReportedRun:
+def _read_run(path: epath.Path, name: str) -> RunResults:
     evaluations, curves = tuple(_evaluations(path)), tuple(_curves(path))
     if has_run(path):
         run, data = read_run(path)
@@ -113,10 +113,10 @@ def _read_run(path: epath.Path, name: str) -> ReportedRun:
         config, trained_on = {"model": evaluations[0].scores.subject.config}, {}
     else:
         raise InputError(
-            f"{path}: nothing to report; name the folder of a run, of an evaluated export, or what `evaluate --out` or "
-            "`compare --out` wrote"
+            f"{path}: nothing to report; name the folder of a run, of an evaluated export, or the output folder of "
+            "`evaluate --out` or `compare --out`"
         )
-    return ReportedRun(
+    return RunResults(
         name=name,
         path=path,
         config=config,
@@ -127,8 +127,8 @@ def _read_run(path: epath.Path, name: str) -> ReportedRun:
     )
 
 
-def _evaluations(path: epath.Path) -> Iterator[Evaluated]:
-    """The newest evaluation of each split below a run; or the one that lies in the folder itself."""
+def _evaluations(path: epath.Path) -> Iterator[SplitResults]:
+    """Yields the evaluation in the folder itself, or else the newest evaluation of each split of a run."""
     if (scores := read(Scores, path)) is not None:
         yield _evaluated(path, scores)
         return
@@ -140,8 +140,8 @@ def _evaluations(path: epath.Path) -> Iterator[Evaluated]:
                 break
 
 
-def _evaluated(folder: epath.Path, scores: Scores) -> Evaluated:
-    return Evaluated(
+def _evaluated(folder: epath.Path, scores: Scores) -> SplitResults:
+    return SplitResults(
         scores=scores,
         context=_same(read(Context, folder), scores),
         ablations=_same(read(Ablations, folder), scores),
@@ -151,7 +151,7 @@ def _evaluated(folder: epath.Path, scores: Scores) -> Evaluated:
 
 
 def _same(study: Any, scores: Scores) -> Any:
-    """The study, if it is of the same parameters and tokens: a folder may hold what another model has left."""
+    """Returns a study of the same parameters and tokens, else None: a folder may hold another model's files."""
     if study is None or study.subject.fingerprint != scores.subject.fingerprint:
         return None
     return study if study.data.fingerprint == scores.data.fingerprint else None
@@ -170,7 +170,7 @@ def _splits(path: epath.Path) -> list[epath.Path]:
 
 
 def _names(paths: Sequence[epath.Path]) -> list[str]:
-    """Each path's last part, or as many as tell all of them apart."""
+    """Returns the shortest distinct endings of the paths."""
     for count in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
         names = ["/".join(path.parts[-count:]) for path in paths]
         if len(set(names)) == len(names):

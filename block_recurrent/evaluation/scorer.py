@@ -1,4 +1,4 @@
-"""Scoring batches one after the other, every token for itself, by the model as it is or by any other method."""
+"""Scores batches token by token, with the unchanged model or with another scoring method."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,14 +18,14 @@ from block_recurrent.training.step import SegmentBatch, score_tokens
 from block_recurrent.typing import Params
 
 
-class Method(NamedTuple):
-    """A way to read documents segment by segment: what is remembered of each row, and how a segment is scored.
+class ScoringMethod(NamedTuple):
+    """A way to score documents segment by segment, with a state that is carried from segment to segment.
 
     Attributes:
-        name: short, for progress and files.
-        init: memory before the first segment, of (parameters, rows): a pytree of arrays with a leading axis of rows.
-        step: (parameters, memory, inputs) -> (memory, nats (B, T) of the targets, 0 where not scored); jitted.
-        inputs: of a batch, what `step` reads: a pytree of numpy arrays with a leading axis of rows.
+        name: short name for progress and files.
+        init: (parameters, rows) -> state before the first segment, a pytree of arrays with a leading axis of rows.
+        step: (parameters, state, inputs) -> (state, (B, T) losses of the targets, 0 where not scored); jitted.
+        inputs: batch -> inputs of `step`, a pytree of numpy arrays with a leading axis of rows.
     """
 
     name: str
@@ -34,29 +34,29 @@ class Method(NamedTuple):
     inputs: Callable[[Batch], Any]
 
 
-class Scored(NamedTuple):
+class ScoredBatch(NamedTuple):
     """A scored batch.
 
     Attributes:
-        step: its number.
-        batch: what was read.
-        nats: (B, T) float32 of the targets, 0 where not scored.
-        memory: what is remembered behind it.
+        step: index of the batch.
+        batch: the batch.
+        losses: (B, T) float32 losses of the targets, 0 where not scored.
+        state: state of the scoring method after the batch.
     """
 
     step: int
     batch: Batch
-    nats: np.ndarray
-    memory: Any
+    losses: np.ndarray
+    state: Any
 
 
 class Placement:
-    """Rows of a batch, dealt out over devices; parameters are on every device.
+    """Placement of an evaluation on devices: batch rows are sharded, parameters replicated.
 
-    Rows are filled up to a multiple of the devices, so any batch works; the added rows score nothing.
+    Batches are padded to a multiple of the number of devices; the added rows are not scored.
 
     Args:
-        devices: which; None means all.
+        devices: the devices; None means all.
     """
 
     def __init__(self, devices: Sequence[Any] | None = None):
@@ -64,11 +64,11 @@ class Placement:
         self.rows, self.replicated = row_sharding(mesh), replicated(mesh)
 
     def padded(self, rows: int) -> int:
-        """Rows, the added ones included."""
+        """Returns the number of rows after padding."""
         return -(-rows // self.rows.num_devices) * self.rows.num_devices
 
     def put(self, tree: Any) -> Any:
-        """Arrays (B, ...) of the host, on the devices."""
+        """Pads host arrays (B, ...) and shards them over the devices."""
 
         def put(x: np.ndarray) -> jax.Array:
             added = self.padded(len(x)) - len(x)
@@ -77,57 +77,57 @@ class Placement:
         return jax.tree.map(put, tree)
 
     def replicate(self, params: Params) -> Params:
-        """Parameters, on every device."""
+        """Replicates parameters on every device."""
         return jax.device_put(params, self.replicated)
 
-    def init(self, method: Method, params: Params, rows: int) -> Any:
-        """The memory of a method before the first segment."""
+    def init(self, method: ScoringMethod, params: Params, rows: int) -> Any:
+        """Returns the state of a method before the first segment, on the devices."""
         return jax.device_put(method.init(params, self.padded(rows)), self.rows)
 
 
-def carried(config: ModelConfig) -> Method:
-    """The model as it is: its memory goes from segment to segment."""
-    return Method(
+def carried(config: ModelConfig) -> ScoringMethod:
+    """Returns the unchanged model as a method: its state is carried from segment to segment."""
+    return ScoringMethod(
         "carried", functools.partial(init_state, config), functools.partial(_carried_step, config), segment_batch
     )
 
 
 def segment_batch(batch: Batch) -> SegmentBatch:
-    """The part of a batch that the model reads."""
+    """Returns the part of a batch that the model needs."""
     arrays: Any = (batch.tokens, batch.targets, batch.weights, batch.start_of_document)
     return SegmentBatch(*arrays)
 
 
 def score(
-    method: Method, params: Params, memory: Any, batches: Iterable[Batch], placement: Placement, first: int = 0
-) -> Iterator[Scored]:
-    """Scores batches one after the other; each result is read while the next one is computed.
+    method: ScoringMethod, params: Params, state: Any, batches: Iterable[Batch], placement: Placement, first: int = 0
+) -> Iterator[ScoredBatch]:
+    """Scores batches one after another; each result is copied to the host during the next batch's computation.
 
     Args:
-        method: how.
-        params: the parameters, on the placement's devices.
-        memory: before the first of the batches, on the placement's devices.
-        batches: in the schedule's order.
+        method: scoring method.
+        params: parameters of the model, on the placement's devices.
+        state: state before the first batch, on the placement's devices.
+        batches: batches in the schedule's order.
         placement: the devices.
-        first: number of the first batch.
+        first: index of the first batch.
     """
     pending: tuple[int, Batch, jax.Array, Any] | None = None
     for step, batch in enumerate(batches, first):
-        memory, nats = method.step(params, memory, placement.put(method.inputs(batch)))
+        state, losses = method.step(params, state, placement.put(method.inputs(batch)))
         if pending is not None:
-            yield _read(pending)
-        pending = step, batch, nats, memory
+            yield _finish(pending)
+        pending = step, batch, losses, state
     if pending is not None:
-        yield _read(pending)
+        yield _finish(pending)
 
 
-def _read(pending: tuple[int, Batch, jax.Array, Any]) -> Scored:
-    step, batch, nats, memory = pending
-    return Scored(step, batch, to_host(nats)[: len(batch.tokens)], memory)
+def _finish(pending: tuple[int, Batch, jax.Array, Any]) -> ScoredBatch:
+    step, batch, losses, state = pending
+    return ScoredBatch(step, batch, to_host(losses)[: len(batch.tokens)], state)
 
 
 def to_host(x: jax.Array) -> np.ndarray:
-    """All of an array, also where its rows lie on several hosts."""
+    """Returns the whole array as numpy, also if its rows are spread over several hosts."""
     if x.is_fully_addressable:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))

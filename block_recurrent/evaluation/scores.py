@@ -1,4 +1,4 @@
-"""From the nats of every token to the numbers of a split, and to loss by position."""
+"""Scores of a split, and loss by position, from the token losses."""
 
 import dataclasses
 import math
@@ -18,16 +18,15 @@ LN2 = math.log(2)
 
 @dataclasses.dataclass(frozen=True)
 class ScoredText:
-    """What the scored tokens of each document stand for: all of the document but its first token.
+    """Sizes of the scored text of each document: all of it except the first token.
 
     Attributes:
         documents: (d,) indices of the documents with a scored token.
         tokens: (d,) scored tokens.
         bytes: (d,) UTF-8 bytes.
-        characters: (d,) float64 code points. The store knows the bytes of a document's first token, not its characters:
-            these are taken in proportion, which is exact where a document is ASCII and otherwise off by less than that
-            one token.
-        words: (d,) words of the whole documents, as white space parts them; at least 1.
+        characters: (d,) float64 code points. The store records the bytes of a document's first token but not its
+            characters, so they are taken in proportion: exact for ASCII, otherwise off by less than one token.
+        words: (d,) words of the whole documents, separated by white space; at least 1.
     """
 
     documents: np.ndarray
@@ -38,7 +37,7 @@ class ScoredText:
 
 
 def scored_text(store: TokenStore) -> ScoredText:
-    """Counts the text behind a split's scored tokens."""
+    """Returns the sizes of a split's scored text."""
     documents = np.flatnonzero(store.lengths > 1)
     size, first = store.bytes[documents], store.first_token_bytes[documents]
     return ScoredText(
@@ -50,13 +49,13 @@ def scored_text(store: TokenStore) -> ScoredText:
     )
 
 
-def summarise(store: TokenStore, nats: TokenLosses, bootstrap: Bootstrap) -> dict[str, Any]:
-    """The numbers of `results.Scores`."""
+def summarise(store: TokenStore, losses: TokenLosses, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Returns the fields of `results.Scores` other than the header."""
     text = scored_text(store)
-    total = nats.sums()[text.documents]
+    total = losses.sums()[text.documents]
     published = official_words(store)
     words = store.metadata.counts.words if published is None else published
-    per_document_words = text.words * (words / text.words.sum())  # the published count, shared out
+    per_document_words = text.words * (words / text.words.sum())  # the published count, in proportion to the store's
     denominators = (text.tokens, text.bytes, text.characters, per_document_words)
     per = ratio_estimates(np.stack([total] * 4, axis=1), np.stack(denominators, axis=1), bootstrap)
     per_token, per_byte, per_character, per_word = per
@@ -77,39 +76,39 @@ def summarise(store: TokenStore, nats: TokenLosses, bootstrap: Bootstrap) -> dic
 
 
 def bits(nats: Estimate) -> Estimate:
-    """The same in bits."""
+    """Converts an estimate from nats to bits."""
     return transformed(nats, lambda x: x / LN2)
 
 
-def bits_per(nats: np.ndarray, units: np.ndarray, bootstrap: Bootstrap) -> Estimate:
-    """Total bits over total units, of documents' sums (d,) and (d,)."""
-    return bits(ratio_estimate(nats, units, bootstrap))
+def bits_per(losses: np.ndarray, units: np.ndarray, bootstrap: Bootstrap) -> Estimate:
+    """Returns bits per unit, from the losses in nats (d,) and the units (d,) of each document."""
+    return bits(ratio_estimate(losses, units, bootstrap))
 
 
-def by_position(nats: TokenLosses, bootstrap: Bootstrap) -> tuple[Bin, ...]:
-    """Loss by the target's position in its document, in bins that double."""
-    edges = doubling_edges(int(nats.counts.max()))
-    positions = np.arange(1, int(nats.counts.max()) + 1)
-    sums, counts = nats.sums_by_bin(np.searchsorted(edges, positions, side="right") - 1, len(edges) - 1)
+def by_position(losses: TokenLosses, bootstrap: Bootstrap) -> tuple[Bin, ...]:
+    """Returns the loss by the target's position in its document, in bins of doubling size."""
+    edges = doubling_edges(int(losses.counts.max()))
+    positions = np.arange(1, int(losses.counts.max()) + 1)
+    sums, counts = losses.sums_by_bin(np.searchsorted(edges, positions, side="right") - 1, len(edges) - 1)
     return make_bins(edges, sums, counts, bootstrap)
 
 
-def by_distance(nats: TokenLosses, period: int, bootstrap: Bootstrap) -> tuple[Bin, ...]:
-    """Loss by the tokens read since the last multiple of `period`: 1 for the target after the first of them."""
+def by_distance(losses: TokenLosses, period: int, bootstrap: Bootstrap) -> tuple[Bin, ...]:
+    """Returns the loss by the tokens since the last multiple of `period`; 1 is the first target after it."""
     edges = doubling_edges(period)
     distances = np.arange(1, period + 1)
-    sums, counts = nats.sums_by_bin(np.searchsorted(edges, distances, side="right") - 1, len(edges) - 1)
+    sums, counts = losses.sums_by_bin(np.searchsorted(edges, distances, side="right") - 1, len(edges) - 1)
     return make_bins(edges, sums, counts, bootstrap)
 
 
 def make_bins(edges: np.ndarray, sums: np.ndarray, counts: np.ndarray, bootstrap: Bootstrap) -> tuple[Bin, ...]:
-    """Bins that hold tokens.
+    """Returns the bins that contain tokens.
 
     Args:
-        edges: (K + 1,) first positions of the bins, and one past the last.
-        sums: (D, K) nats of each document in each bin.
-        counts: (D, K) tokens of each document in each bin.
-        bootstrap: how to make intervals.
+        edges: (K + 1,), first positions of the bins, and one past the last position.
+        sums: (D, K), loss in nats of each document in each bin.
+        counts: (D, K), tokens of each document in each bin.
+        bootstrap: settings of the confidence intervals.
     """
     used = np.flatnonzero(counts.sum(axis=0))
     estimates = ratio_estimates(sums[:, used], counts[:, used], bootstrap)
@@ -126,4 +125,4 @@ def make_bins(edges: np.ndarray, sums: np.ndarray, counts: np.ndarray, bootstrap
 
 
 def _exp(x: float) -> float:
-    return math.exp(min(x, 700))  # words of hundreds of bytes, an untrained model: JSON knows no infinity
+    return math.exp(min(x, 700))  # untrained models and long words would overflow, and JSON has no infinity

@@ -1,46 +1,46 @@
-"""The cross-entropy of every scored token of a split: what all studies are made of."""
+"""Token losses of a split: the input of all studies."""
 
 import dataclasses
 
 import numpy as np
 
-FIRST_EDGE = 16  # the first bin takes all positions below: too few tokens a document to tell them apart
+FIRST_EDGE = 16  # the first bin holds all positions below; documents have few tokens there
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenLosses:
-    """Nats of all scored tokens, document after document in the store's order.
+    """Losses of all scored tokens in nats, document after document in the store's order.
 
     Attributes:
-        values: (P,) float32, possibly a memory map.
-        starts: (D + 1,) int64: document d has values[starts[d] : starts[d + 1]], of its positions 1, 2, ...
+        values: (P,) float32, possibly a memory-mapped file.
+        starts: (D + 1,) int64; document d has values[starts[d] : starts[d + 1]], for its positions 1, 2, ...
     """
 
     values: np.ndarray
     starts: np.ndarray
 
     def of(self, document: int) -> np.ndarray:
-        """The nats of one document's tokens, from its second."""
+        """Returns the losses of one document's tokens, from its second token on."""
         return self.values[self.starts[document] : self.starts[document + 1]]
 
     @property
     def counts(self) -> np.ndarray:
-        """(D,) int64, scored tokens of each document."""
+        """Scored tokens of each document, (D,) int64."""
         return np.diff(self.starts)
 
     def sums(self) -> np.ndarray:
-        """(D,) float64, total nats of each document."""
+        """Returns the total loss of each document, (D,) float64."""
         return np.array([self.of(d).sum(dtype=np.float64) for d in range(len(self.starts) - 1)])
 
     def sums_by_bin(self, bin_of: np.ndarray, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """Total nats and numbers of each document's tokens in each bin.
+        """Returns the total loss and the number of tokens of each document in each bin.
 
         Args:
-            bin_of: (Q,) integers, the bin of a token's position - 1, repeated when a document is longer.
-            num_bins: K.
+            bin_of: (Q,) integers; entry p - 1 is the bin of position p. Repeated for longer documents.
+            num_bins: number of bins K.
 
         Returns:
-            (D, K) float64 and (D, K) int64.
+            Total losses, (D, K) float64, and token counts, (D, K) int64.
         """
         sums = np.zeros((len(self.starts) - 1, num_bins))
         counts = np.zeros(sums.shape, np.int64)
@@ -52,12 +52,12 @@ class TokenLosses:
 
 
 def scored_starts(lengths: np.ndarray) -> np.ndarray:
-    """`TokenNats.starts` of documents of these lengths."""
+    """Returns `TokenLosses.starts` for documents of these lengths."""
     return np.concatenate([[0], np.cumsum(np.maximum(lengths - 1, 0))]).astype(np.int64)
 
 
 def doubling_edges(largest: int) -> np.ndarray:
-    """Edges of bins over the positions 1 to `largest`: 1, 16, 32, 64, ..., `largest` + 1."""
+    """Returns edges of bins over the positions 1 to `largest`: 1, 16, 32, 64, ..., `largest` + 1."""
     edges, edge = [1], FIRST_EDGE
     while edge <= largest:
         edges.append(edge)

@@ -1,4 +1,4 @@
-"""A document as words: where each lies among the tokens, when it last occurred, whether it is a name."""
+"""Words of a document: their tokens, their last occurrence, and whether they are names."""
 
 import bisect
 import dataclasses
@@ -14,18 +14,18 @@ from block_recurrent.evaluation.comparison_results import Reach
 # A word: a run of letters, digits and underscores.
 _WORD = re.compile(r"\w+")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What stands between a sentence and the word before it; a paragraph ends a sentence too.
+# Text before the first word of a sentence or quotation; a paragraph also starts a sentence.
 _SENTENCE_END = re.compile(r"[.!?:;\"'\u201c\u201d\u2018\u2019(\[*_—-]\s*$|\n\s*\n\s*$|^\s*$")
 _CODE_SOURCES = ("python_stdlib", "github")
 
 
 @dataclasses.dataclass(frozen=True)
 class NameRule:
-    """What counts as a name.
+    """A rule that decides which words are names.
 
     Attributes:
-        text: the rule, for people.
-        is_name: told a word and the text before it (the last 40 characters at least).
+        text: the rule in words.
+        is_name: called with a word and the text before it (at least the last 40 characters).
     """
 
     text: str
@@ -37,12 +37,12 @@ class Word:
     """A word of a document.
 
     Attributes:
-        text: as it is spelled.
+        text: the word as spelled.
         start: position of its first token.
         stop: one past the position of its last token.
-        name: by the rule.
-        since: tokens from the beginning of the same word's last occurrence to its own; None if it is the first.
-        reach: see `results.ImprovedWord`.
+        name: True for a name, by the rule.
+        since: tokens from the start of the same word's last occurrence to this one; None for the first occurrence.
+        reach: as in `comparison_results.ImprovedWord`.
     """
 
     text: str
@@ -64,35 +64,35 @@ def _identifier(word: str, before: str) -> bool:
 
 
 PROPER_NAMES = NameRule(
-    "proper names: words of two letters or more that begin with a capital, have a small letter behind it, and stand "
-    "neither at the beginning of a paragraph nor behind one of . ! ? : ; ( [ * _ - — or a quotation mark",
+    "proper names: words of at least two characters that start with a capital letter, contain a lower-case letter, and "
+    "are neither at the start of a paragraph nor directly after one of . ! ? : ; ( [ * _ - — or a quotation mark",
     _proper_name,
 )
 IDENTIFIERS = NameRule(
-    "identifiers: words of two characters or more that match [A-Za-z_][A-Za-z0-9_]* and are no keywords of Python",
+    "identifiers: words of at least two characters that match [A-Za-z_][A-Za-z0-9_]* and are not Python keywords",
     _identifier,
 )
 
 
 def rule_for(source: str) -> NameRule:
-    """Identifiers for source code, proper names for everything else."""
+    """Returns the rule for a text source: identifiers for source code, proper names for everything else."""
     return IDENTIFIERS if source in _CODE_SOURCES else PROPER_NAMES
 
 
 def find_words(pieces: Sequence[bytes], window: int | None, rule: NameRule) -> list[Word]:
-    """The words of a document.
+    """Finds the words of a document.
 
-    A token belongs to the word that its first letter, digit or underscore lies in (blanks before a word go with it), so
-    to one word at most. A word whose letters all lie in other words' tokens is left out.
+    A token belongs to the word that contains its first letter, digit or underscore; blanks before a word belong to the
+    word. A token thus belongs to at most one word. Words without a token of their own are left out.
 
     Args:
-        pieces: the bytes that each token stands for.
-        window: W; None means that everything before is within reach.
-        rule: what counts as a name.
+        pieces: bytes of each token.
+        window: W; None means that the whole preceding text is within reach.
+        rule: decides which words are names.
     """
     text = b"".join(pieces).decode("utf-8", "replace")
     if len(text.encode("utf-8", "replace")) != sum(map(len, pieces)):
-        text = b"".join(pieces).decode("latin-1")  # damaged UTF-8: bytes as they are, so that places stay right
+        text = b"".join(pieces).decode("latin-1")  # invalid UTF-8: one character per byte keeps the offsets right
         ends = list(itertools.accumulate(1 for _ in text))
     else:
         ends = list(itertools.accumulate(len(c.encode()) for c in text))  # byte at which each character ends
@@ -116,20 +116,21 @@ def find_words(pieces: Sequence[bytes], window: int | None, rule: NameRule) -> l
 def _occurrence(last: tuple[int, int] | None, start: int, window: int | None) -> tuple[int | None, Reach]:
     if last is None:
         return None, "never"
-    # The word's first token is predicted at start - 1, which sees itself and, within a layer, the W tokens before it.
+    # The word's first token is predicted at start - 1, which attends to itself and, within a layer, to the W tokens
+    # before it.
     inside = window is None or last[0] >= start - 1 - window
     return start - last[0], "inside" if inside else "beyond"
 
 
 def word_sums(words: Sequence[Word], values: np.ndarray) -> np.ndarray:
-    """Sums over each word's tokens.
+    """Sums token values over each word.
 
     Args:
-        words: of a document, in order.
-        values: (n - 1,) of its positions 1, 2, ...
+        words: words of a document, in order.
+        values: (n - 1,) values of the positions 1, 2, ...
 
     Returns:
-        (len(words),) float64; NaN for a word that contains the document's first token, which has no value.
+        Sums, (len(words),) float64; NaN for a word that contains the document's first token, which has no value.
     """
     total = np.concatenate([[0.0, 0.0], np.cumsum(values, dtype=np.float64)])  # total[p]: positions 1, ..., p - 1
     starts = np.array([w.start for w in words], np.int64)

@@ -1,1 +1,1 @@
-"""The paper's tables and their reproduction."""
+"""The paper's tables, as data, and their reproduction by runs."""

@@ -1,4 +1,4 @@
-"""A reproduced table as Markdown and as CSV."""
+"""Formats a reproduced table as Markdown and as CSV."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from block_recurrent.paper.tables import Column, PaperCell, PaperRow
 
 _MISSING = "missing"
 _NOTE = (
-    "Of bits, perplexities and step times less is better. `paper` cells are marked `recalled` unless an independent "
-    "publication repeats them: nobody here has read them off the PDF. `here` cells are means over finished seeds."
+    "Lower is better for bits, perplexities and step times. A `paper` cell is marked `recalled` unless an independent "
+    "publication repeats it: it has not been checked against the PDF. A `here` cell is the mean over finished seeds."
 )
 
 
 def as_markdown(compared: ComparedTable) -> str:
-    """Two columns for each of the paper's, the paper's cell and ours; labels follow as numbered notes."""
+    """Returns the table as Markdown: two columns, `paper` and `here`, per column; labels follow as numbered notes."""
     table, notes = compared.table, _Notes()
     heads = ["", *(f"{column.title}, {who}" for column in table.columns for who in ("paper", "here")), ""]
     lines = [_line(heads), _line(["---"] * len(heads))]
@@ -31,7 +31,7 @@ def as_markdown(compared: ComparedTable) -> str:
 
 
 def as_csv(compared: ComparedTable) -> str:
-    """One line for each cell that the paper or we have: everything in words."""
+    """Returns the table as CSV, one line per cell, with all labels."""
     names = ("table", "row", "column", "unit", "split", "paper", "paper_provenance", "here", "seeds", "here_labels")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -52,7 +52,7 @@ FORMATS: Mapping[str, Callable[[ComparedTable], str]] = {"markdown": as_markdown
 
 
 class _Notes:
-    """Labels, each told once below the table and referred to by number."""
+    """Numbered notes below a table, one per distinct label."""
 
     def __init__(self):
         self._numbers: dict[str, int] = {}

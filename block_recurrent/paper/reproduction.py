@@ -1,7 +1,7 @@
-"""The paper's tables, reproduced: which run belongs to which cell, what it reached, and what is to be said of it.
+"""Reproduction of the paper's tables: finds the runs of each cell, their results, and their differences from the paper.
 
-Runs lie in folders by experiment, data set and seed, `RUNS/table1/rec_fixed_skip/pg19_tokens/seed_0`; the same run
-serves every table that has its experiment.
+Runs are in folders by experiment, data set and seed, such as `RUNS/table1/rec_fixed_skip/pg19_tokens/seed_0`; one run
+serves every table with its experiment.
 """
 
 import dataclasses
@@ -12,22 +12,22 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import RunConfig, fields_that_may_differ
-from block_recurrent.evaluation.run_results import Evaluated, ReportedRun, gather
+from block_recurrent.evaluation.run_results import RunResults, SplitResults, read_results
 from block_recurrent.paper.tables import Column, PaperCell, PaperRow, PaperTable
 from block_recurrent.training.run_record import has_run, read_run
 
-# The run that a row and a data set ask for, from their experiment files.
+# (experiment file, data set) -> the configuration of the paper's run.
 Expected = Callable[[str, str], RunConfig]
 _STEP_TIME_BASELINE = "gin/table1/slide_13l.gin"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduced:
-    """What our runs reached in one cell.
+    """Results of our runs for one cell.
 
     Attributes:
-        values: one for each seed that is finished, in the unit of the column.
-        labels: what tells these runs from the paper's: a stand-in corpus, other data, fields that were altered.
+        values: one per finished seed, in the unit of the column.
+        labels: differences from the paper's runs, such as a stand-in corpus, other data, or altered fields.
     """
 
     values: tuple[float, ...]
@@ -35,13 +35,13 @@ class Reproduced:
 
     @property
     def value(self) -> float:
-        """The mean over seeds."""
+        """Mean over seeds."""
         return statistics.mean(self.values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComparedCell:
-    """One cell: the paper's number and ours; either may be missing."""
+    """The paper's number and ours; either may be missing."""
 
     paper: PaperCell | None
     ours: Reproduced | None
@@ -49,7 +49,7 @@ class ComparedCell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComparedRow:
-    """A row of the paper with our cells beside its own, by column."""
+    """A row of the paper, with the paper's and our number for each column."""
 
     row: PaperRow
     cells: Mapping[str, ComparedCell]
@@ -57,31 +57,31 @@ class ComparedRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComparedTable:
-    """A table of the paper beside what was reproduced of it."""
+    """A table of the paper, with the results of our runs."""
 
     table: PaperTable
     rows: tuple[ComparedRow, ...]
 
 
 def run_folder(runs: epath.Path, gin_file: str, data: str, seed: int) -> epath.Path:
-    """Where the run of an experiment on a data set lies.
+    """Returns the folder of the run of an experiment on a data set.
 
     Args:
-        runs: the folder of all runs.
-        gin_file: such as `gin/table1/rec_fixed_skip.gin`.
-        data: such as `pg19_tokens`.
-        seed: of the parameters, dropout and the order of the data.
+        runs: folder of all runs.
+        gin_file: experiment file, such as `gin/table1/rec_fixed_skip.gin`.
+        data: data set, such as `pg19_tokens`.
+        seed: seed of the parameters, of dropout and of the order of the data.
     """
     return _experiment_folder(runs, gin_file) / data / f"seed_{seed}"
 
 
 def compare_with_paper(table: PaperTable, runs: epath.Path, expected: Expected) -> ComparedTable:
-    """Fills a table of the paper with what runs have reached.
+    """Fills a table of the paper with the results of runs.
 
     Args:
-        table: from `paper_tables`.
-        runs: the folder of all runs; what is not there is missing in the result.
-        expected: of (experiment file, data set), the run as the paper has it; a run that differs is labelled.
+        table: a table of `paper.tables`.
+        runs: folder of all runs; cells without a run stay empty.
+        expected: (experiment file, data set) -> configuration of the paper's run; runs that differ are labelled.
 
     Raises:
         InputError: a run's record or evaluation is damaged.
@@ -116,14 +116,14 @@ def _fill(row: PaperRow, gin_file: str, column: Column, found: "_Runs") -> Repro
     return Reproduced(values=tuple(value for _, (value, _) in values), labels=tuple(dict.fromkeys(labels)))
 
 
-def _score(run: ReportedRun, row: PaperRow, column: Column) -> tuple[float, tuple[str, ...]] | None:
-    """The number of a run in a column, and what is to be said of the data and the training behind it."""
+def _score(run: RunResults, row: PaperRow, column: Column) -> tuple[float, tuple[str, ...]] | None:
+    """Returns a run's number in a column, and labels for its data and training; None without a result."""
     evaluated = next((e for e in run.evaluations if e.scores.data.split == column.split), None)
     value = None if evaluated is None else _measured(evaluated, row.ablation, column.name)
     if evaluated is None or value is None:
         return None
     about, labels = evaluated.scores.data, []
-    if about.paper_column != _heading(column):
+    if about.paper_column != column.paper_column:
         labels.append(f"other data: {about.label}")
     elif column.stand_in:
         labels.append("stand-in corpus")
@@ -133,14 +133,7 @@ def _score(run: ReportedRun, row: PaperRow, column: Column) -> tuple[float, tupl
     return value, tuple(labels)
 
 
-def _heading(column: Column) -> str | None:
-    """How `analysis.records.DataSet.paper_column` names the data of a column."""
-    return {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}.get(
-        column.data or ""
-    )
-
-
-def _measured(evaluated: Evaluated, ablation: str | None, name: str) -> float | None:
+def _measured(evaluated: SplitResults, ablation: str | None, name: str) -> float | None:
     scores = evaluated.scores
     if ablation is not None:
         study = () if evaluated.ablations is None else evaluated.ablations.ablations
@@ -153,7 +146,7 @@ def _measured(evaluated: Evaluated, ablation: str | None, name: str) -> float | 
 
 
 def _step_time(gin_file: str, found: "_Runs") -> Reproduced | None:
-    """Relative to the baseline's, of runs on the same data; the first data set that has both."""
+    """Returns the step time relative to the baseline's, on the first data set with runs of both."""
     for data in found.data_sets(gin_file):
         ours = [seconds for run in found.of(gin_file, data) if (seconds := _seconds_per_step(run)) is not None]
         theirs = [s for run in found.of(_STEP_TIME_BASELINE, data) if (s := _seconds_per_step(run)) is not None]
@@ -163,8 +156,8 @@ def _step_time(gin_file: str, found: "_Runs") -> Reproduced | None:
     return None
 
 
-def _seconds_per_step(run: ReportedRun) -> float | None:
-    """The median of the log; its first line, which compiles, does not count."""
+def _seconds_per_step(run: RunResults) -> float | None:
+    """Returns the median of the log, without its first line, which includes compilation."""
     lines = [line["seconds_per_step"] for line in run.metrics if line["group"] == "speed"][1:]
     return statistics.median(lines) if lines else None
 
@@ -180,28 +173,28 @@ def _millions_of_parameters(gin_file: str, found: "_Runs") -> Reproduced | None:
 
 
 class _Runs:
-    """The runs of a folder, each read once."""
+    """The runs below a folder, each read once."""
 
     def __init__(self, folder: epath.Path, expected: Expected):
         self._folder, self._expected = folder, expected
-        self._read: dict[epath.Path, ReportedRun] = {}
+        self._read: dict[epath.Path, RunResults] = {}
 
     def data_sets(self, gin_file: str) -> list[str]:
-        """Those that an experiment has runs of."""
+        """Returns the data sets that an experiment has runs of."""
         folder = _experiment_folder(self._folder, gin_file)
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
-    def of(self, gin_file: str, data: str) -> Iterator[ReportedRun]:
-        """An experiment's runs on a data set, by seed."""
+    def of(self, gin_file: str, data: str) -> Iterator[RunResults]:
+        """Yields an experiment's runs on a data set, by seed."""
         folder = _experiment_folder(self._folder, gin_file) / data
         for path in sorted(folder.glob("seed_*")) if folder.exists() else ():
             if has_run(path):
                 if path not in self._read:
-                    self._read[path] = gather([path]).runs[0]
+                    self._read[path] = read_results([path]).runs[0]
                 yield self._read[path]
 
-    def differences(self, run: ReportedRun, gin_file: str, data: str) -> tuple[str, ...]:
-        """The schedule, which may be either; fields of model, batch and length in which a run is not the paper's."""
+    def differences(self, run: RunResults, gin_file: str, data: str) -> tuple[str, ...]:
+        """Returns labels for the learning-rate schedule and for all model, data and length fields that differ."""
         ours, _ = read_run(run.path)
         paper = self._expected(gin_file, data)
         altered = [

@@ -1,7 +1,7 @@
-"""The paper's numbers, as data: what each row reached, and how sure we are of each cell.
+"""The paper's tables as data, with the provenance of every cell.
 
-Nobody here has read the cells off the paper's PDF. A cell with a star is `corroborated`: an independent publication
-repeats it. Every other one is `recalled`, and whatever prints it says so.
+The cells have not been checked against the paper's PDF. A cell with a star is `corroborated`: an independent
+publication repeats it. Every other cell is `recalled`, and all output marks it as such.
 """
 
 import dataclasses
@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Literal
 
 Provenance = Literal["corroborated", "recalled"]
+_NAMES_IN_RESULTS = {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaperCell:
-    """One number.
+    """A number of the paper.
 
     Attributes:
-        text: as the paper prints it.
+        text: the number as printed in the paper.
         provenance: `corroborated` or `recalled`.
     """
 
@@ -25,21 +26,21 @@ class PaperCell:
 
     @property
     def value(self) -> float:
-        """In the unit of its column."""
+        """The number, in the unit of its column."""
         return float(self.text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """What the numbers below one heading mean.
+    """A column of a table.
 
     Attributes:
         name: key of the column.
         title: heading.
-        unit: of every cell in it.
-        data: the data set, by its file in `gin/data/`; None for a column that is not about one.
-        split: what the cells were measured on; None for a column that is not about one.
-        stand_in: the paper's corpus was never released, so a reproduced cell comes from other documents.
+        unit: unit of its cells.
+        data: data set, by its file in `gin/data/`; None if the column does not depend on data.
+        split: split of the scores; None if the column does not depend on data.
+        stand_in: True if the paper's corpus was never released, so reproduced cells use other documents.
     """
 
     name: str
@@ -49,17 +50,22 @@ class Column:
     split: str | None = None
     stand_in: bool = False
 
+    @property
+    def paper_column(self) -> str | None:
+        """The name of the column's data in results (`records.DataSet.paper_column`)."""
+        return _NAMES_IN_RESULTS.get(self.data or "")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """One model of a table.
+    """A row of a table: one model.
 
     Attributes:
-        name: as the paper writes it.
-        gin_file: the experiment that reproduces it; None for a model of others, or one whose settings are not known.
-        cells: by column; an absent column is one that the paper leaves empty or that is not known here.
-        ablation: how the trained model is evaluated, in the words of `evaluate --ablations`; None means as it is.
-        note: what a reader has to know of the row.
+        name: name in the paper.
+        gin_file: experiment file that reproduces the row; None for other authors' models and unknown settings.
+        cells: cells by column; a missing column is empty in the paper or not known here.
+        ablation: state ablation that the row measures (`evaluate --ablations`); None for the unchanged model.
+        note: remark for the reader.
     """
 
     name: str
@@ -71,12 +77,12 @@ class PaperRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """A table or figure.
+    """A table or figure of the paper.
 
     Attributes:
-        name: as the command line spells it.
-        title: what it shows.
-        source: where its cells come from.
+        name: name on the command line.
+        title: title of the table.
+        source: source of the cells.
         columns: from left to right.
         rows: from top to bottom.
     """
@@ -89,7 +95,7 @@ class PaperTable:
 
 
 def _cells(columns: tuple[Column, ...], texts: str) -> dict[str, PaperCell]:
-    """Cells from left to right, separated by blanks: a star means corroborated, `-` that there is none."""
+    """Parses blank-separated cells from left to right; a star means corroborated, `-` an empty cell."""
     pairs = zip(columns, texts.split(), strict=True)
     return {
         column.name: PaperCell(text=text.rstrip("*"), provenance="corroborated" if text.endswith("*") else "recalled")
@@ -188,7 +194,7 @@ LATER_RUNS = PaperTable(
     ),
 )
 
-# Millions of parameters without the embedding, of 12 and of 13 ordinary layers.
+# Millions of parameters without the embedding, for 12 and for 13 layers without recurrence.
 _SIZES = {
     "37M": ("37.7", "40.9"),
     "75M": ("75.5", "81.8"),

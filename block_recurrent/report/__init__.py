@@ -1,1 +1,1 @@
-"""One self-contained page that compares runs: reading what they left, figures, tables, the page."""
+"""The report: one self-contained HTML page that compares runs, with figures and tables."""

@@ -1,4 +1,4 @@
-"""What all figures are made of: a figure's record, its parameters, axes and colours."""
+"""Parts of all figures: charts, axes, colours, and the `Figure` record."""
 
 import dataclasses
 import math
@@ -9,25 +9,25 @@ import altair as alt
 
 from block_recurrent.evaluation.records import DataSet, Estimate
 from block_recurrent.evaluation.results import Bin
-from block_recurrent.evaluation.run_results import Gathered
+from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.report.theme import PALETTE
 
 HEIGHT = 280
 
-# One dictionary for each mark; `run` is in all of them.
+# One dictionary per mark; each has the key `run`.
 Rows = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure.
+    """A figure of the report.
 
     Attributes:
-        name: of its files, without ending.
-        title: short.
-        text: what is to be seen, for people who do not see it, and what the axes mean.
-        runs: names of the runs that it shows.
-        spec: Vega-Lite, without the theme's colours and fonts.
+        name: name of its files, without the suffix.
+        title: short title.
+        text: caption, also the description for screen readers: the content and the meaning of the axes.
+        runs: names of the runs in the figure.
+        spec: Vega-Lite specification, without the theme's colours and fonts.
     """
 
     name: str
@@ -38,23 +38,23 @@ class Figure:
 
 
 def lines(
-    gathered: Gathered, rows: Rows, x: alt.X, y: str, *, name: str, title: str, text: str, zero: bool = False
+    results: ResultSet, rows: Rows, x: alt.X, y: str, *, name: str, title: str, text: str, zero: bool = False
 ) -> Figure | None:
-    """A figure of lines with bands of intervals; None without rows.
+    """Returns a figure of lines with bands for the intervals; None without rows.
 
     Args:
-        gathered: for the colours.
-        rows: each with `interval_row`, what `x` shows, and `tokens` or `step` to point at.
-        x: the horizontal axis.
-        y: title of the vertical one.
+        results: determine the colours of the runs.
+        rows: each with `interval_row`, the field of `x`, and `tokens` or `step` for the tooltip.
+        x: horizontal axis.
+        y: title of the vertical axis.
         name: as in `Figure`.
         title: as in `Figure`.
         text: as in `Figure`.
-        zero: whether to mark the height 0.
+        zero: True to draw a line at 0.
     """
     if not rows:
         return None
-    color = color_of_runs(gathered, rows)
+    color = color_of_runs(results, rows)
     base = chart_of(rows).encode(x=x)
     where = ["tokens:N"] if "tokens" in rows[0] else ["step:Q"]
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q", color=color)
@@ -68,53 +68,53 @@ def lines(
 
 
 def chart_of(rows: Rows) -> alt.Chart:
-    """A chart of the rows whose runs are shown."""
+    """Returns a chart of the rows of the selected runs."""
     return alt.Chart(alt.Data(values=rows)).transform_filter("indexof(runs, datum.run) >= 0")
 
 
 def zero_rule(*, vertical: bool = False) -> alt.Chart:
-    """A dashed line where a number is 0."""
+    """Returns a dashed line at 0."""
     rule = alt.Chart(alt.Data(values=[{}])).mark_rule(strokeDash=[4, 4])
     return rule.encode(x=alt.datum(0)) if vertical else rule.encode(y=alt.datum(0))
 
 
 def make_figure(chart: Any, rows: Rows, *, name: str, title: str, text: str, height: int = HEIGHT) -> Figure:
-    """The figure of a chart; it takes the width that it finds. `height` is in pixels, without axes."""
+    """Returns a figure of a chart with the width of its container; `height` is in pixels, without axes."""
     names = _shown(rows)
     spec = chart.add_params(alt.param(name="runs", value=names)).properties(
         width="container", height=height, description=text
     )
     content = spec.to_dict()
-    content.pop("config", None)  # the theme's
+    content.pop("config", None)  # the theme provides it
     return Figure(name=name, title=title, text=text, runs=tuple(names), spec=content)
 
 
-def run_names(gathered: Gathered) -> list[str]:
-    """All names that figures colour: of runs, and of compared models that are not among them."""
-    compared = [gathered.name_of(item.subject) for c in gathered.comparisons for item in c.differences]
-    return list(dict.fromkeys([*(run.name for run in gathered.runs), *compared]))
+def run_names(results: ResultSet) -> list[str]:
+    """Returns the names that have a colour: all runs, and compared models that are not among the runs."""
+    compared = [results.name_of(item.subject) for c in results.comparisons for item in c.differences]
+    return list(dict.fromkeys([*(run.name for run in results.runs), *compared]))
 
 
-def color_of_runs(gathered: Gathered, rows: Rows) -> alt.Color:
-    """A run has one colour in all figures; the legend names those that a figure shows."""
-    palette = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(run_names(gathered))}
+def color_of_runs(results: ResultSet, rows: Rows) -> alt.Color:
+    """Returns the colours of the runs, the same in all figures; the legend lists the runs of this figure."""
+    palette = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(run_names(results))}
     shown = _shown(rows)
     scale = alt.Scale(domain=shown, range=[palette[name] for name in shown])
     return alt.Color("run:N", title=None, scale=scale, legend=alt.Legend(symbolOpacity=1))
 
 
 def axis(number_format: str, ticks: int = 8) -> alt.Axis:
-    """An axis with about so many ticks, its numbers in d3's format."""
+    """Returns an axis with about `ticks` ticks and numbers in a d3 format."""
     return alt.Axis(format=number_format, tickCount=ticks)
 
 
 def log_positions(title: str) -> alt.X:
-    """The horizontal axis of `bin_rows`."""
+    """Returns the horizontal axis for `bin_rows`."""
     return alt.X("middle:Q", title=title, scale=alt.Scale(type="log", base=2), axis=axis(",d"))
 
 
 def bin_rows(bins: Iterable[Bin]) -> Rows:
-    """A row for each bin, at its geometric middle."""
+    """Returns one row per bin, at its geometric middle."""
     return [
         {
             "middle": math.sqrt(item.low * max(item.low, item.high - 1)),
@@ -126,12 +126,12 @@ def bin_rows(bins: Iterable[Bin]) -> Rows:
 
 
 def interval_row(estimate: Estimate) -> dict[str, float | None]:
-    """`value`, `low` and `high`; without an interval, bands and whiskers have a gap."""
+    """Returns `value`, `low` and `high`; where the interval is missing, bands and whiskers have a gap."""
     return dataclasses.asdict(estimate)
 
 
 def interval_tooltip(title: str) -> list[alt.Tooltip]:
-    """What pointing at an `interval_row` tells."""
+    """Returns the tooltip of an `interval_row`."""
     return [
         alt.Tooltip("value:Q", title=title, format=".4f"),
         alt.Tooltip("low:Q", title="from", format=".4f"),
@@ -140,7 +140,7 @@ def interval_tooltip(title: str) -> list[alt.Tooltip]:
 
 
 def data_name(about: DataSet) -> str:
-    """How texts call a split."""
+    """Returns the name of a split for captions."""
     return f"{about.label}, {about.split}"
 
 

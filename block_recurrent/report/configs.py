@@ -1,10 +1,10 @@
-"""The runs' configurations side by side."""
+"""Table of the runs' configurations."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from block_recurrent.evaluation.run_results import ReportedRun
+from block_recurrent.evaluation.run_results import RunResults
 from block_recurrent.report.formats import ABSENT
 
 
@@ -14,8 +14,8 @@ class Setting:
 
     Attributes:
         name: such as `model.num_layers`.
-        values: of each run; `ABSENT` where its record does not tell.
-        differs: whether two runs have different values.
+        values: value in each run; `ABSENT` if the run does not record it.
+        differs: True if two runs have different values.
     """
 
     name: str
@@ -23,8 +23,8 @@ class Setting:
     differs: bool
 
 
-def settings(runs: Sequence[ReportedRun]) -> list[Setting]:
-    """All fields, in the order of the configuration's classes."""
+def settings(runs: Sequence[RunResults]) -> list[Setting]:
+    """Returns all fields, in the order of the configuration classes."""
     leaves = [dict(_leaves(run.config)) for run in runs]
     names = dict.fromkeys(name for run in leaves for name in run)
     found = [(name, tuple(repr(run[name]) if name in run else ABSENT for run in leaves)) for name in names]

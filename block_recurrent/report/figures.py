@@ -1,13 +1,13 @@
 """Figures of scores: learning curves, checkpoints, loss and improvement by position.
 
-Figures are Vega-Lite specifications: the page draws them, `pictures.py` makes files of them. Each has a parameter
-`runs`, the names of the runs that are shown, which the page's controls set.
+Figures are Vega-Lite specifications; the page draws them, and `pictures.py` writes them to files. Each has a parameter
+`runs`, the names of the selected runs, which the controls of the page set.
 """
 
 import altair as alt
 
 from block_recurrent.evaluation.records import DataSet
-from block_recurrent.evaluation.run_results import Gathered
+from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.report.charts import (
     Figure,
     Rows,
@@ -23,10 +23,10 @@ from block_recurrent.report.charts import (
 )
 
 
-def learning(gathered: Gathered) -> Figure | None:
-    """Training and validation loss as the runs logged them."""
+def learning(results: ResultSet) -> Figure | None:
+    """Returns the figure of training and validation loss, as the runs logged them."""
     rows: Rows = []
-    for run in gathered.runs:
+    for run in results.runs:
         for line in run.metrics:
             if line.get("bits_per_byte") is not None and line["group"] != "speed":
                 kind = "training" if line["group"] == "train" else line["group"]
@@ -36,61 +36,61 @@ def learning(gathered: Gathered) -> Figure | None:
     base = chart_of(rows).encode(
         x=alt.X("step:Q", title="training steps", axis=axis(",d")),
         y=alt.Y("bits:Q", title="bits per byte", scale=alt.Scale(type="log", nice=False)),
-        color=color_of_runs(gathered, rows),
+        color=color_of_runs(results, rows),
         tooltip=["run:N", "what:N", "step:Q", alt.Tooltip("bits:Q", title="bits per byte", format=".4f")],
     )
     training = base.transform_filter("datum.what == 'training'").mark_line(strokeWidth=1.2, opacity=0.7)
     evaluated = base.transform_filter("datum.what != 'training'").mark_point(filled=True, size=70, opacity=1)
     text = (
-        "Bits per byte against training steps, on a logarithmic scale. Lines: training batches, as logged; dots: "
-        "evaluation during training."
+        "Bits per byte by training step, on a logarithmic scale. Lines: training batches, as logged. Dots: evaluations "
+        "during training."
     )
     return make_figure(training + evaluated, rows, name="learning", title="Learning curves", text=text)
 
 
-def checkpoints(gathered: Gathered, about: DataSet) -> Figure | None:
-    """Scores of all checkpoints of a run."""
+def checkpoints(results: ResultSet, about: DataSet) -> Figure | None:
+    """Returns the figure of the scores of all checkpoints."""
     rows = [
         {"run": run.name, "step": point.step, **interval_row(point.bits_per_byte)}
-        for run in gathered.runs
+        for run in results.runs
         for curve in run.curves
         if curve.data.fingerprint == about.fingerprint
         for point in curve.points
     ]
     x = alt.X("step:Q", title="training steps", axis=axis(",d"), scale=alt.Scale(zero=False))
-    text = f"Bits per byte of every checkpoint that a run has kept, on {data_name(about)}, with intervals."
-    return lines(gathered, rows, x, "bits per byte", name="checkpoints", title="All checkpoints", text=text)
+    text = f"Bits per byte of every checkpoint of a run, on {data_name(about)}. Bands are confidence intervals."
+    return lines(results, rows, x, "bits per byte", name="checkpoints", title="All checkpoints", text=text)
 
 
-def position(gathered: Gathered, about: DataSet) -> Figure | None:
-    """Loss by position."""
+def position(results: ResultSet, about: DataSet) -> Figure | None:
+    """Returns the figure of loss by position in the document."""
     rows = [
         {"run": run.name, **row}
-        for run, evaluated in gathered.evaluated(about)
+        for run, evaluated in results.evaluated(about)
         if evaluated.context is not None
         for row in bin_rows(evaluated.context.by_position)
     ]
     text = (
-        f"Bits per token against the token's position in its document, {data_name(about)}; positions in bins that "
-        "double, bands are intervals. Where the line still falls, the model may make use of what lies that far back; "
-        "documents of different lengths take part in different bins."
+        f"Bits per token by position in the document, {data_name(about)}. Bins double in size; bands are confidence "
+        "intervals. A line that still falls at some position suggests that the model uses context of that length. Bins "
+        "of late positions contain only long documents."
     )
     x = log_positions("position in the document (tokens)")
-    return lines(gathered, rows, x, "bits per token", name="position", title="Loss by position", text=text)
+    return lines(results, rows, x, "bits per token", name="position", title="Loss by position", text=text)
 
 
-def improvement(gathered: Gathered, about: DataSet) -> Figure | None:
-    """What models save over the baseline, by position."""
+def improvement(results: ResultSet, about: DataSet) -> Figure | None:
+    """Returns the figure of improvement over the baseline by position."""
     rows = [
-        {"run": gathered.name_of(difference.subject), **row}
-        for comparison in gathered.comparisons
+        {"run": results.name_of(difference.subject), **row}
+        for comparison in results.comparisons
         if comparison.data.fingerprint == about.fingerprint
         for difference in comparison.differences
         for row in bin_rows(difference.by_position)
     ]
     text = (
-        f"Bits per token that a model saves over the baseline on the same tokens, against position, "
-        f"{data_name(about)}. Above zero the model is better; bands are intervals."
+        f"Bits per token saved over the baseline on the same tokens, by position in the document, {data_name(about)}. "
+        "Above zero the model is better. Bands are confidence intervals."
     )
     x, title = log_positions("position in the document (tokens)"), "Improvement by position"
-    return lines(gathered, rows, x, "bits per token saved", name="improvement", title=title, text=text, zero=True)
+    return lines(results, rows, x, "bits per token saved", name="improvement", title=title, text=text, zero=True)

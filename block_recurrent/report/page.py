@@ -1,4 +1,4 @@
-"""The page: everything gathered, drawn, and put into one file, with the figures as PNG and SVG beside it."""
+"""The report page: renders results and figures to one HTML file, and writes the figures as PNG and SVG."""
 
 import dataclasses
 import datetime
@@ -13,117 +13,117 @@ from etils import epath
 
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.records import Result
-from block_recurrent.evaluation.run_results import Evaluated, Gathered
+from block_recurrent.evaluation.run_results import ResultSet, SplitResults
+from block_recurrent.files import write_whole
+from block_recurrent.progress import ProgressCallback
 from block_recurrent.report import figures, formats, state_figures
 from block_recurrent.report.charts import Figure, run_names
 from block_recurrent.report.configs import settings
-from block_recurrent.report.paper import beside_the_paper
+from block_recurrent.report.paper import tables_with_runs
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures
 from block_recurrent.report.theme import DARK, LIGHT, PALETTE
 
 _VERDICTS = {
     "contributes": "state contributes",
-    "negligible": "next to nothing",
-    "nothing": "contributes nothing",
+    "negligible": "negligible",
+    "nothing": "no contribution",
     "no recurrence": "no recurrence",
     "unknown": "no interval",
 }
-_REACHES = {"never": "never before", "inside": "within the window", "beyond": "beyond the window"}
+_REACHES = {"never": "first occurrence", "inside": "within the window", "beyond": "beyond the window"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """The figures by where they stand; those of a split by the fingerprint of its data."""
+class PageFigures:
+    """All figures by section; those of a split by the fingerprint of its data."""
 
     learning: tuple[Figure, ...]
     context: dict[str, tuple[Figure, ...]]
     ablations: dict[str, tuple[Figure, ...]]
     gates: dict[str, tuple[Figure, ...]]
-    watched: dict[str, tuple[Figure, ...]]
+    states: dict[str, tuple[Figure, ...]]
 
     def __iter__(self) -> Iterator[Figure]:
         yield from self.learning
-        for place in (self.context, self.ablations, self.gates, self.watched):
+        for place in (self.context, self.ablations, self.gates, self.states):
             for drawn in place.values():
                 yield from drawn
 
 
 def write_report(
-    gathered: Gathered, path: epath.Path, *, report: Callable[[int, int], None] = lambda done, total: None
+    results: ResultSet, path: epath.Path, *, progress: ProgressCallback = lambda done, total: None
 ) -> epath.Path:
-    """Writes the page, and its figures as PNG and SVG into a folder beside it.
+    """Writes the page, and its figures as PNG and SVG to a folder next to it.
 
     Args:
-        gathered: what to show.
-        path: of the page; ends in `.html`.
-        report: told (figures done, figures in all).
+        results: results to show.
+        path: path of the page; must end in `.html`.
+        progress: called with the figures done and all figures.
 
     Returns:
-        The folder with the figures, `NAME_figures` for `NAME.html`.
+        The folder of the figures, `NAME_figures` for `NAME.html`.
 
     Raises:
-        InputError: the path is no page's.
+        InputError: the path does not end in `.html`.
     """
     if path.suffix != ".html":
         raise InputError(f"--out {path}: must end in .html")
     pictures = path.with_name(f"{path.stem}_figures")
-    drawn = draw(gathered)
-    page = render(gathered, drawn, pictures=pictures.name)
+    drawn = draw(results)
+    page = render(results, drawn, pictures=pictures.name)
     pictures.mkdir(parents=True, exist_ok=True)
     everything = list(drawn)
     for done, figure in enumerate(everything, 1):
         write_pictures(figure, pictures)
-        report(done, len(everything))
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(page)
-    partial.replace(path)
+        progress(done, len(everything))
+    write_whole(path, page)
     return pictures
 
 
-def draw(gathered: Gathered) -> Drawn:
-    """All figures for which there are numbers."""
-    named = {about.fingerprint: about for about in gathered.data}
+def draw(results: ResultSet) -> PageFigures:
+    """Returns all figures that the results have data for."""
+    named = {about.fingerprint: about for about in results.data}
     several = len(named) > 1
 
     def each(*makers: Callable[..., Any]) -> dict[str, tuple[Figure, ...]]:
         placed = {}
         for number, (key, about) in enumerate(named.items(), 1):
-            made = [maker(gathered, about) for maker in makers]
-            flat = [figure for found in made for figure in (found if isinstance(found, list) else [found]) if figure]
+            created = [maker(results, about) for maker in makers]
+            flat = [figure for found in created for figure in (found if isinstance(found, list) else [found]) if figure]
             placed[key] = tuple(dataclasses.replace(f, name=f"{f.name}_{number}") if several else f for f in flat)
         return placed
 
-    learning = figures.learning(gathered)
-    return Drawn(
+    learning = figures.learning(results)
+    return PageFigures(
         learning=() if learning is None else (learning,),
         context=each(figures.position, figures.improvement, figures.checkpoints),
         ablations=each(state_figures.ablations, state_figures.distance),
         gates=each(state_figures.half_lives, state_figures.lstm_gates),
-        watched=each(state_figures.states),
+        states=each(state_figures.states),
     )
 
 
-def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
-    """The page as text.
+def render(results: ResultSet, drawn: PageFigures, *, pictures: str) -> str:
+    """Returns the page as HTML.
 
     Args:
-        gathered: what to show.
-        drawn: its figures.
-        pictures: name of the folder with the figures' files, beside the page.
+        results: results to show.
+        drawn: figures of the results.
+        pictures: name of the folder of the figures' files, next to the page.
     """
     environment = _environment()
-    names = run_names(gathered)
-    levels = {f"{e.scores.bootstrap.level:.0%}" for run in gathered.runs for e in run.evaluations}
-    read = functools.partial(_template_text, environment)
+    names = run_names(results)
+    levels = {f"{e.scores.bootstrap.level:.0%}" for run in results.runs for e in run.evaluations}
+    source = functools.partial(_template_text, environment)
     return environment.get_template("page.html").render(
         title=" · ".join(names) or "Report",
-        gathered=gathered,
+        results=results,
         drawn=drawn,
         names=names,
-        paper=beside_the_paper(gathered),
-        settings=settings(gathered.runs),
-        sections=list(_sections(gathered, drawn)),
+        paper=tables_with_runs(results),
+        settings=settings(results.runs),
+        sections=list(_sections(results, drawn)),
         level=" or ".join(sorted(levels)),
         palette=PALETTE,
         verdicts=_VERDICTS,
@@ -131,18 +131,18 @@ def render(gathered: Gathered, drawn: Drawn, *, pictures: str) -> str:
         pictures=pictures,
         specs={figure.name: {"runs": figure.runs, "spec": figure.spec} for figure in drawn},
         themes={"light": LIGHT, "dark": DARK},
-        style=read("page.css"),
-        script=read("page.js"),
+        style=source("page.css"),
+        script=source("page.js"),
         vega=embedding_script(),
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=formats.command(sys.argv),
         version=metadata.version("block-recurrent"),
     )
 
 
-def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
-    """Anchors, which are also the names of the templates, and titles of the sections that have something to show."""
-    evaluated = any(run.evaluations for run in gathered.runs)
+def _sections(results: ResultSet, drawn: PageFigures) -> Iterator[tuple[str, str]]:
+    """Yields anchor and title of each section with content; the anchor is also the name of the template."""
+    evaluated = any(run.evaluations for run in results.runs)
     yield "summary", "Summary"
     if evaluated:
         yield "scores", "Scores"
@@ -151,13 +151,13 @@ def _sections(gathered: Gathered, drawn: Drawn) -> Iterator[tuple[str, str]]:
         yield "learning", "Learning"
     if any(drawn.context.values()):
         yield "context", "Context"
-    if any(e.ablations for run in gathered.runs for e in run.evaluations):
+    if any(e.ablations for run in results.runs for e in run.evaluations):
         yield "states", "Ablations"
-    if any(drawn.gates.values()) or any(drawn.watched.values()):
+    if any(drawn.gates.values()) or any(drawn.states.values()):
         yield "gates", "Gates and states"
-    if gathered.comparisons:
+    if results.comparisons:
         yield "words", "Words"
-    if gathered.runs:
+    if results.runs:
         yield "configs", "Settings"
     yield "provenance", "Provenance"
 
@@ -178,7 +178,7 @@ def _environment() -> jinja2.Environment:
         "marked_code": formats.marked_code,
         "command": formats.command,
         "stretches": stretches,
-        "results": _results,
+        "result_files": _result_files,
     }
     return environment
 
@@ -188,7 +188,7 @@ def _template_text(environment: jinja2.Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _results(evaluated: Evaluated) -> list[Result]:
-    """The files that an evaluation has left."""
+def _result_files(evaluated: SplitResults) -> list[Result]:
+    """Returns the results that exist for a model on a split."""
     found = (getattr(evaluated, field.name) for field in dataclasses.fields(evaluated))
     return [result for result in found if result is not None]

@@ -1,27 +1,24 @@
-"""The runs' scores beside the paper's cells."""
+"""The paper's tables with rows for the runs of the report."""
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
 from block_recurrent.evaluation.records import Estimate
-from block_recurrent.evaluation.run_results import Evaluated, Gathered
+from block_recurrent.evaluation.run_results import ResultSet, SplitResults
 from block_recurrent.paper.tables import LATER_RUNS, TABLE_1, TABLE_2, Column, PaperRow, PaperTable
 from block_recurrent.report.formats import interval, short
-
-# What results call the data of a column (`records.DataSet.paper_column`).
-_DATA = {"pg19_bytes": "PG19 bytes", "pg19_tokens": "PG19 tokens", "arxiv": "arXiv", "github": "GitHub"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number as the page shows it.
+    """A formatted number.
 
     Attributes:
         text: the number.
-        origin: `measured` by a run of this report, or a cell of the paper: `corroborated` or `recalled`.
-        interval: its confidence interval; empty for the paper's.
-        note: split and data, where they are not the paper's.
+        origin: `measured` for a run of the report; `corroborated` or `recalled` for a cell of the paper.
+        interval: confidence interval; empty for a cell of the paper.
+        note: split and data if they differ from the paper's.
     """
 
     text: str
@@ -32,7 +29,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row; `run` is None for the paper's own."""
+    """A row; `run` is None for a row of the paper."""
 
     name: str
     run: str | None
@@ -41,14 +38,14 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparable:
-    """A table of the paper with the runs above its rows.
+class TableWithRuns:
+    """A table of the paper with rows for the runs above its own.
 
     Attributes:
-        title: of the table.
-        source: of the paper's cells.
-        columns: headings with their units, `(title, unit, stand_in)`.
-        rows: the runs, then the paper's.
+        title: title of the table.
+        source: source of the paper's cells.
+        columns: `(title, unit, stand_in)` of each column.
+        rows: the runs, then the rows of the paper.
     """
 
     title: str
@@ -57,33 +54,37 @@ class Comparable:
     rows: tuple[Row, ...]
 
 
-def beside_the_paper(gathered: Gathered) -> list[Comparable]:
-    """Table 1 always, with columns for data that the paper knows nothing of; the other tables where a run fits them."""
-    others = list(dict.fromkeys(about.label for about in gathered.data if about.paper_column is None))
-    tables = [_comparable(gathered, TABLE_1, others)]
-    fitting = [_comparable(gathered, table, []) for table in (TABLE_2, LATER_RUNS)]
+def tables_with_runs(results: ResultSet) -> list[TableWithRuns]:
+    """Returns the paper's tables with the scores of the runs.
+
+    Table 1 is always included, with extra columns for data that the paper does not use; Table 2 and the later runs only
+    if a run has a score for one of their columns.
+    """
+    others = list(dict.fromkeys(about.label for about in results.data if about.paper_column is None))
+    tables = [_table_with_runs(results, TABLE_1, others)]
+    fitting = [_table_with_runs(results, table, []) for table in (TABLE_2, LATER_RUNS)]
     return tables + [table for table in fitting if table.rows[0].run is not None]
 
 
-def _comparable(gathered: Gathered, table: PaperTable, others: list[str]) -> Comparable:
+def _table_with_runs(results: ResultSet, table: PaperTable, others: list[str]) -> TableWithRuns:
     columns = tuple((c.title, c.unit, c.stand_in) for c in table.columns)
     columns += tuple((label, "bits per token; not the paper's data", False) for label in others)
-    return Comparable(
+    return TableWithRuns(
         title=table.title,
         source=table.source,
         columns=columns,
-        rows=(*_measured(gathered, table, others), *(_paper_row(row, table, len(others)) for row in table.rows)),
+        rows=(*_measured(results, table, others), *(_paper_row(row, table, len(others)) for row in table.rows)),
     )
 
 
-def _measured(gathered: Gathered, table: PaperTable, others: list[str]) -> Iterator[Row]:
-    """A row for every run, with what it was evaluated on in the columns of that data."""
-    for run in gathered.runs:
+def _measured(results: ResultSet, table: PaperTable, others: list[str]) -> Iterator[Row]:
+    """Yields a row for every run with a score, in the columns of its data."""
+    for run in results.runs:
         cells: list[Cell | None] = [None] * (len(table.columns) + len(others))
         for evaluated in run.evaluations:
             about = evaluated.scores.data
             for place, column in enumerate(table.columns):
-                if column.data is not None and _DATA[column.data] == about.paper_column:
+                if about.paper_column is not None and column.paper_column == about.paper_column:
                     cells[place] = _better(cells[place], _cell(column, evaluated))
             if about.paper_column is None and about.label in others:
                 place = len(table.columns) + others.index(about.label)
@@ -93,11 +94,11 @@ def _measured(gathered: Gathered, table: PaperTable, others: list[str]) -> Itera
 
 
 def _better(old: Cell | None, new: Cell) -> Cell:
-    """The paper's cells are of test splits: a test score stands before that of another split."""
+    """Prefers a score of the test split, which the paper uses, to one of another split."""
     return new if old is None or not new.note else old
 
 
-def _cell(column: Column, evaluated: Evaluated) -> Cell:
+def _cell(column: Column, evaluated: SplitResults) -> Cell:
     scores = evaluated.scores
     value = {
         "bits per token": scores.bits_per_token,
@@ -108,7 +109,7 @@ def _cell(column: Column, evaluated: Evaluated) -> Cell:
     return _own(value, evaluated)
 
 
-def _own(value: Estimate, evaluated: Evaluated) -> Cell:
+def _own(value: Estimate, evaluated: SplitResults) -> Cell:
     about = evaluated.scores.data
     notes = ([] if about.split == "test" else [about.split]) + (["stand-in"] if about.stand_in else [])
     return Cell(text=short(value.value, 3), origin="measured", interval=interval(value, 3), note=", ".join(notes))

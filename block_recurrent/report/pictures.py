@@ -1,4 +1,4 @@
-"""Figures as files, and the script that draws them in a browser. The only module that imports vl_convert."""
+"""Image files of figures, and the script that draws figures in a browser. Only this module imports vl_convert."""
 
 import functools
 
@@ -8,13 +8,13 @@ from etils import epath
 from block_recurrent.report.charts import Figure
 from block_recurrent.report.theme import LIGHT
 
-_VEGA_LITE = "6.4"  # what altair's specifications are written for; a test compares
-_WIDTH = 720  # pixels; the page's figures take the room that they find
+_VEGA_LITE = "6.4"  # the version of altair's specifications; a test compares them
+_WIDTH = 720  # pixels; figures of the page have the width of their container
 _PNG_SCALE = 2
 
 
 def write_pictures(figure: Figure, folder: epath.Path) -> None:
-    """Writes NAME.svg and NAME.png into a folder that is there."""
+    """Writes NAME.svg and NAME.png to an existing folder."""
     spec = figure.spec | {"width": _WIDTH}
     svg = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, config=LIGHT)
     png = vl_convert.vegalite_to_png(spec, vl_version=_VEGA_LITE, config=LIGHT, scale=_PNG_SCALE)
@@ -24,5 +24,5 @@ def write_pictures(figure: Figure, folder: epath.Path) -> None:
 
 @functools.cache
 def embedding_script() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`; nothing is fetched to make it."""
+    """Returns Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`; works without a network."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)

@@ -1,8 +1,8 @@
-"""Colours and lettering of the figures, on light and on dark ground; the specifications themselves name neither."""
+"""Colours and fonts of the figures for light and dark themes; the specifications contain neither."""
 
 from typing import Any
 
-# Told apart by people who see colours differently, and legible on both grounds.
+# Distinct with colour-vision deficiencies, and legible on both backgrounds.
 PALETTE = ("#3578c9", "#d97b1f", "#2f9a6c", "#c4487d", "#8866cc", "#9a8427", "#2d9fb3", "#8a8f98")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

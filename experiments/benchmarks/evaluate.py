@@ -21,7 +21,7 @@ from rich.console import Console
 from block_recurrent.config import RunConfig
 from block_recurrent.data.store.open_split import open_split
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.passes import Shape, Workplace
+from block_recurrent.evaluation.passes import ResumablePasses, Shape
 from block_recurrent.evaluation.scorer import Placement, carried
 from block_recurrent.model.language_model import init_params
 from block_recurrent.training.loop import train
@@ -48,10 +48,10 @@ def training_rate(run: RunConfig) -> float:
 def evaluation_rate(run: RunConfig, params: Params, store: TokenStore) -> float:
     """Scored tokens per second of a whole resumable pass."""
     shape = Shape(batch_size=run.data.batch_size, segment_length=run.data.segment_length)
-    with tempfile.TemporaryDirectory() as folder, Workplace(epath.Path(folder), {}).opened() as workplace:
+    with tempfile.TemporaryDirectory() as folder, ResumablePasses(epath.Path(folder), {}).locked() as passes:
         start = time.perf_counter()
-        nats = workplace.run(carried(run.model), params, store, shape, placement=Placement())
-        return len(nats.values) / (time.perf_counter() - start)
+        losses = passes.run(carried(run.model), params, store, shape, placement=Placement())
+        return len(losses.values) / (time.perf_counter() - start)
 
 
 def bench(run: RunConfig) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""`evaluate` and `compare` from the command line: what they write, and what they refuse."""
+"""`evaluate` and `compare` from the command line: files and errors."""
 
 import dataclasses
 import math
@@ -23,14 +23,14 @@ SEGMENT = 16
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, store_folder):
-    """A run with checkpoints of steps 2 and 4."""
+    """A run with checkpoints at steps 2 and 4."""
     folder = tmp_path_factory.mktemp("run") / "work"
     train(run_config(store_folder, num_steps=4, checkpoint_every=2, eval_every=4), epath.Path(folder), QUIET)
     return folder
 
 
 def silenced(saved):
-    """Parameters whose tokens read nothing from the states, so that no state can matter at all."""
+    """Returns parameters whose attention to states adds nothing, so that no state has an effect."""
     params = jax.tree.map(lambda x: x, saved.params)
     kernel = params["layers"]["layer_01"]["tokens"]["output"]["kernel"]
     params["layers"]["layer_01"]["tokens"]["output"]["kernel"] = kernel.at[kernel.shape[0] // 2 :].set(0)
@@ -38,13 +38,13 @@ def silenced(saved):
 
 
 def random_cell(saved):
-    """Parameters whose states are made by a cell that learned nothing."""
+    """Returns parameters with a random, untrained cell."""
     return with_random_cells(saved, seed=1)
 
 
 @pytest.fixture(scope="module", params=[silenced, random_cell])
 def export(request, tmp_path_factory, workdir):
-    """The run's newest parameters, changed so that its states cannot help."""
+    """An export of the newest parameters, changed so that the states cannot help."""
     saved = SavedRun.load(epath.Path(workdir))
     folder = epath.Path(tmp_path_factory.mktemp("export") / "dead")
     dataclasses.replace(saved, params=request.param(saved)).export(folder)
@@ -91,7 +91,7 @@ def test_all_studies_of_one_run(command, workdir):  # noqa: F811
     assert len(diagnostics.layers) == 1
     assert len(diagnostics.layers[0].fixed_gates[0].keep) == 16
 
-    # The second time, nothing is scored again that is on record already, and everything stays the same.
+    # The second evaluation reads the token losses of the first and has the same scores.
     again = command("evaluate", *arguments[:4])
     assert again[0] == 0
     renewed = read(Scores, folder)
@@ -99,7 +99,7 @@ def test_all_studies_of_one_run(command, workdir):  # noqa: F811
     assert renewed.nats == scores.nats
 
 
-def test_a_state_that_cannot_matter_is_called_out(command, export, store_folder, request):  # noqa: F811
+def test_a_state_without_effect_prints_a_warning(command, export, store_folder, request):  # noqa: F811
     bindings = {"store": str(store_folder), "segment_length": SEGMENT, "batch_size": 4}
     params = [x for name, value in bindings.items() for x in ("--gin_param", f"DataConfig.{name}={value!r}")]
     code, out, err = command("evaluate", "--checkpoint", export, "--split", "test", "--ablations", *params)
@@ -117,7 +117,7 @@ def test_a_state_that_cannot_matter_is_called_out(command, export, store_folder,
     assert "DataConfig: store, segment_length, batch_size not given" in message
 
 
-def test_every_checkpoint_into_a_curve(command, workdir):  # noqa: F811
+def test_all_checkpoints_are_scored_into_a_curve(command, workdir):  # noqa: F811
     code, out, _ = command("evaluate", "--workdir", workdir, "--all-checkpoints")
     assert code == 0
     curve = read(Curve, epath.Path(workdir) / "evaluation" / "store" / "validation")
@@ -133,7 +133,8 @@ def test_every_checkpoint_into_a_curve(command, workdir):  # noqa: F811
 
 def test_comparison_of_two_checkpoints(command, workdir, tmp_path):  # noqa: F811
     paths = (workdir / "checkpoints" / "2", workdir)
-    code, out, err = command("compare", *paths, "--split", "test", "--out", tmp_path / "both")
+    removed = ("--gin_param", "EvaluationConfig.top_words=20")  # still accepted at its old default
+    code, out, err = command("compare", *paths, "--split", "test", "--out", tmp_path / "both", *removed)
     assert code == 0, err
     result = read(Comparison, epath.Path(tmp_path / "both"))
     assert result is not None
@@ -152,7 +153,7 @@ def test_comparison_of_two_checkpoints(command, workdir, tmp_path):  # noqa: F81
     assert "".join(token.text for token in piece) == best.text
     assert sum(token.bits for token in piece) == pytest.approx(best.improvement, rel=1e-4)
     assert "what improves" in out
-    # And as a page.
+    # The report contains the comparison.
     code, out, err = command("report", workdir, tmp_path / "both", "--out", tmp_path / "page.html")
     assert code == 0, err
     assert "page_figures" in out
@@ -160,7 +161,7 @@ def test_comparison_of_two_checkpoints(command, workdir, tmp_path):  # noqa: F81
     assert list((tmp_path / "page_figures").glob("improvement*.svg"))
     assert "nothing to report" in command.error("report", tmp_path, "--out", tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
-    # The other way round, everything changes its sign.
+    # The opposite order changes all signs.
     assert command("compare", *paths[::-1], "--split", "test", "--out", tmp_path / "back")[0] == 0
     back = read(Comparison, epath.Path(tmp_path / "back"))
     assert back is not None
@@ -194,6 +195,10 @@ def test_a_store_of_another_vocabulary_is_refused(command, workdir, tmp_path, mo
         (["--split", "dev"], "dev"),
         (["--gin_param", "DataConfig.segment_length=12"], "must be a multiple of the model's window"),
         (["--gin_param", "EvaluationConfig.bootstrap_level=1.5"], "EvaluationConfig.bootstrap_level = 1.5"),
+        (
+            ["--gin_param", "EvaluationConfig.top_words=5"],
+            "EvaluationConfig.top_words = 5: removed; it is now always 20",
+        ),
         (["--all-checkpoints", "--ablations"], "--all-checkpoints: goes with"),
     ],
 )
@@ -202,7 +207,7 @@ def test_mistakes_are_one_clear_error(command, workdir, arguments, message):  # 
     assert message in command.error("evaluate", *where, *arguments)
 
 
-def test_a_damaged_result_is_named(workdir, tmp_path):
+def test_a_damaged_result_is_named_in_the_error(workdir, tmp_path):
     (tmp_path / "scores.json").write_text('{"format_version": 1}')
     with pytest.raises(Exception, match=r"scores.json: damaged"):
         read(Scores, epath.Path(tmp_path))

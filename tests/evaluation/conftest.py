@@ -10,8 +10,8 @@ from etils import epath
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.passes import Shape, Workplace
-from block_recurrent.evaluation.scorer import Method, Placement
+from block_recurrent.evaluation.passes import ResumablePasses, Shape
+from block_recurrent.evaluation.scorer import Placement, ScoringMethod
 from block_recurrent.evaluation.token_losses import TokenLosses
 from tests.data.conftest import model_path, pieces, write_store  # noqa: F401
 from tests.support.architectures import RECURRENT, perturbed_params
@@ -47,7 +47,7 @@ def params(model: ModelConfig) -> dict[str, Any]:
 
 def one_pass(
     folder: Path,
-    method: Method,
+    method: ScoringMethod,
     params: Any,
     store: TokenStore,
     *,
@@ -55,10 +55,10 @@ def one_pass(
     segment_length: int = 16,
     devices: int = 1,
 ) -> TokenLosses:
-    """The nats of a whole pass, in memory."""
+    """Returns the token losses of a whole pass."""
     import jax
 
-    with Workplace(epath.Path(folder), {}).opened() as workplace:
+    with ResumablePasses(epath.Path(folder), {}).locked() as passes:
         shape = Shape(batch_size=batch_size, segment_length=segment_length)
-        nats = workplace.run(method, params, store, shape, placement=Placement(jax.devices()[:devices]))
-        return TokenLosses(np.array(nats.values), nats.starts)
+        losses = passes.run(method, params, store, shape, placement=Placement(jax.devices()[:devices]))
+        return TokenLosses(np.array(losses.values), losses.starts)

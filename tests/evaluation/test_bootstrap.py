@@ -7,20 +7,20 @@ from block_recurrent.evaluation.records import Bootstrap, Estimate
 BOOTSTRAP = Bootstrap(replicates=2000, level=0.95, seed=3)
 
 
-def test_the_interval_covers_as_often_as_it_says():
-    """Means of 30 normal draws: about 95 % of the intervals hold the truth (a little fewer: percentiles, 30 draws)."""
+def test_intervals_have_their_nominal_coverage():
+    """Means of 30 normal draws: about 95 % of the intervals contain the truth (slightly fewer with 30 draws)."""
     rng = np.random.default_rng(0)
     plan = Bootstrap(replicates=400, level=0.95, seed=1)
-    held = 0
+    covered = 0
     for _ in range(400):
         estimate = ratio_estimate(rng.normal(5, 2, 30), np.ones(30), plan)
         assert estimate.low is not None
         assert estimate.high is not None
-        held += estimate.low <= 5 <= estimate.high
-    assert 0.90 < held / 400 < 0.97
+        covered += estimate.low <= 5 <= estimate.high
+    assert 0.90 < covered / 400 < 0.97
 
 
-def test_the_width_is_that_of_the_standard_error():
+def test_interval_width_matches_the_standard_error():
     rng = np.random.default_rng(1)
     sums, counts = rng.gamma(2, 100, 400), rng.integers(50, 150, 400).astype(float)
     estimate = ratio_estimate(sums, counts, BOOTSTRAP)
@@ -32,7 +32,7 @@ def test_the_width_is_that_of_the_standard_error():
     assert (estimate.high - estimate.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.1)
 
 
-def test_documents_are_drawn_together_and_columns_without_enough_documents_have_no_interval():
+def test_columns_share_their_draws_and_a_single_document_has_no_interval():
     sums = np.array([[1.0, 2.0, 0.0], [3.0, 6.0, 5.0], [2.0, 4.0, 0.0]])
     counts = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 2.0], [4.0, 4.0, 0.0]])
     one, two, alone = ratio_estimates(sums, counts, BOOTSTRAP)
@@ -41,7 +41,7 @@ def test_documents_are_drawn_together_and_columns_without_enough_documents_have_
     assert ratio_estimates(sums, counts, BOOTSTRAP) == [one, two, alone]
 
 
-def test_permutation_p_values():
+def test_permutation_p_values_of_known_cases():
     p_value = sign_flip_p_value(np.array([1.0, 2.0, 3.0]), seed=0)
     assert p_value is not None
     assert p_value == pytest.approx(2 / 8, abs=0.02)  # of the 8 sign patterns, two are as extreme

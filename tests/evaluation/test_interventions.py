@@ -1,4 +1,4 @@
-"""Each ablation against the plain numpy model, one document at a time, its states replaced between blocks."""
+"""Each ablation against the numpy reference, one document at a time, with states replaced between blocks."""
 
 import numpy as np
 import pytest
@@ -13,17 +13,17 @@ from tests.support.architectures import WINDOW, perturbed_params
 EVERY, AFTER = 2, 3
 
 
-def slow_nats(config, params, tokens, tamper):
-    """Nats of a document's tokens from the second on, in float64."""
+def slow_losses(config, params, tokens, replace):
+    """Returns the losses of a document's tokens, from the second on, in float64."""
     padded = np.zeros(-(-(len(tokens) - 1) // WINDOW) * WINDOW, np.int64)
     padded[: len(tokens) - 1] = tokens[:-1]
-    logits = reference.run(config, params, padded[None], tamper)[0][0, : len(tokens) - 1]
+    logits = reference.run(config, params, padded[None], replace)[0][0, : len(tokens) - 1]
     log_total = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)) + logits.max(axis=1)
     return log_total - logits[np.arange(len(logits)), tokens[1:]]
 
 
 def recorded_states(config, params, tokens):
-    """The states before each block, of whole blocks; the last entry is what stays when the document is over."""
+    """Returns the states before each whole block; the last entry holds the states after the document."""
     seen = []
 
     def record(block, states):
@@ -31,7 +31,9 @@ def recorded_states(config, params, tokens):
         return states
 
     whole = len(tokens) // WINDOW * WINDOW
-    padded = np.concatenate([tokens[:whole], np.zeros(WINDOW, np.int64)])  # a last block, to see the states before it
+    padded = np.concatenate(
+        [tokens[:whole], np.zeros(WINDOW, np.int64)]
+    )  # one more block, to record the states before it
     reference.run(config, params, padded[None], record)
     return seen
 
@@ -39,12 +41,12 @@ def recorded_states(config, params, tokens):
 def frozen(after):
     kept = {}
 
-    def tamper(block, states):
+    def replace(block, states):
         if block == after:
             kept["states"] = list(states)
         return list(kept["states"]) if block >= after else states
 
-    return tamper
+    return replace
 
 
 def reset(params, every):
@@ -55,8 +57,8 @@ def reset(params, every):
     return lambda block, states: list(initial) if block % every == 0 else states
 
 
-def without_reading(config, params):
-    """Parameters whose attention to states adds nothing."""
+def without_cross_attention(config, params):
+    """Returns parameters with zero output weights for attention to states."""
     size = config.num_heads * config.head_dim
     layers = {}
     for name, layer in params["layers"].items():
@@ -68,51 +70,53 @@ def without_reading(config, params):
     return {**params, "layers": layers}
 
 
-def assert_equals(nats, store, slow):
+def assert_equals(losses, store, slow):
     for document in range(len(store)):
         tokens = store.read(document, 0, 10**6).astype(np.int64)
         if len(tokens) > 1:
-            np.testing.assert_allclose(nats.of(document), slow(document, tokens), rtol=2e-5, atol=2e-5)
+            np.testing.assert_allclose(losses.of(document), slow(document, tokens), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["fixed_skip", "lstm_dual", "feedback_fixed_skip"])
-def test_each_way_to_read_equals_the_slow_one(tmp_path, split, name):
+def test_each_method_equals_the_numpy_reference(tmp_path, split, name):
     config = byte_model(name)
     params = perturbed_params(config)
-    silent = without_reading(config, params)
+    silent = without_cross_attention(config, params)
     expected = {
-        carried(config): lambda d, t: slow_nats(config, params, t, lambda block, states: states),
-        interventions.reset(config, every_blocks=EVERY): lambda d, t: slow_nats(
+        carried(config): lambda d, t: slow_losses(config, params, t, lambda block, states: states),
+        interventions.reset(config, every_blocks=EVERY): lambda d, t: slow_losses(
             config, params, t, reset(params, EVERY)
         ),
-        interventions.frozen(config, after_blocks=AFTER): lambda d, t: slow_nats(config, params, t, frozen(AFTER)),
-        interventions.frozen(config, after_blocks=0, name="initial"): lambda d, t: slow_nats(
+        interventions.frozen(config, after_blocks=AFTER): lambda d, t: slow_losses(config, params, t, frozen(AFTER)),
+        interventions.frozen(config, after_blocks=0, name="initial"): lambda d, t: slow_losses(
             config, params, t, frozen(0)
         ),
-        interventions.window_only(config): lambda d, t: slow_nats(config, silent, t, lambda block, states: states),
+        interventions.window_only(config): lambda d, t: slow_losses(config, silent, t, lambda block, states: states),
     }
     totals = []
     for method, slow in expected.items():
-        nats = one_pass(tmp_path / method.name, method, params, split)
-        assert_equals(nats, split, slow)
-        totals.append(round(float(nats.sums().sum()), 3))
-    assert len(set(totals)) == len(totals)  # they are different things
+        losses = one_pass(tmp_path / method.name, method, params, split)
+        assert_equals(losses, split, slow)
+        totals.append(round(float(losses.sums().sum()), 3))
+    assert len(set(totals)) == len(totals)  # all methods differ
 
 
-def test_shuffled_states_are_those_of_the_next_longer_document(tmp_path, split, model, params):
+def test_shuffled_attends_to_the_states_of_the_next_longer_document(tmp_path, split, model, params):
     order = sorted(range(len(split)), key=lambda d: -split.lengths[d])
     partner = dict(zip(order[1:], order[:-1], strict=True)) | {order[0]: order[1]}
     np.testing.assert_array_equal(interventions.donors(split.lengths), [partner[d] for d in range(len(split))])
 
     def slow(document, tokens):
         states = recorded_states(model, params, split.read(partner[document], 0, 10**6).astype(np.int64))
-        return slow_nats(model, params, tokens, lambda block, _: list(states[min(block, len(states) - 1)]))
+        return slow_losses(model, params, tokens, lambda block, _: list(states[min(block, len(states) - 1)]))
 
     assert_equals(one_pass(tmp_path, interventions.shuffled(model, split), params, split), split, slow)
 
 
 @pytest.mark.parametrize(("batch_size", "segment_length", "devices"), [(1, 8, 1), (5, 32, 1), (8, 16, 8), (3, 16, 2)])
-def test_batch_segment_and_devices_change_no_loss(tmp_path, split, model, params, batch_size, segment_length, devices):
+def test_batch_size_segment_length_and_devices_change_no_loss(
+    tmp_path, split, model, params, batch_size, segment_length, devices
+):
     for method in (
         carried(model),
         interventions.reset(model, every_blocks=EVERY),
@@ -120,6 +124,6 @@ def test_batch_segment_and_devices_change_no_loss(tmp_path, split, model, params
     ):
         expected = one_pass(tmp_path / "a", method, params, split)
         shape = {"batch_size": batch_size, "segment_length": segment_length, "devices": devices}
-        nats = one_pass(tmp_path / "b", method, params, split, **shape)
-        np.testing.assert_allclose(nats.values, expected.values, rtol=2e-5, atol=2e-6)
-        np.testing.assert_allclose(nats.sums().sum(), expected.sums().sum(), rtol=1e-6)
+        losses = one_pass(tmp_path / "b", method, params, split, **shape)
+        np.testing.assert_allclose(losses.values, expected.values, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(losses.sums().sum(), expected.sums().sum(), rtol=1e-6)

@@ -6,7 +6,7 @@ from etils import epath
 
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation import interventions
-from block_recurrent.evaluation.passes import Shape, Workplace
+from block_recurrent.evaluation.passes import ResumablePasses, Shape
 from block_recurrent.evaluation.scorer import Placement, carried
 from tests.data.conftest import write_store
 from tests.evaluation.conftest import TEXTS, one_pass
@@ -18,76 +18,76 @@ class KilledError(Exception):
     pass
 
 
-def test_an_interrupted_pass_goes_on_to_the_same_bits(tmp_path, split, model, params):
+def test_an_interrupted_pass_resumes_to_identical_bits(tmp_path, split, model, params):
     for method in (carried(model), interventions.shuffled(model, split)):
         expected = one_pass(tmp_path / "whole", method, params, split, batch_size=2, segment_length=8)
-        folder, told = epath.Path(tmp_path / method.name), []
+        folder, reported = epath.Path(tmp_path / method.name), []
 
-        def run(at, folder=folder, told=told, method=method, identity="one"):
+        def run(at, folder=folder, reported=reported, method=method, identity="one"):
             def progress(done, total):
-                told.append(done)
+                reported.append(done)
                 if done == at:
                     raise KilledError
 
-            with Workplace(folder, {"of": identity}, save_seconds=0).opened() as workplace:
+            with ResumablePasses(folder, {"of": identity}, save_seconds=0).locked() as passes:
                 placement = Placement([__import__("jax").devices()[0]])
-                nats = workplace.run(method, params, split, SHAPE, placement=placement, progress=progress)
-                return np.array(nats.values)
+                losses = passes.run(method, params, split, SHAPE, placement=placement, progress=progress)
+                return np.array(losses.values)
 
         for at in (4, 9):
             with pytest.raises(KilledError):
                 run(at)
-        begun = len(told)
+        begun = len(reported)
         np.testing.assert_array_equal(run(None), expected.values)
-        assert told[begun] == 9  # it went on
+        assert reported[begun] == 9  # resumed
         with pytest.raises(KilledError):
             run(4)
-        begun = len(told)
+        begun = len(reported)
         np.testing.assert_array_equal(run(None, identity="another"), expected.values)
-        assert told[begun] == 0  # other parameters or data: afresh
+        assert reported[begun] == 0  # other parameters or data: started again
         assert not (folder / ".partial").exists()
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path):
+def test_two_processes_cannot_evaluate_into_one_folder(tmp_path):
     folder = epath.Path(tmp_path)
     with (
-        Workplace(folder, {}).opened(),
+        ResumablePasses(folder, {}).locked(),
         pytest.raises(InputError, match="another process is evaluating"),
-        Workplace(folder, {}).opened(),
+        ResumablePasses(folder, {}).locked(),
     ):
         pass
 
 
-def test_the_order_of_documents_changes_no_loss(tmp_path, split, model, params):
+def test_order_of_documents_changes_no_loss(tmp_path, split, model, params):
     order = [3, 0, 5, 1, 4, 2]
     other = write_store(tmp_path / "other" / "test", {f"document {d}": TEXTS[d] for d in order})
     for method, moved in ((carried(model), carried(model)), (interventions.reset(model, every_blocks=2),) * 2):
         expected = one_pass(tmp_path / "a", method, params, split)
-        nats = one_pass(tmp_path / "b", moved, params, other)
+        losses = one_pass(tmp_path / "b", moved, params, other)
         for place, document in enumerate(order):
-            np.testing.assert_allclose(nats.of(place), expected.of(document), rtol=2e-5, atol=2e-6)
+            np.testing.assert_allclose(losses.of(place), expected.of(document), rtol=2e-5, atol=2e-6)
 
 
-def test_shape_is_part_of_what_is_resumed(tmp_path, split, model, params):
+def test_a_pass_of_another_batch_shape_is_not_resumed(tmp_path, split, model, params):
     folder = epath.Path(tmp_path)
 
     def run(shape, at):
         def progress(done, total):
-            told.append(done)
+            reported.append(done)
             if done == at:
                 raise KilledError
 
-        with Workplace(folder, {}, save_seconds=0).opened() as workplace:
+        with ResumablePasses(folder, {}, save_seconds=0).locked() as passes:
             return np.array(
-                workplace.run(carried(model), params, split, shape, placement=Placement(), progress=progress).values
+                passes.run(carried(model), params, split, shape, placement=Placement(), progress=progress).values
             )
 
-    told = []
+    reported = []
     with pytest.raises(KilledError):
         run(SHAPE, 3)
-    told.clear()
+    reported.clear()
     values = run(dataclasses.replace(SHAPE, segment_length=16), None)
-    assert told[0] == 0
+    assert reported[0] == 0
     np.testing.assert_allclose(
         values, one_pass(tmp_path / "x", carried(model), params, split).values, rtol=1e-5, atol=1e-6
     )

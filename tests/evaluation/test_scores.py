@@ -20,10 +20,10 @@ BOOTSTRAP = Bootstrap(replicates=50, level=0.9, seed=0)
 
 
 def test_a_hand_computed_example(tmp_path):
-    """'one two three' and 'four five', every token costs ln 4: 2 bits. 12 + 8 scored bytes, 5 words."""
+    """'one two three' and 'four five' with a loss of ln 4 (2 bits) per token: 12 + 8 scored bytes, 5 words."""
     store = write_store(tmp_path / "test", ["one two three", "four five"])
-    nats = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
-    scores = summarise(store, nats, BOOTSTRAP)
+    losses = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
+    scores = summarise(store, losses, BOOTSTRAP)
     assert (scores["documents"], scores["tokens"], scores["bytes"], scores["words"]) == (2, 20, 20, 5)
     assert scores["characters"] == 20
     assert scores["words_source"] == "store"
@@ -38,15 +38,15 @@ def test_word_perplexity_divides_by_the_published_words_of_a_whole_split(tmp_pat
     store = write_store(tmp_path / "test", ["one two three", "four five"])
     monkeypatch.setattr(provenance, "_PG19", (store.metadata.source,))
     monkeypatch.setattr(provenance, "PUBLISHED_WORDS", {store.metadata.split: 10})
-    nats = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
+    losses = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
     for documents, source, perplexity in ((2, "published", 16), (3, "store", 256)):
         monkeypatch.setattr(provenance, "PUBLISHED_DOCUMENTS", {store.metadata.split: documents})
-        scores = summarise(store, nats, BOOTSTRAP)
+        scores = summarise(store, losses, BOOTSTRAP)
         assert scores["words_source"] == source
         assert scores["word_perplexity"].value == pytest.approx(perplexity, rel=1e-6)
 
 
-def test_characters_are_fewer_than_bytes_and_short_documents_count_nothing(split):
+def test_multibyte_characters_count_once_and_single_token_documents_are_not_scored(split):
     text = scored_text(split)
     assert text.documents.tolist() == [0, 2, 3, 4, 5]
     assert text.tokens.sum() == text.bytes.sum() == (split.lengths[text.documents] - 1).sum()
@@ -54,34 +54,34 @@ def test_characters_are_fewer_than_bytes_and_short_documents_count_nothing(split
     assert text.characters[2] == pytest.approx(text.bytes[2] - umlauts, abs=0.1)
 
 
-def test_bins_hold_every_token_once():
+def test_bins_contain_every_token_once():
     lengths = np.array([3, 1, 70, 40])
     starts = scored_starts(lengths)
     values = np.arange(starts[-1], dtype=np.float32)
-    nats = TokenLosses(values, starts)
-    bins = by_position(nats, BOOTSTRAP)
+    losses = TokenLosses(values, starts)
+    bins = by_position(losses, BOOTSTRAP)
     assert [(b.low, b.high) for b in bins] == [(1, 16), (16, 32), (32, 64), (64, 70)]
     assert [b.tokens for b in bins] == [2 + 15 + 15, 16 + 16, 32 + 8, 6]
     assert [b.documents for b in bins] == [3, 2, 2, 1]
     assert sum(b.tokens * b.bits_per_token.value for b in bins) == pytest.approx(values.sum() / math.log(2))
-    # By distance since a multiple of 20: position 21 is the first behind the second of them.
+    # By distance since a multiple of 20: position 21 has distance 1 again.
     by_hand = np.zeros((2, 2))
-    for document, count in enumerate(nats.counts):
+    for document, count in enumerate(losses.counts):
         for index in range(count):
             k = 0 if index % 20 + 1 < 16 else 1
-            by_hand[k] += nats.of(document)[index], 1
-    found = by_distance(nats, 20, BOOTSTRAP)
+            by_hand[k] += losses.of(document)[index], 1
+    found = by_distance(losses, 20, BOOTSTRAP)
     assert [b.tokens for b in found] == by_hand[:, 1].tolist()
     for b, (total, count) in zip(found, by_hand, strict=True):
         assert b.bits_per_token.value == pytest.approx(total / count / math.log(2))
     assert doubling_edges(16).tolist() == [1, 16, 17]
 
 
-def test_the_official_way_equals_a_plain_loop(split, model, params):
-    """One row: documents in order, segments of 16 with the state carried, the last target of each and id 0 left out."""
+def test_the_official_protocol_equals_a_plain_loop(split, model, params):
+    """One row: documents in order, segments of 16 with carried state, the last target of each and id 0 masked."""
     segments, n = 14, 16
     step = jax.jit(apply, static_argnums=0)
-    nats = tokens = 0
+    losses = tokens = 0
     left = segments
     for document in list(range(len(split))) * 2:
         ids = split.read(document, 0, 10**6).astype(np.int32)
@@ -98,7 +98,7 @@ def test_the_official_way_equals_a_plain_loop(split, model, params):
             log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
             for place in range(n - 1):
                 if segment[place] and segment[place + 1]:
-                    nats -= log_probabilities[place, segment[place + 1]]
+                    losses -= log_probabilities[place, segment[place + 1]]
                     tokens += 1
     scores = score_as_official_code(
         model,
@@ -110,11 +110,11 @@ def test_the_official_way_equals_a_plain_loop(split, model, params):
         progress=lambda done, total: None,
     )
     assert scores["tokens"] == tokens
-    assert scores["nats"] == pytest.approx(nats, rel=1e-5)
-    assert scores["token_perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    assert scores["nats"] == pytest.approx(losses, rel=1e-5)
+    assert scores["token_perplexity"] == pytest.approx(math.exp(losses / tokens), rel=1e-5)
 
 
-def test_official_masks_and_dealing():
+def test_official_masks_and_schedule():
     arrays = {"tokens": np.array([[5, 0, 6, 7]]), "targets": np.array([[0, 6, 7, 8]])}
     batch = Batch(**arrays, weights=np.ones((1, 4), np.float32), start_of_document=np.array([True]),
                   document=np.array([0]), offset=np.array([0]))  # fmt: skip

@@ -11,16 +11,16 @@ def pieces_of(text):
     return BYTES.pieces(BYTES.encode(text))
 
 
-def test_pieces_join_to_the_text(pieces):
+def test_pieces_concatenate_to_the_text(pieces):
     text = "the river of Bern, naïve café \u2603 walked."
     assert b"".join(pieces_of(text)).decode() == text
     known = "the river of the silent night"
-    assert b"".join(pieces.pieces(pieces.encode(known))).decode() == f" {known}"  # the model puts a blank before all
+    assert b"".join(pieces.pieces(pieces.encode(known))).decode() == f" {known}"  # the model prepends a blank
     assert BYTES.pieces(np.array([0, 1, 2, 100])) == [b"", b"", b"", b"a"]
     assert pieces.pieces(np.array([pieces.unknown_id, pieces.size])) == [b"", b""]
 
 
-def test_words_lie_where_they_are_and_know_when_they_last_occurred():
+def test_words_have_their_positions_and_last_occurrences():
     text = "é Anna met Bo. Bo left Anna"
     words = {(w.text, w.start): w for w in find_words(pieces_of(text), 8, PROPER_NAMES)}
     raw = text.encode()
@@ -34,8 +34,8 @@ def test_words_lie_where_they_are_and_know_when_they_last_occurred():
     assert words["Bo", raw.rindex(b"Bo")].reach == "inside"
 
 
-def test_inside_means_wholly_within_what_one_layer_sees():
-    """`ab` recurs d tokens later: predicted at start - 1, which reads itself and the W tokens before."""
+def test_inside_means_entirely_within_the_window_of_one_layer():
+    """`ab` recurs 6 tokens later; it is predicted at start - 1, which attends to itself and the W tokens before."""
     for window in (5, 6):
         text = "ab" + " " * 4 + "ab"
         again = find_words(pieces_of(text), window, PROPER_NAMES)[1]
@@ -67,7 +67,7 @@ def test_the_rule_for_identifiers():
 def test_a_word_s_loss_is_the_sum_of_its_tokens(pieces):
     text = "the river of the silent night"
     ids = pieces.encode(text)
-    values = np.arange(1.0, len(ids))  # position p costs p
+    values = np.arange(1.0, len(ids))  # position p has loss p
     words = find_words(pieces.pieces(ids), 8, PROPER_NAMES)
     assert [w.text for w in words] == text.split()
     sums = word_sums(words, values)
@@ -77,7 +77,7 @@ def test_a_word_s_loss_is_the_sum_of_its_tokens(pieces):
     assert sum(w.stop - w.start for w in words) == len(ids)  # each token belongs to one word
 
 
-def test_bytes_that_are_no_utf8_keep_their_places():
+def test_words_in_invalid_utf8_keep_their_positions():
     pieces_with_damage = [b"a", b"b", b" ", b"\xff", b"\xfe", b" ", b"c", b"d"]
     words = [(w.text, w.start, w.stop) for w in find_words(pieces_with_damage, 8, PROPER_NAMES)]
     assert words[0] == ("ab", 0, 2)

@@ -1,4 +1,4 @@
-"""Two runs with made-up losses on real documents, whose names and text are markup; what `evaluate` would have left."""
+"""Results of two runs with random losses, on documents with markup in their names and texts."""
 
 import dataclasses
 import json
@@ -10,10 +10,10 @@ import pytest
 from etils import epath
 
 from block_recurrent.cli.main import main
-from block_recurrent.config import EvaluationConfig, PrepareConfig, RunConfig
+from block_recurrent.config import PrepareConfig, RunConfig
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.evaluation.ablations import Accountant, contribution, plan
+from block_recurrent.evaluation.ablations import AblationResults, contribution, plan
 from block_recurrent.evaluation.compare import write_comparison
 from block_recurrent.evaluation.provenance import describe_data
 from block_recurrent.evaluation.records import Bootstrap, Estimate, Provenance, Subject, write
@@ -29,7 +29,7 @@ from block_recurrent.evaluation.results import (
     Scores,
     StatePoint,
 )
-from block_recurrent.evaluation.run_results import Gathered, gather
+from block_recurrent.evaluation.run_results import ResultSet, read_results
 from block_recurrent.evaluation.scores import by_position, summarise
 from block_recurrent.evaluation.token_losses import TokenLosses, scored_starts
 from block_recurrent.training.run_record import make_record, write_record
@@ -40,22 +40,22 @@ HOSTILE = "</script><script>window.attacked = true</script><img src=x onerror='w
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A recurrent run with all studies, one with caches alone, and their comparison."""
+    """A recurrent run with all studies, a run with only caches, and their comparison."""
     folder = tmp_path_factory.mktemp("report")
     store = TokenStore.open(_store(folder) / "validation")
     config = run_config(folder / "store")
     model = dataclasses.replace(config.model, recurrent_layers=(), num_states=0)
-    made = _MadeUp(store)
+    written = _RandomResults(store)
     recurrent, slide, both = (epath.Path(folder / name) for name in ("recurrent <b>&", "slide", "both"))
-    models = [made.run(slide, dataclasses.replace(config, model=model), 1), made.run(recurrent, config, 2)]
-    made.studies(recurrent, config, *models[1])
-    write_comparison(made.header, store, models, EvaluationConfig(), both)
+    models = [written.run(slide, dataclasses.replace(config, model=model), 1), written.run(recurrent, config, 2)]
+    written.studies(recurrent, config, *models[1])
+    write_comparison(written.header, store, models, both)
     return [Path(path) for path in (recurrent, slide, both)]
 
 
 @pytest.fixture(scope="session")
-def gathered(folders: list[Path]) -> Gathered:
-    return gather([epath.Path(folder) for folder in folders])
+def results(folders: list[Path]) -> ResultSet:
+    return read_results([epath.Path(folder) for folder in folders])
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +82,8 @@ def _store(folder: Path) -> Path:
     return folder / "store"
 
 
-class _MadeUp:
-    """Writes what `train` and `evaluate` write, from random losses."""
+class _RandomResults:
+    """Writes the files of `train` and `evaluate`, from random losses."""
 
     def __init__(self, store: TokenStore):
         self._store, self._random = store, np.random.default_rng(0)
@@ -109,19 +109,19 @@ class _MadeUp:
         model = dataclasses.asdict(config.model)
         subject = Subject(name=folder.name, path=str(folder / "checkpoints" / "8"), step=8, fingerprint=f"{seed:064}",
                           parameters=1000 + seed, config=model)  # fmt: skip
-        nats = self.nats()
+        losses = self.losses()
         about = {**self.header, "subject": subject}
-        write(Scores(**about, **summarise(self._store, nats, self.bootstrap)), self.place(folder))
-        write(Context(**about, by_position=by_position(nats, self.bootstrap)), self.place(folder))
-        return subject, nats
+        write(Scores(**about, **summarise(self._store, losses, self.bootstrap)), self.place(folder))
+        write(Context(**about, by_position=by_position(losses, self.bootstrap)), self.place(folder))
+        return subject, losses
 
-    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, nats: TokenLosses) -> None:
+    def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, losses: TokenLosses) -> None:
         about: Any = {**self.header, "subject": subject}
-        place, accountant = self.place(folder), Accountant(self._store, nats, self.bootstrap)
+        place, ablations = self.place(folder), AblationResults(self._store, losses, self.bootstrap)
         planned, skipped = plan(config.model, self._store, reset_tokens=16, frozen_tokens=16)
-        tampered = [accountant.carried(), *(accountant.ablation(item, self.nats()) for item in planned)]
-        contributed = contribution([(item, item.cost) for item in tampered])
-        write(Ablations(**about, ablations=tuple(tampered), contribution=contributed, skipped=skipped), place)
+        changed = [ablations.carried(), *(ablations.ablation(item, self.losses()) for item in planned)]
+        contributed = contribution([(item, item.cost) for item in changed])
+        write(Ablations(**about, ablations=tuple(changed), contribution=contributed, skipped=skipped), place)
         numbers = {"rows": 3, "segment_length": 16, "segments": 4, "passes": 0.5, "tokens": 180, "nats": 200.0}
         write(OfficialScores(**about, **numbers, bits_per_token=1.25, token_perplexity=3.5), place)
         half_lives = tuple(self._random.uniform(5, 500, 16).tolist())
@@ -139,6 +139,6 @@ class _MadeUp:
     def place(self, folder: epath.Path) -> epath.Path:
         return folder / "evaluation" / "store" / "validation" / "step_8"
 
-    def nats(self) -> TokenLosses:
+    def losses(self) -> TokenLosses:
         starts = scored_starts(self._store.lengths)
         return TokenLosses(self._random.gamma(1, 1, starts[-1]).astype(np.float32), starts)

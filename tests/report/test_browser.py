@@ -1,4 +1,4 @@
-"""The report in a real browser: no error, no request, nothing wider than the screen, controls that work."""
+"""The report in a browser: no errors, no requests, nothing wider than the screen, working controls."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ pytestmark = [
 
 
 class Opened:
-    """The report in a window, with everything that went wrong.
+    """The report in a browser window, with all problems.
 
     Attributes:
-        tab: playwright's page.
-        complaints: warnings and errors of the console, uncaught errors, and requests beyond the file itself.
+        tab: Playwright's page.
+        problems: console warnings and errors, uncaught errors, and requests other than for the page.
     """
 
     def __init__(self, browser, page: Path, width: int, scheme: str):
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
         still = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no smooth scrolling to wait for
         self.tab = browser.new_page(viewport={"width": width, "height": 900}, **still)
         self.tab.set_default_timeout(_PATIENCE)
         self.tab.on("console", self._on_console)
-        self.tab.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.tab.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.tab.on("request", lambda request: self._on_request(request.url, page))
         self.tab.goto(page.as_uri())
         self.wait_until_drawn("light" if scheme == "light" else "dark")
@@ -40,11 +40,11 @@ class Opened:
 
     def _on_console(self, message) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(f"console: {message.text}")
+            self.problems.append(f"console: {message.text}")
 
     def _on_request(self, url: str, page: Path) -> None:
         if url != page.as_uri() and not url.startswith(("data:", "blob:")):
-            self.complaints.append(f"request: {url}")
+            self.problems.append(f"request: {url}")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def browser() -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # In CI the tests run as root, where Chromium's sandbox cannot.
+        # In CI the tests run as root, where Chromium's sandbox does not work.
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()
@@ -62,7 +62,7 @@ def browser() -> Iterator:
 def opened(request, browser, page) -> Iterator[Opened]:
     window = Opened(browser, page, request.param, "light")
     yield window
-    assert window.complaints == []
+    assert window.problems == []
     assert window.tab.evaluate("window.attacked") is None
     window.tab.close()
 
@@ -94,7 +94,7 @@ def test_choosing_runs_hides_their_rows_and_marks(opened):
     assert own.is_visible()
     lines = tab.locator(common).count()
     boxes.nth(0).uncheck()
-    own.wait_for(state="hidden")  # shows this run alone
+    own.wait_for(state="hidden")  # shows only this run
     assert rows.is_hidden()
     tab.wait_for_function(f"document.querySelectorAll('{common}').length === {lines - 1}")
     boxes.nth(0).check()
@@ -130,14 +130,14 @@ def test_theme_follows_the_choice(opened):
     assert tab.evaluate(ground) == light
 
 
-def test_the_system_may_be_dark(browser, page):
+def test_theme_follows_a_dark_system(browser, page):
     window = Opened(browser, page, WIDTHS["desktop"], "dark")
     assert window.tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 27, 32)"
-    assert window.complaints == []
+    assert window.problems == []
     window.tab.close()
 
 
-def test_passages_lose_and_regain_their_colours(opened):
+def test_colours_of_passages_can_be_switched(opened):
     tab = opened.tab
     coloured = tab.locator("blockquote [class^=g], blockquote [class^=l]").first
     ground = "element => getComputedStyle(element).backgroundColor"
@@ -163,7 +163,7 @@ def test_sections_are_reached_from_the_bar(opened):
         link.click()
         title = tab.locator(link.get_attribute("href")).locator("h2")
         title.wait_for()
-        # Scrolled to, and not hidden below the bar.
+        # Scrolled into view, and not covered by the bar.
         tab.wait_for_function(
             "title => { const y = title.getBoundingClientRect().top; return y >= 0 && y < innerHeight; }",
             arg=title.element_handle(),
@@ -173,8 +173,8 @@ def test_sections_are_reached_from_the_bar(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(browser, page, scheme):
-    """WCAG's contrast of 4.5 for text, between the page's own colours."""
+def test_text_contrasts_with_its_background(browser, page, scheme):
+    """The page's colours have WCAG's contrast ratio of 4.5 for text."""
     window = Opened(browser, page, WIDTHS["desktop"], scheme)
     read = "name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
     colours = {name: window.tab.evaluate(read, f"--{name}") for pair in _PAIRS for name in pair}

@@ -1,4 +1,4 @@
-"""The report's page as a file: what it says, what it escapes, what lies beside it, and what is refused."""
+"""The report page as a file: content, escaping, figure files and errors."""
 
 import html.parser
 import json
@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from block_recurrent.errors import InputError
-from block_recurrent.evaluation.run_results import gather
+from block_recurrent.evaluation.run_results import read_results
 from block_recurrent.report import figures
 from block_recurrent.report.configs import settings
 from block_recurrent.report.page import draw, write_report
@@ -45,26 +45,26 @@ def read(page) -> Text:
     return Text(page.read_text())
 
 
-def test_it_tells_what_the_evaluations_found(gathered, read):
+def test_the_page_shows_the_results_of_the_evaluations(results, read):
     text = " ".join(read.text.split())
-    for run in gathered.runs:
+    for run in results.runs:
         (evaluated,) = run.evaluations
         assert f"{evaluated.scores.bits_per_byte.value:,.4f}" in text
         assert f"{evaluated.scores.word_perplexity.value:,.2f}" in text
         assert evaluated.scores.data.fingerprint in text
         assert evaluated.scores.subject.fingerprint in text
-    (studied,) = gathered.runs[0].evaluations
+    (studied,) = results.runs[0].evaluations
     assert studied.ablations is not None
     assert studied.ablations.contribution.text.replace("`", "") in text
     assert studied.official is not None
     assert f"{studied.official.bits_per_token:,.4f} bits per token" in text
-    (comparison,) = gathered.comparisons
+    (comparison,) = results.comparisons
     assert all(word.text in text for word in comparison.differences[0].words.top)
     assert "not exact" in text
     assert "model.recurrent_layers" in text
 
 
-def test_it_is_one_file_that_needs_no_network(read):
+def test_the_page_is_one_file_that_needs_no_network(read):
     assert [a for a in read.addresses if not a.startswith(("#", "report_figures/"))] == []
     policy = next(attrs["content"] for tag, attrs in read.elements if attrs.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
@@ -77,7 +77,7 @@ def test_names_and_text_cannot_become_markup(read):
     assert not any(name.startswith("on") for _, attrs in read.elements for name in attrs)
 
 
-def test_it_can_be_used_without_seeing_colours_or_a_mouse(read):
+def test_the_page_is_accessible_without_colours_or_a_mouse(read):
     tables = [attrs for tag, attrs in read.elements if tag == "table"]
     assert len(tables) == len([1 for tag, _ in read.elements if tag == "caption"]) > 4
     plots = [attrs for _, attrs in read.elements if "data-figure" in attrs]
@@ -88,8 +88,8 @@ def test_it_can_be_used_without_seeing_colours_or_a_mouse(read):
     assert len(set(identifiers)) == len(identifiers)
 
 
-def test_figures_lie_beside_it_as_png_and_svg(gathered, page, read):
-    names = {figure.name for figure in draw(gathered)}
+def test_figures_are_next_to_the_page_as_png_and_svg(results, page, read):
+    names = {figure.name for figure in draw(results)}
     wanted = {
         "learning",
         "position",
@@ -113,26 +113,26 @@ def test_figures_lie_beside_it_as_png_and_svg(gathered, page, read):
     assert linked == {f"report_figures/{path.name}" for path in folder.iterdir()}
 
 
-def test_figures_hold_the_numbers_of_the_results(gathered):
-    (evaluated,) = gathered.runs[0].evaluations
-    position = figures.position(gathered, gathered.data[0])
+def test_figures_contain_the_numbers_of_the_results(results):
+    (evaluated,) = results.runs[0].evaluations
+    position = figures.position(results, results.data[0])
     assert position is not None
     rows = next(iter(position.spec["datasets"].values())) if "datasets" in position.spec else _values(position.spec)
-    mine = [row for row in rows if row["run"] == gathered.runs[0].name]
+    mine = [row for row in rows if row["run"] == results.runs[0].name]
     assert evaluated.context is not None
     assert [row["value"] for row in mine] == [b.bits_per_token.value for b in evaluated.context.by_position]
     assert position.spec["$schema"].split("/v")[-1] == f"{altair.SCHEMA_VERSION[1:]}.json"
 
 
-def test_the_script_is_that_of_the_specifications():
+def test_the_script_has_the_version_of_the_specifications():
     from block_recurrent.report import pictures
 
     assert altair.SCHEMA_VERSION.startswith(f"v{pictures._VEGA_LITE}.")
     assert "</script" not in pictures.embedding_script().lower()
 
 
-def test_settings_that_differ_are_told_apart(gathered):
-    found = {setting.name: setting for setting in settings(gathered.runs)}
+def test_settings_that_differ_are_marked(results):
+    found = {setting.name: setting for setting in settings(results.runs)}
     assert {name for name, setting in found.items() if setting.differs} == {
         "model.recurrent_layers",
         "model.num_states",
@@ -140,8 +140,8 @@ def test_settings_that_differ_are_told_apart(gathered):
     assert found["model.num_states"].values == ("4", "0")
 
 
-def test_passages_are_the_text_with_the_word_marked(gathered):
-    (comparison,) = gathered.comparisons
+def test_passages_are_the_document_s_text_with_the_word_marked(results):
+    (comparison,) = results.comparisons
     for word in comparison.differences[0].words.top:
         pieces = stretches(word)
         text = "".join(piece.text for piece in pieces)
@@ -160,21 +160,21 @@ def test_passages_are_the_text_with_the_word_marked(gathered):
 )
 def test_mistakes_are_one_clear_error(tmp_path, arguments, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        gather([epath.Path(tmp_path / argument) for argument in arguments])
+        read_results([epath.Path(tmp_path / argument) for argument in arguments])
 
 
-def test_a_page_has_to_be_html_and_nothing_is_left_of_a_failure(gathered, tmp_path):
+def test_the_page_must_be_html_and_a_failure_leaves_no_file(results, tmp_path):
     with pytest.raises(InputError, match=r"must end in \.html"):
-        write_report(gathered, epath.Path(tmp_path / "report.pdf"))
+        write_report(results, epath.Path(tmp_path / "report.pdf"))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_without_evaluation_says_how_to_evaluate(folders, tmp_path):
+def test_a_run_without_evaluation_shows_the_command_to_evaluate(folders, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("run.json", "metrics.jsonl"):
         (bare / name).write_bytes((folders[0] / name).read_bytes())
-    write_report(gather([epath.Path(bare)]), epath.Path(tmp_path / "page.html"))
+    write_report(read_results([epath.Path(bare)]), epath.Path(tmp_path / "page.html"))
     text = Text((tmp_path / "page.html").read_text()).text
     assert "None of these runs has been evaluated" in text
     assert "Learning curves" in text

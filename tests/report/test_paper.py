@@ -1,30 +1,30 @@
-"""The runs' scores in the columns of the paper's tables, with what is known of each cell."""
+"""Scores of runs in the paper's tables, and the provenance of the paper's cells."""
 
 import dataclasses
 
 import pytest
 
-from block_recurrent.evaluation.run_results import Gathered
+from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.paper.tables import TABLE_1, TABLE_2
 from block_recurrent.report import formats
-from block_recurrent.report.paper import beside_the_paper
+from block_recurrent.report.paper import tables_with_runs
 
 
-def on(gathered: Gathered, **data) -> Gathered:
-    """As if the first run had been evaluated on other data."""
-    run = gathered.runs[0]
+def on(results: ResultSet, **data) -> ResultSet:
+    """Returns the results with only the first run, as if evaluated on other data."""
+    run = results.runs[0]
     (evaluated,) = run.evaluations
     scores = evaluated.scores
     moved = dataclasses.replace(scores, data=dataclasses.replace(scores.data, **data))
     run = dataclasses.replace(run, evaluations=(dataclasses.replace(evaluated, scores=moved),))
-    return Gathered(runs=(run,), comparisons=())
+    return ResultSet(runs=(run,), comparisons=())
 
 
-def test_other_data_has_a_column_of_its_own(gathered):
-    (table,) = beside_the_paper(gathered)
+def test_other_data_has_a_column_of_its_own(results):
+    (table,) = tables_with_runs(results)
     assert table.columns[-1] == ("jsonl", "bits per token; not the paper's data", False)
-    measured, paper = table.rows[: len(gathered.runs)], table.rows[len(gathered.runs) :]
-    for row, run in zip(measured, gathered.runs, strict=True):
+    measured, paper = table.rows[: len(results.runs)], table.rows[len(results.runs) :]
+    for row, run in zip(measured, results.runs, strict=True):
         assert row.run == run.name
         assert row.cells[:-1] == (None,) * len(TABLE_1.columns)
         assert row.cells[-1] is not None
@@ -34,8 +34,8 @@ def test_other_data_has_a_column_of_its_own(gathered):
     assert all(row.cells[-1] is None and row.run is None for row in paper)
 
 
-def test_the_paper_s_cells_tell_what_is_recalled(gathered):
-    (table,) = beside_the_paper(gathered)
+def test_the_paper_s_cells_mark_recalled_numbers(results):
+    (table,) = tables_with_runs(results)
     rows = {row.name: row for row in table.rows}
     assert [cell and cell.origin for cell in rows["Rec:fixed:skip"].cells[:5]] == ["corroborated"] * 5
     assert [cell and cell.origin for cell in rows["Rec:lstm:dual"].cells[:5]] == ["recalled"] * 5
@@ -52,9 +52,9 @@ def test_the_paper_s_cells_tell_what_is_recalled(gathered):
         ("GitHub", True, "validation", 4, "validation, stand-in"),
     ],
 )
-def test_the_paper_s_data_goes_into_the_paper_s_columns(gathered, column, stand_in, split, place, note):
-    moved = on(gathered, paper_column=column, stand_in=stand_in, split=split, label="data")
-    table, *others = beside_the_paper(moved)
+def test_scores_on_the_paper_s_data_are_in_the_paper_s_columns(results, column, stand_in, split, place, note):
+    moved = on(results, paper_column=column, stand_in=stand_in, split=split, label="data")
+    table, *others = tables_with_runs(moved)
     own = table.rows[0]
     assert len(own.cells) == len(TABLE_1.columns)
     assert [index for index, cell in enumerate(own.cells) if cell] == [place]
@@ -71,7 +71,7 @@ def test_the_paper_s_data_goes_into_the_paper_s_columns(gathered, column, stand_
         assert others == []
 
 
-def test_numbers_are_written_for_people():
+def test_formats_of_numbers():
     assert formats.number(None) == "\N{EN DASH}"
     assert formats.number(1234567) == "1,234,567"
     assert formats.number(1234.5, 1) == "1,234.5"

@@ -13,7 +13,7 @@
   const shownRuns = () => runs.filter((box) => box.checked).map((box) => box.value);
   const isDark = () => (theme.value ? theme.value === "dark" : prefersDark.matches);
 
-  // Figures: drawn when one of their runs is shown, and anew for another theme; a choice of runs sets their parameter.
+  // Figures are drawn when one of their runs is selected, and again for another theme; selecting runs sets a parameter.
   const shownIn = (name, shown) => figures[name].runs.filter((run) => shown.includes(run));
 
   async function drawOne(place, runsShown) {
@@ -22,7 +22,7 @@
     const config = isDark() ? themes.dark : themes.light;
     const tooltip = { theme: isDark() ? "dark" : "light" };
     const { view } = await vegaEmbed(place, spec, { config, tooltip, actions: false, renderer: "svg" });
-    all("svg", place).forEach((svg) => svg.setAttribute("aria-hidden", "true")); // its place has the label
+    all("svg", place).forEach((svg) => svg.setAttribute("aria-hidden", "true")); // the container has the label
     views.set(place.dataset.figure, view);
   }
 
@@ -32,19 +32,19 @@
       const name = place.dataset.figure;
       const here = shownIn(name, shown);
       place.closest("figure").hidden = here.length === 0;
-      if (here.length === 0) continue; // drawn when it is shown again: hidden, it would have no width
+      if (here.length === 0) continue; // drawn when shown again; a hidden figure has no width
       if (views.has(name)) await views.get(name).signal("runs", here).runAsync();
       else await drawOne(place, here);
     }
     document.documentElement.dataset.drawn = isDark() ? "dark" : "light";
   }
 
-  // One drawing after the other, so that the last choice wins.
+  // Draws one after another, so that the last choice wins.
   function draw() {
     drawing = drawing.then(drawAll).catch(console.error);
   }
 
-  function drawAnew() {
+  function redraw() {
     drawing = drawing.then(() => {
       views.forEach((view) => view.finalize());
       views.clear();
@@ -64,10 +64,10 @@
   function chooseTheme() {
     if (theme.value) document.documentElement.dataset.theme = theme.value;
     else delete document.documentElement.dataset.theme;
-    drawAnew();
+    redraw();
   }
 
-  // Tables: a click on a heading sorts by its column; the second one the other way round.
+  // Tables: a click on a heading sorts by its column, a second click in the opposite order.
   const cellValue = (row, column) => {
     const cell = row.cells[column];
     const text = (cell.querySelector(".value") ?? cell).textContent.trim();
@@ -91,7 +91,7 @@
         heading.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
         const body = table.tBodies[0];
         const keyed = [...body.rows].map((row) => [cellValue(row, column), row]);
-        const empty = (key) => key === null; // stay last in both directions
+        const empty = (key) => key === null; // last in both directions
         keyed.sort(([a], [b]) => (empty(a) || empty(b) ? compare(a, b) : sign * compare(a, b)));
         body.append(...keyed.map(([, row]) => row));
       });
@@ -122,7 +122,7 @@
 
   runs.forEach((box) => box.addEventListener("change", chooseRuns));
   theme.addEventListener("change", chooseTheme);
-  prefersDark.addEventListener("change", () => { if (!theme.value) drawAnew(); });
+  prefersDark.addEventListener("change", () => { if (!theme.value) redraw(); });
   all("table.sortable").forEach(makeSortable);
   for (const box of all(".coloring")) {
     box.addEventListener("change", () => box.closest("[data-run]").classList.toggle("uncoloured", !box.checked));

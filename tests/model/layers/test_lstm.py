@@ -14,7 +14,7 @@ from etils import epath
 from block_recurrent.config import EvaluationConfig, ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.evaluation import Evaluation
-from block_recurrent.evaluation.model_under_test import load_candidate
+from block_recurrent.evaluation.model_under_test import load_model_under_test
 from block_recurrent.generation import decode
 from block_recurrent.model.language_model import apply, init_params, init_state
 from block_recurrent.training.loop import train
@@ -89,11 +89,11 @@ def test_trains_resumes_bit_for_bit_and_is_evaluated_like_any_other_model(store_
     parts = train(config, epath.Path(tmp_path / "parts"), QUIET)
     name = "bits_per_byte"
     assert parts.last_evaluation[name] == whole.last_evaluation[name] < whole.first_evaluation[name]
-    candidate = load_candidate(epath.Path(tmp_path / "whole"))
-    evaluation = Evaluation(candidate, base.data, "validation", EvaluationConfig(bootstrap_replicates=2))
-    with evaluation.scored() as nats:
-        scores = evaluation.write_scores(nats)
-        assert evaluation.write_ablations(nats).contribution.verdict == "no recurrence"
+    model = load_model_under_test(epath.Path(tmp_path / "whole"))
+    evaluation = Evaluation(model, base.data, "validation", EvaluationConfig(bootstrap_replicates=2))
+    with evaluation.scored() as losses:
+        scores = evaluation.write_scores(losses)
+        assert evaluation.write_ablations(losses).contribution.verdict == "no recurrence"
     assert scores.bits_per_byte.value == pytest.approx(whole.last_evaluation[name], rel=1e-5)
 
 
