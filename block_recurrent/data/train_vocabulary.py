@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.vocabulary import SentencePieceVocabulary
 from block_recurrent.errors import InputError
@@ -156,10 +157,8 @@ def _train(sentences: Iterator[str] | _Sample, size: int, model_type: str) -> by
 
 
 def _write(target: epath.Path, model: bytes) -> None:
-    aside = target.parent / f".{target.name}.partial"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(model)
-        aside.rename(target)
+        files.write_whole(target, model)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from None

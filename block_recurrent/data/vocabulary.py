@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from block_recurrent.data.detokenizer import ByteDetokenizer, Detokenizer, PieceDetokenizer
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 
 _BLANK = "\u2581"  # how SentencePiece writes a blank
 _FIRST_BYTE = 3  # ids 0 (padding), 1 (end of sequence) and 2 (unknown) come before the 256 bytes
@@ -133,7 +133,7 @@ class SentencePieceVocabulary:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=self._model)
         except RuntimeError as error:
-            raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({error})") from None
+            raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({first_line(error)})") from None
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("spec", "fingerprint", "_model", "extra_ids")

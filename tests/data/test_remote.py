@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.preparation import output as target_module
+from block_recurrent.data.preparation import output as output_module
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.store.token_store import TokenStore
 from tests.data.preparation.test_prepare import contents
@@ -61,13 +61,13 @@ def test_text_and_stores_in_a_bucket(tmp_path):
 def test_an_interrupted_upload_is_finished(tmp_path, monkeypatch):
     """A target that is treated as remote: built elsewhere, then copied file by file."""
     write_files(tmp_path / "in", {"train/a.txt": prose(1, 500), "test/b.txt": prose(2, 50)})
-    real = target_module.Target.__init__
+    real = output_module.StoreOutput.__init__
 
     def remote(self, root):
         real(self, root)
         self._remote, self._work = True, tmp_path / "work"
 
-    monkeypatch.setattr(target_module.Target, "__init__", remote)
+    monkeypatch.setattr(output_module.StoreOutput, "__init__", remote)
     config = PrepareConfig(source="text_folder", input=str(tmp_path / "in"), store=str(tmp_path / "s"), workers=1)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # the work of a run that dies before it has tidied up

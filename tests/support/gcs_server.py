@@ -11,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = (
+        -1
+    )  # headers and body in one packet: two would wait 40 ms for each other (Nagle, delayed acknowledgement)
     objects: dict[str, bytes]
     uploads: dict[str, tuple[str, bytes]]
 

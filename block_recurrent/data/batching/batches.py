@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from block_recurrent.data.batching.prefetch import Prefetcher
-from block_recurrent.data.batching.schedule import IDLE, Located
+from block_recurrent.data.batching.schedule import IDLE, RowPositions
 
 
 class Schedule(Protocol):
@@ -16,12 +16,12 @@ class Schedule(Protocol):
     batch_size: int
     segment_length: int
 
-    def locate(self, step: int) -> Located:
+    def locate(self, step: int) -> RowPositions:
         """What all rows read at `step`."""
         ...
 
 
-class Readable(Protocol):
+class TokenReader(Protocol):
     """What tokens are read from; see `TokenStore`."""
 
     def read_many(self, pieces: list[tuple[int, int, int]]) -> list[np.ndarray]:
@@ -60,7 +60,7 @@ class BatchReader:
         rows: the rows of this host, out of the schedule's batch.
     """
 
-    def __init__(self, store: Readable, schedule: Schedule, *, segment_length: int, rows: slice = slice(None)):
+    def __init__(self, store: TokenReader, schedule: Schedule, *, segment_length: int, rows: slice = slice(None)):
         if segment_length != schedule.segment_length:
             raise ValueError(f"segment_length = {segment_length}, but the schedule's is {schedule.segment_length}")
         self._store = store

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from block_recurrent.data.batching.schedule import RowSchedule, num_segments
-from block_recurrent.data.batching.shuffle import DocumentStream, generator_key
+from block_recurrent.data.batching.shuffle import ShuffledEpochs, generator_key
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 
@@ -91,14 +91,14 @@ class MixtureSchedule(RowSchedule):
         self._bounds = np.cumsum(self.weights)[:-1] / sum(self.weights)
         self._sizes = [len(part) for part in lengths]
         firsts = np.cumsum([0, *self._sizes])
-        self._readable = [
+        self._usable = [
             first + np.flatnonzero(num_segments(part, segment_length))
             for first, part in zip(firsts, lengths, strict=False)
         ]
-        self._streams = [DocumentStream(len(part), seed, number) for number, part in enumerate(self._readable)]
+        self._orders = [ShuffledEpochs(len(part), seed, number) for number, part in enumerate(self._usable)]
         self._taken = {0: np.zeros((batch_size, len(lengths)), np.int64)}
 
-    def choices(self, start: int, stop: int) -> np.ndarray:
+    def store_choices(self, start: int, stop: int) -> np.ndarray:
         """The stores of every row's start-th, ..., (stop - 1)-th documents: (B, stop - start) int64."""
         first, last = start * self.batch_size, stop * self.batch_size
         counter, skipped = divmod(first, _WORDS_PER_COUNTER)
@@ -107,19 +107,19 @@ class MixtureSchedule(RowSchedule):
         shares = (words >> np.uint64(11)) * 2.0**-53
         return np.searchsorted(self._bounds, shares, side="right").reshape(-1, self.batch_size).T
 
-    def deal(self, start: int, stop: int) -> np.ndarray:
-        """See `RowSchedule.deal`. The tables before `start` must have been dealt, as `RowSchedule` does."""
-        stores = self.choices(start, stop)
+    def assign(self, start: int, stop: int) -> np.ndarray:
+        """See `RowSchedule.assign`. The tables before `start` must have been dealt, as `RowSchedule` does."""
+        stores = self.store_choices(start, stop)
         taken = self._taken[start].copy()
         documents = np.empty_like(stores)
-        for store, stream in enumerate(self._streams):
+        for store, stream in enumerate(self._orders):
             here = stores == store
             earlier = np.cumsum(here, axis=1) - here  # of the same row and store, within this table
             turn = taken[:, store, None] + earlier
             positions = (np.arange(self.batch_size)[:, None] + turn * self.batch_size)[here]
             if len(positions):
                 low, high = int(positions.min()), int(positions.max())
-                documents[here] = self._readable[store][stream.read(low, high + 1)[positions - low]]
+                documents[here] = self._usable[store][stream.read(low, high + 1)[positions - low]]
             taken[:, store] += here.sum(axis=1)
         self._taken[stop] = taken
         return documents

@@ -4,7 +4,7 @@ import heapq
 
 import numpy as np
 
-from block_recurrent.data.batching.schedule import Located
+from block_recurrent.data.batching.schedule import RowPositions
 from block_recurrent.errors import InputError
 
 
@@ -30,9 +30,9 @@ class OfficialSchedule:
             raise InputError("nothing to read: all documents are empty")
         self._document = np.empty((num_steps, batch_size), np.int64)
         self._segment = np.empty((num_steps, batch_size), np.int64)
-        self._deal()
+        self._assign()
 
-    def _deal(self) -> None:
+    def _assign(self) -> None:
         documents = np.flatnonzero(self.lengths)
         segments = -(-self.lengths // self.segment_length)
         free, next_document = [(0, row) for row in range(self.batch_size)], 0
@@ -45,7 +45,7 @@ class OfficialSchedule:
             heapq.heapreplace(free, (stop, row))
             next_document += 1
 
-    def locate(self, step: int) -> Located:
+    def locate(self, step: int) -> RowPositions:
         """What every row reads at `step`, from 0 to `num_steps` - 1."""
         segment = self._segment[step]
-        return Located(self._document[step], segment * self.segment_length, segment == 0)
+        return RowPositions(self._document[step], segment * self.segment_length, segment == 0)

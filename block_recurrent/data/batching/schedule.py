@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from block_recurrent.data.batching.shuffle import DocumentStream
+from block_recurrent.data.batching.shuffle import ShuffledEpochs
 from block_recurrent.errors import InputError
 
 IDLE = -1
@@ -38,7 +38,7 @@ def num_segments(lengths: np.ndarray | Sequence[int] | int, segment_length: int)
 
 
 @dataclasses.dataclass(frozen=True)
-class Located:
+class RowPositions:
     """What all B rows read at one step.
 
     Attributes:
@@ -100,11 +100,11 @@ class RowSchedule(abc.ABC):
         self._lock = threading.Lock()
 
     @abc.abstractmethod
-    def deal(self, start: int, stop: int) -> np.ndarray:
+    def assign(self, start: int, stop: int) -> np.ndarray:
         """The start-th, ..., (stop - 1)-th documents of every row: (B, stop - start) int64, none without segments."""
         ...
 
-    def locate(self, step: int) -> Located:
+    def locate(self, step: int) -> RowPositions:
         """What every row reads at `step`.
 
         Args:
@@ -117,7 +117,7 @@ class RowSchedule(abc.ABC):
             raise InputError(f"step = {step}: must be at least 0")
         with self._lock:
             documents, segments = self._find(step)
-        return Located(documents, segments * self.segment_length, segments == 0)
+        return RowPositions(documents, segments * self.segment_length, segments == 0)
 
     def _find(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         while self._starts[-1].min() <= step:
@@ -148,7 +148,7 @@ class RowSchedule(abc.ABC):
     def _table(self, number: int) -> _Table:
         if number not in self._tables:
             count = self._documents_per_table
-            documents = self.deal(number * count, (number + 1) * count)
+            documents = self.assign(number * count, (number + 1) * count)
             self._tables[number] = table = _Table(documents, self._segments[documents])
             if number == len(self._starts) - 1:
                 self._starts.append(self._starts[-1] + table.totals)
@@ -177,13 +177,13 @@ class DocumentSchedule(RowSchedule):
     def __init__(self, lengths: np.ndarray, *, batch_size: int, segment_length: int, seed: int):
         super().__init__(lengths, batch_size=batch_size, segment_length=segment_length)
         self.seed = seed
-        self._readable = np.flatnonzero(self._segments)
-        self._stream = DocumentStream(len(self._readable), seed)
+        self._usable = np.flatnonzero(self._segments)
+        self._order = ShuffledEpochs(len(self._usable), seed)
 
-    def deal(self, start: int, stop: int) -> np.ndarray:
-        """See `RowSchedule.deal`."""
-        positions = self._stream.read(start * self.batch_size, stop * self.batch_size)
-        return np.ascontiguousarray(self._readable[positions].reshape(-1, self.batch_size).T)
+    def assign(self, start: int, stop: int) -> np.ndarray:
+        """See `RowSchedule.assign`."""
+        positions = self._order.read(start * self.batch_size, stop * self.batch_size)
+        return np.ascontiguousarray(self._usable[positions].reshape(-1, self.batch_size).T)
 
     @property
     def fingerprint(self) -> str:
@@ -211,10 +211,10 @@ class EvaluationSchedule:
         self._segments = num_segments(self.lengths, segment_length)
         if not self._segments.any():
             raise InputError("nothing to read: no document has the two tokens that one prediction needs")
-        self._table = self._deal()
+        self._table = self._assign()
         self.num_steps = int(self._table.totals.max())
 
-    def _deal(self) -> _Table:
+    def _assign(self) -> _Table:
         order = np.argsort(-self._segments, kind="stable")
         rows: list[list[int]] = [[] for _ in range(self.batch_size)]
         free = [(0, row) for row in range(self.batch_size)]
@@ -227,7 +227,7 @@ class EvaluationSchedule:
             documents[row, : len(dealt)] = dealt
         return _Table(documents, np.where(documents == IDLE, 0, self._segments[documents]))
 
-    def locate(self, step: int) -> Located:
+    def locate(self, step: int) -> RowPositions:
         """What every row reads at `step`; rows that have read all their documents are idle.
 
         Args:
@@ -245,7 +245,7 @@ class EvaluationSchedule:
         segments = np.zeros(self.batch_size, np.int64)
         rows = np.flatnonzero(self._table.totals > step)
         documents[rows], segments[rows] = self._table.find(rows, np.full(len(rows), step))
-        return Located(documents, segments * self.segment_length, segments == 0)
+        return RowPositions(documents, segments * self.segment_length, segments == 0)
 
 
 def _checked_lengths(lengths: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ _WORDS_PER_COUNTER = 4
 _CACHED_EPOCHS = 3
 
 
-class DocumentStream:
+class ShuffledEpochs:
     """Position in the stream -> document, a pure function of the seed.
 
     Epoch e holds every document once, in the order of an argsort of raw Philox draws: numpy guarantees those bits

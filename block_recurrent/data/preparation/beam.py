@@ -16,7 +16,7 @@ from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.store.encoded_document import token_dtype
 from block_recurrent.data.vocabulary import load_vocabulary
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.progress import ProgressCallback
 
 
@@ -39,13 +39,15 @@ def run_pipeline(config: PrepareConfig, arguments: Sequence[str] = ()) -> dict[s
         import apache_beam  # pyright: ignore[reportMissingImports]  # installed with the extra only
         from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise InputError(f"a runner needs the extra `beam` (pip install 'block-recurrent[beam]'): {error}") from None
+        raise InputError(
+            f"--runner needs the extra `beam` (pip install 'block-recurrent[beam]'): {first_line(error)}"
+        ) from None
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
     encoder = Encoder(source, vocabulary, token_dtype(vocabulary.table_size))
-    units = {split: shards.divide(source.files(split)) for split in chosen_splits(config, source)}
+    units = {split: shards.divide_into_units(source.files(split)) for split in chosen_splits(config, source)}
     with apache_beam.Pipeline(options=PipelineOptions(list(arguments))) as pipeline:
         for split, work in units.items():
-            folder = shards.folder_of(config.store, split)
+            folder = shards.shard_folder(config.store, split)
             shards.write_plan(folder, identity_of(source, split, vocabulary), work)
             encode = shards.UnitEncoder(encoder, split, folder.as_posix())
             created = pipeline | f"{split}: list" >> apache_beam.Create(work)
@@ -72,11 +74,11 @@ def finish(config: PrepareConfig, *, progress: ProgressCallback | None = None) -
 
     def groups(split: str, skip: int, walked: Counts) -> Iterator[EncodedGroup]:
         wanted = identity_of(source, split, vocabulary)
-        return shards.read_parts(shards.folder_of(config.store, split), wanted, skip, walked)
+        return shards.read_shards(shards.shard_folder(config.store, split), wanted, skip, walked)
 
     summaries = write_stores(config, source, vocabulary, groups, progress)
     for summary in summaries:
-        folder = shards.folder_of(config.store, summary.metadata.split)
+        folder = shards.shard_folder(config.store, summary.metadata.split)
         if folder.exists():
             folder.rmtree()
     root = epath.Path(config.store) / shards.FOLDER

@@ -1,7 +1,6 @@
 """The folder that `prepare` writes: one writer at a time, and nothing half-written ever looks whole."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.store import metadata
 from block_recurrent.data.store.metadata import StoreMetadata
 from block_recurrent.data.store.token_store import TokenStore
@@ -20,7 +20,7 @@ from block_recurrent.errors import InputError
 _LOCK = ".prepare.lock"
 
 
-class Target:
+class StoreOutput:
     """Root of the stores of a source's splits.
 
     Args:
@@ -30,20 +30,20 @@ class Target:
 
     def __init__(self, root: str):
         self.root = epath.Path(root)
-        self._remote = "://" in self.root.as_posix()
+        self._remote = files.is_remote(self.root)
         if self._remote:
             name = hashlib.sha256(self.root.as_posix().encode()).hexdigest()[:16]
             self._work = Path(tempfile.gettempdir()) / f"block_recurrent-{name}"
         else:
             self._work = Path(root)
 
-    def store(self, split: str) -> epath.Path:
+    def final_folder(self, split: str) -> epath.Path:
         """The finished store's folder."""
         return self.root / split
 
-    def work(self, split: str) -> Path:
+    def work_folder(self, split: str) -> Path:
         """The local folder in which a store grows."""
-        return self._work / f".{split}.partial"
+        return self._work / f".{split}{files.PARTIAL}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -55,27 +55,25 @@ class Target:
         with contextlib.ExitStack() as stack:
             try:
                 self._work.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context((self._work / _LOCK).open("a"))
+                file = stack.enter_context(files.lock(self._work / _LOCK, f"process {os.getpid()}"))
+                if not os.fstat(file.fileno()).st_nlink:  # its last owner removed it between our opening and locking
+                    raise files.LockedError
+            except files.LockedError:
+                raise InputError(f"{self.root}: another process is preparing this folder") from None
             except OSError as error:
                 raise InputError(f"cannot write to {self._work}: {error.strerror}") from None
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.fstat(file.fileno()).st_nlink:  # its last owner removed it between our opening and locking
-                    raise BlockingIOError
-            except BlockingIOError:
-                raise InputError(f"{self.root}: another process is preparing this folder") from None
             try:
                 yield
             finally:
                 (self._work / _LOCK).unlink(missing_ok=True)
 
-    def finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+    def find_finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
         """The finished store of the same content, or None when there is nothing yet.
 
         Raises:
             InputError: something else is in its place, which is never overwritten.
         """
-        path = self.store(split)
+        path = self.final_folder(split)
         if not path.exists() or self._half_uploaded(split):
             return None
         found = TokenStore.open(path).metadata
@@ -87,25 +85,25 @@ class Target:
 
     def _half_uploaded(self, split: str) -> bool:
         """Whether what lies there is an upload of ours that was interrupted: the store is whole here, but not there."""
-        built = (self.work(split) / metadata.FILE_NAME).exists()
-        return self._remote and built and not (self.store(split) / metadata.FILE_NAME).exists()
+        built = (self.work_folder(split) / metadata.FILE_NAME).exists()
+        return self._remote and built and not (self.final_folder(split) / metadata.FILE_NAME).exists()
 
-    def built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+    def find_built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
         """What an interrupted run had finished, all but putting it in its place; None if there is no such thing."""
         try:
-            found = TokenStore.open(self.work(split)).metadata
+            found = TokenStore.open(self.work_folder(split)).metadata
         except InputError:
             return None
         return found if found.identity == identity else None
 
     def publish(self, split: str) -> None:
         """Moves a finished store from where it grew to its place."""
-        work = self.work(split)
+        work, final = self.work_folder(split), self.final_folder(split)
         if not self._remote:
             os.rename(work, self._work / split)
             return
-        files = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
-        for name in [*(name for name in files if name != metadata.FILE_NAME), metadata.FILE_NAME]:
-            (self.store(split) / name).parent.mkdir(parents=True, exist_ok=True)
-            epath.Path(work / name).copy(self.store(split) / name, overwrite=True)
+        names = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+        for name in [*(name for name in names if name != metadata.FILE_NAME), metadata.FILE_NAME]:
+            (final / name).parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(work / name).copy(final / name, overwrite=True)
         shutil.rmtree(work)

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.preparation.output import Target
+from block_recurrent.data.preparation.output import StoreOutput
 from block_recurrent.data.preparation.workers import EncodedGroup, Encoder, encode_records
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts, Source
@@ -85,9 +85,9 @@ def write_stores(
         InputError: as `prepare`.
     """
     splits = chosen_splits(config, source)
-    target = Target(config.store)
-    job = _Job(source, vocabulary, target, groups, _Progress(source, splits, progress))
-    with target.locked():
+    output = StoreOutput(config.store)
+    job = _Job(source, vocabulary, output, groups, _Progress(source, splits, progress))
+    with output.locked():
         return [_prepare_split(job, split) for split in splits]
 
 
@@ -137,7 +137,7 @@ class _Progress:
 class _Job:
     source: Source
     vocabulary: Vocabulary
-    target: Target
+    output: StoreOutput
     groups: Groups
     progress: _Progress
 
@@ -148,13 +148,13 @@ def identity_of(source: Source, split: str, vocabulary: Vocabulary) -> dict[str,
 
 
 def _prepare_split(job: _Job, split: str) -> SplitSummary:
-    path = job.target.store(split)
+    path = job.output.final_folder(split)
     wanted = identity_of(job.source, split, job.vocabulary)
-    found = job.target.finished(split, wanted)
+    found = job.output.find_finished(split, wanted)
     if found is None:
         try:
-            described = job.target.built(split, wanted) or _write(job, split, wanted)
-            job.target.publish(split)
+            described = job.output.find_built(split, wanted) or _write(job, split, wanted)
+            job.output.publish(split)
         except OSError as error:
             reason = error.strerror or str(error)
             where = f" ({error.filename})" if error.filename else ""
@@ -168,7 +168,7 @@ def _prepare_split(job: _Job, split: str) -> SplitSummary:
 
 def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
     vocabulary = job.vocabulary
-    writer = StoreWriter(job.target.work(split), wanted, token_dtype(vocabulary.table_size))
+    writer = StoreWriter(job.output.work_folder(split), wanted, token_dtype(vocabulary.table_size))
     try:
         left_out = _append(writer, job, split)
         described = VocabularyMetadata(

@@ -26,8 +26,8 @@ from block_recurrent.errors import InputError
 EMPTY = "empty documents (left out)"
 # Small records travel together, which keeps the cost of a message below 1 % of the work in it.
 _GROUP_BYTES, _GROUP_RECORDS = 1 << 20, 512
-_BYTES_UNDER_WAY = 16 << 20
-_GROUPS_A_WORKER = 3
+_BYTES_IN_FLIGHT = 16 << 20
+_GROUPS_PER_WORKER = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def encode_records(encoder: Encoder, records: Iterable[Record], workers: int) ->
     context = multiprocessing.get_context("spawn")  # forking a process with threads (TensorStore, JAX) is unsafe
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(encoder,))
     try:
-        yield from _in_order(pool, groups, workers * _GROUPS_A_WORKER)
+        yield from _in_order(pool, groups, workers * _GROUPS_PER_WORKER)
     except BrokenProcessPool:
         raise InputError("a worker process was killed, probably for lack of memory; try fewer workers") from None
     finally:
@@ -98,16 +98,16 @@ def encode_records(encoder: Encoder, records: Iterable[Record], workers: int) ->
 
 
 def _in_order(pool: ProcessPoolExecutor, groups: Iterator[list[Record]], most: int) -> Iterator[EncodedGroup]:
-    under_way: collections.deque[tuple[Future[EncodedGroup], int]] = collections.deque()
+    in_flight: collections.deque[tuple[Future[EncodedGroup], int]] = collections.deque()
     sizes = 0
     for group in itertools.chain(groups, [None]):
         size = sum(record.size for record in group or ())
-        while under_way and (group is None or len(under_way) >= most or sizes + size > _BYTES_UNDER_WAY):
-            future, done = under_way.popleft()
+        while in_flight and (group is None or len(in_flight) >= most or sizes + size > _BYTES_IN_FLIGHT):
+            future, done = in_flight.popleft()
             sizes -= done
             yield future.result()
         if group is not None:
-            under_way.append((pool.submit(_encode, group), size))
+            in_flight.append((pool.submit(_encode, group), size))
             sizes += size
 
 

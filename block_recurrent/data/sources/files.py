@@ -8,13 +8,9 @@ from pathlib import Path
 from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.files import is_remote
 
 _REMOTE_CONNECTIONS = 32
-
-
-def is_remote(root: str) -> bool:
-    """Whether a path lies in an object store."""
-    return "://" in root
 
 
 def list_files(source: str, root: str, wanted: Callable[[str], bool]) -> list[tuple[str, int]]:

@@ -16,7 +16,7 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz", ".ndjson")
 NOT_JSON = "lines that are not a JSON object (left out)"
 NO_TEXT = "lines without a text in the text field (left out)"
 TRUNCATED = "gzip files that end early (read up to there)"
-_BYTES_A_RECORD = 1 << 20
+_BYTES_PER_RECORD = 1 << 20
 
 
 class JsonLines(FolderSource):
@@ -61,7 +61,7 @@ class JsonLines(FolderSource):
         for number, line in enumerate(self._lines(file, split, counts), start=1):
             lines.append(line)
             size += len(line)
-            if size >= _BYTES_A_RECORD:
+            if size >= _BYTES_PER_RECORD:
                 yield Record(file.name, (split, first, lines), size)
                 lines, size, first = [], 0, number + 1
         if lines:

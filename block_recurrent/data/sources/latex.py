@@ -31,14 +31,14 @@ class Paper:
 
     def _find_main(self) -> str | None:
         """The file that is a document of its own; of several: the usual names, then the largest, then by path."""
-        candidates = [path for path, text in self._files.items() if _CLASS.search(text)]
-        whole = [path for path in candidates if _BEGIN.search(self._files[path])]
+        with_class = [path for path, text in self._files.items() if _CLASS.search(text)]
+        whole = [path for path in with_class if _BEGIN.search(self._files[path])]
 
         def rank(path: str) -> tuple[bool, int, int, str]:
             stem = posixpath.splitext(posixpath.basename(path))[0].lower()
             return stem not in _USUAL_NAMES, path.count("/"), -len(self._files[path]), path
 
-        return min(whole or candidates, key=rank, default=None)
+        return min(whole or with_class, key=rank, default=None)
 
     def text(self) -> str:
         """The main file with what it includes in place, then the files that nothing included, in path order.
@@ -69,7 +69,7 @@ class Paper:
         """Include paths are relative to the main file's folder; some papers mean the including file's."""
         for folder in folders:
             path = posixpath.normpath(posixpath.join(folder, wanted.strip('"')))
-            for candidate in (path, *(path + ending for ending in ENDINGS)):
-                if candidate in self._files:
-                    return candidate
+            for name in (path, *(path + ending for ending in ENDINGS)):
+                if name in self._files:
+                    return name
         return None

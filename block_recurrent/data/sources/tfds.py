@@ -8,7 +8,7 @@ from block_recurrent.data.sources.pg19 import PUBLISHED_WORDS
 from block_recurrent.data.sources.source import Counts, Record, Source, TextDocument
 from block_recurrent.data.sources.splits import SPLITS
 from block_recurrent.data.sources.text import clean_text
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 
 _DATA_SET = "pg19"
 
@@ -75,6 +75,7 @@ def _tensorflow_datasets() -> types.ModuleType:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        message = f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {error}"
-        raise InputError(message) from None
+        raise InputError(
+            f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {first_line(error)}"
+        ) from None
     return tfds

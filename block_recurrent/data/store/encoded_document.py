@@ -9,7 +9,7 @@ import numpy as np
 from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.vocabulary import Vocabulary
 
-_CHARACTERS_A_PIECE = 1 << 20
+_CHARACTERS_PER_PIECE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,5 +81,5 @@ def count_words(text: str) -> int:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    for start in range(0, len(text), _CHARACTERS_A_PIECE):
-        yield text[start : start + _CHARACTERS_A_PIECE]
+    for start in range(0, len(text), _CHARACTERS_PER_PIECE):
+        yield text[start : start + _CHARACTERS_PER_PIECE]

@@ -6,6 +6,8 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
+from block_recurrent import files
+
 # A shard is one file and the unit of writing: 16 M tokens, 32 MB raw as uint16. Inside, chunks of 16 k tokens are
 # compressed and checked one by one. 32 rows that read 4096 tokens a step then decode every chunk once: 185 M tokens/s
 # measured on one core with chunks of 16 k, 94 M with 4 k (and 19 % more bytes on disk), 141 M with 64 k.
@@ -57,11 +59,18 @@ def write(array: ts.TensorStore, start: int, tokens: np.ndarray) -> None:
     try:
         array[start : start + len(tokens)].write(tokens).result()
     except ValueError as error:
-        raise OSError(str(error).split(" [")[0]) from None
+        raise OSError(reason_of(error)) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Returns TensorStore's message without the places in its source code, which follow in brackets."""
+    return str(error).split(" [")[0]
 
 
 def _spec(folder: epath.Path, **options: Any) -> dict[str, Any]:
-    path = epath.Path(folder).as_posix()
-    if "://" in path:
-        return {"driver": "zarr3", "kvstore": path.rstrip("/") + "/", **options}
-    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(epath.Path(path).resolve()) + "/"}, **options}
+    path = epath.Path(folder)
+    if files.is_remote(path):
+        kvstore = f"{path.as_posix().rstrip('/')}/"
+    else:
+        kvstore = {"driver": "file", "path": f"{path.resolve()}/"}  # TensorStore refuses `..` in a path
+    return {"driver": "zarr3", "kvstore": kvstore, **options}

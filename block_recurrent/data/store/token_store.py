@@ -143,7 +143,7 @@ class TokenStore:
         try:
             return future.result()
         except Exception as error:  # whatever TensorStore makes of a damaged, missing or unreachable file
-            reason = str(error).split(" [")[0]
+            reason = token_array.reason_of(error)
             where = f"document {document} of token store {self.path}"
             raise InputError(f"cannot read {where}: {reason}; `verify` names the damaged files") from None
 
@@ -222,7 +222,7 @@ def _open_array(folder: epath.Path):
     try:
         return token_array.open_readable(folder / TOKENS_FOLDER)
     except ValueError as error:
-        raise _damaged(folder / TOKENS_FOLDER, str(error).split(" [")[0]) from None
+        raise _damaged(folder / TOKENS_FOLDER, token_array.reason_of(error)) from None
 
 
 def _read(path: epath.Path) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.store import columns, metadata, token_array
 from block_recurrent.data.store.encoded_document import EncodedDocument
 from block_recurrent.data.store.metadata import StoreCounts, StoreMetadata, VocabularyMetadata
@@ -115,9 +116,7 @@ class StoreWriter:
         for file in (self._journal, self._names):
             file.flush()
             os.fsync(file.fileno())
-        aside = self._folder / (_PROGRESS + ".new")
-        aside.write_text(json.dumps({"identity": self._identity, **checkpoint}))
-        aside.replace(self._folder / _PROGRESS)
+        files.write_whole(self._folder / _PROGRESS, json.dumps({"identity": self._identity, **checkpoint}))
 
     def checkpoint(self, state: Any) -> None:
         """Marks a place to continue from.
@@ -173,9 +172,9 @@ class StoreWriter:
             files=self._files(),
         )
         self._journal.close()
-        for left in (_JOURNAL, _PROGRESS):
-            (self._folder / left).unlink(missing_ok=True)
-        (self._folder / metadata.FILE_NAME).write_text(described.to_json())
+        for left in (self._folder / _JOURNAL, self._folder / _PROGRESS, files.partial_path(self._folder / _PROGRESS)):
+            left.unlink(missing_ok=True)
+        files.write_whole(self._folder / metadata.FILE_NAME, described.to_json())
         return described
 
     def _files(self) -> dict[str, tuple[int, str]]:

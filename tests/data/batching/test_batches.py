@@ -1,5 +1,4 @@
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -98,18 +97,22 @@ def test_an_error_in_the_thread_is_raised_where_its_item_was_due():
 
 
 def test_it_reads_ahead_no_further_than_asked_and_ends_its_thread():
-    made = []
+    started, fifth_started = [], threading.Event()
 
     def items():
         for number in range(100):
-            made.append(number)
+            started.append(number)
+            if number == 4:
+                fifth_started.set()
             yield number
 
     before = threading.active_count()
     with Prefetcher(items(), depth=3) as ahead:
         assert next(ahead) == 0
-        time.sleep(0.05)
-        assert len(made) <= 6  # one taken, three waiting, one in hand, one being made
+        assert fifth_started.wait(timeout=10)  # three wait in the queue, the thread holds one more
+        for taken in range(2, 51):
+            next(ahead)
+            assert len(started) <= taken + 3 + 1
     assert threading.active_count() == before
     assert next(ahead, "ended") == "ended"
     with pytest.raises(ValueError, match="depth = 0"):

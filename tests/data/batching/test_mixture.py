@@ -8,7 +8,7 @@ from block_recurrent.data.batching import schedule as schedule_module
 from block_recurrent.data.batching.batches import BatchReader
 from block_recurrent.data.batching.mixture import MixtureSchedule, StoreMixture
 from block_recurrent.data.batching.schedule import DocumentSchedule
-from block_recurrent.data.batching.shuffle import DocumentStream
+from block_recurrent.data.batching.shuffle import ShuffledEpochs
 from block_recurrent.data.batching.training_data import limit_lengths, open_training
 from block_recurrent.errors import InputError
 from tests.data.conftest import write_store
@@ -20,7 +20,7 @@ LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda len
 def simulate(stores, schedule, steps):
     """By brute force from the draws and the stores' streams."""
     firsts = np.cumsum([0, *map(len, stores)])
-    choices = schedule.choices(0, steps)
+    choices = schedule.store_choices(0, steps)
     rows = []
     for row in range(schedule.batch_size):
         row_steps, taken, k = [], [0] * len(stores), 0
@@ -29,7 +29,7 @@ def simulate(stores, schedule, steps):
             readable = [document for document, length in enumerate(stores[store]) if length > 1]
             position = row + taken[store] * schedule.batch_size
             document = readable[
-                int(DocumentStream(len(readable), schedule.seed, store).read(position, position + 1)[0])
+                int(ShuffledEpochs(len(readable), schedule.seed, store).read(position, position + 1)[0])
             ]
             taken[store] += 1
             k += 1
@@ -71,11 +71,11 @@ def test_a_mixture_of_one_is_the_plain_schedule(lengths, batch_size, seed):
 def test_draws_follow_the_weights_and_do_not_depend_on_where_they_are_read():
     arrays = [np.full(10, 5), np.full(20, 5), np.full(5, 5)]
     schedule = MixtureSchedule(arrays, [6, 3, 1], batch_size=7, segment_length=4, seed=1)
-    choices = schedule.choices(0, 10_000)
+    choices = schedule.store_choices(0, 10_000)
     shares = np.bincount(choices.reshape(-1), minlength=3) / choices.size
     assert np.abs(shares - [0.6, 0.3, 0.1]).max() < 0.01
     for start in (0, 1, 3, 999):
-        assert (schedule.choices(start, start + 50) == choices[:, start : start + 50]).all()
+        assert (schedule.store_choices(start, start + 50) == choices[:, start : start + 50]).all()
 
 
 def test_each_store_continues_its_own_stream():
@@ -84,7 +84,7 @@ def test_each_store_continues_its_own_stream():
     read = np.array([schedule.locate(step).document[0] for step in range(200)])
     for store, (first, size) in enumerate([(0, 6), (6, 9)]):
         mine = read[(read >= first) & (read < first + size)] - first
-        assert (mine == DocumentStream(size, 0, store).read(0, len(mine))).all()
+        assert (mine == ShuffledEpochs(size, 0, store).read(0, len(mine))).all()
 
 
 def test_fingerprint_names_weights_and_stores():

@@ -122,8 +122,8 @@ def test_epochs_hold_each_document_once_and_differ():
 
 def test_stream_of_a_tiny_corpus_is_the_same_in_one_draw_and_epoch_by_epoch():
     schedule = DocumentSchedule(np.array([3, 9, 5]), batch_size=2, segment_length=2, seed=7)
-    together = schedule._stream.read(0, 300)
-    assert (together == np.concatenate([schedule._stream.read(3 * e, 3 * e + 3) for e in range(100)])).all()
+    together = schedule._order.read(0, 300)
+    assert (together == np.concatenate([schedule._order.read(3 * e, 3 * e + 3) for e in range(100)])).all()
 
 
 def test_fingerprint_names_what_determines_the_order():

@@ -34,7 +34,7 @@ def test_files_that_name_their_splits(tmp_path, read_back):
 
 
 def test_documents_are_divided_by_their_names(tmp_path, read_back, monkeypatch):
-    monkeypatch.setattr(json_lines, "_BYTES_A_RECORD", 500)
+    monkeypatch.setattr(json_lines, "_BYTES_PER_RECORD", 500)
     documents = [{"body": prose(seed, 20), "doi": f"10.1/{seed}"} for seed in range(300)]
     write_files(tmp_path / "in", {"all.jsonl": lines(documents)})
     options = {"text_field": "body", "name_field": "doi", "validation_percent": 10, "test_percent": 20}

@@ -80,7 +80,7 @@ def test_tokens_have_the_smallest_type(tmp_path, table, dtype):
 @given(st.text(max_size=60))
 def test_words_are_counted_as_split_does(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("block_recurrent.data.store.encoded_document._CHARACTERS_A_PIECE", 7)
+        patch.setattr("block_recurrent.data.store.encoded_document._CHARACTERS_PER_PIECE", 7)
         assert count_words(text) == len(text.split())
 
 
