@@ -1,4 +1,4 @@
-"""The order in which the official code evaluates: for comparison with its numbers, not for exact ones."""
+"""The evaluation order of the official code, for comparison with its numbers; its scores are not exact."""
 
 import heapq
 
@@ -9,15 +9,15 @@ from block_recurrent.errors import InputError
 
 
 class OfficialSchedule:
-    """Documents in the store's order, each dealt to the row that is free first; after the last, from the beginning.
+    """Documents in the store's order, each assigned to the first free row; after the last one, the first again.
 
     A document of n tokens takes ceil(n / N) segments, the last one padded (google-research/meliad, text_dataset.py).
 
     Args:
-        lengths: (D,) integers, tokens of each document; empty documents are passed over.
-        batch_size: rows.
+        lengths: (D,) integers, tokens of each document; empty documents are skipped.
+        batch_size: number of rows.
         segment_length: N, tokens of a segment.
-        num_steps: segments that each row reads.
+        num_steps: number of segments that each row reads.
 
     Raises:
         InputError: all documents are empty.
@@ -46,6 +46,6 @@ class OfficialSchedule:
             next_document += 1
 
     def locate(self, step: int) -> RowPositions:
-        """What every row reads at `step`, from 0 to `num_steps` - 1."""
+        """Returns the segments that all rows read at `step`, from 0 to `num_steps` - 1."""
         segment = self._segment[step]
         return RowPositions(self._document[step], segment * self.segment_length, segment == 0)

@@ -1,7 +1,7 @@
-"""Preparing a corpus on many machines: the same sources and tokenising as an Apache Beam pipeline, then joining.
+"""Preparation on many machines, as an Apache Beam pipeline.
 
-`run_pipeline` writes parts (see `parts.py`) with any of Beam's runners; `finish` joins them into the stores that
-`prepare` would have written. Apache Beam is imported where it is used: it is the extra `beam`.
+`run_pipeline` writes shards (see `shards.py`) with any of Beam's runners. `finish` joins them into the same stores that
+`prepare` would have written. Apache Beam is the extra `beam` and is imported only where it is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,19 @@ from block_recurrent.progress import ProgressCallback
 
 
 def run_pipeline(config: PrepareConfig, arguments: Sequence[str] = ()) -> dict[str, int]:
-    """Tokenises a source into parts below `<store>/.parts`, and waits for the end.
+    """Tokenises a source into shards under `<store>/.parts` and waits until the pipeline has finished.
 
-    Units that an earlier run did are not done again.
+    Skips units that an earlier run has finished.
 
     Args:
-        config: source, target and vocabulary; on a cluster, all on `gs://`.
+        config: source, store and vocabulary; on a cluster, all on `gs://`.
         arguments: Beam's own pipeline options, as on a command line: `--runner=DataflowRunner`, `--project=...`.
 
     Returns:
-        Units of work of each split.
+        Number of units of each split.
 
     Raises:
-        InputError: Beam is not installed, or the input or the target is not usable.
+        InputError: Beam is not installed, or the input or the store's folder is not usable.
     """
     try:
         import apache_beam  # pyright: ignore[reportMissingImports]  # installed with the extra only
@@ -51,24 +51,26 @@ def run_pipeline(config: PrepareConfig, arguments: Sequence[str] = ()) -> dict[s
             shards.write_plan(folder, identity_of(source, split, vocabulary), work)
             encode = shards.UnitEncoder(encoder, split, folder.as_posix())
             created = pipeline | f"{split}: list" >> apache_beam.Create(work)
-            # Without this the runner fuses the steps and one machine does all the work.
+            # Without the reshuffle, the runner fuses the steps and one machine does all the work.
             spread = created | f"{split}: spread" >> apache_beam.Reshuffle()
             _ = spread | f"{split}: tokenise" >> apache_beam.Map(encode)
     return {split: len(work) for split, work in units.items()}
 
 
 def finish(config: PrepareConfig, *, progress: ProgressCallback | None = None) -> list[SplitSummary]:
-    """Joins parts into stores and removes them. Like `prepare` it can be interrupted and leaves finished stores alone.
+    """Joins shards into stores and removes the shards.
+
+    As with `prepare`, an interrupted run can be repeated and finished stores are left alone.
 
     Args:
-        config: the same as the pipeline's.
+        config: the pipeline's configuration.
         progress: called with (bytes of input done, bytes of input in all).
 
     Returns:
-        One summary a split, as `prepare`.
+        One summary per split, as `prepare`.
 
     Raises:
-        InputError: parts are missing, damaged, or of another preparation; and as `prepare`.
+        InputError: shards are missing, damaged, or belong to another preparation; and as `prepare`.
     """
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
 

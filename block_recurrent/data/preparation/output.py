@@ -1,4 +1,4 @@
-"""The folder that `prepare` writes: one writer at a time, and nothing half-written ever looks whole."""
+"""The folder that `prepare` writes: one writer at a time, and an unfinished store is never taken for a finished one."""
 
 import contextlib
 import hashlib
@@ -21,11 +21,11 @@ _LOCK = ".prepare.lock"
 
 
 class StoreOutput:
-    """Root of the stores of a source's splits.
+    """The folder of the stores of a source's splits.
 
     Args:
-        root: folder, local or remote. A remote store is built in the local temporary folder and then uploaded, with
-            `store.json` last: object stores can neither append nor rename.
+        root: local or remote. Remote stores are built in the local temporary folder and then uploaded, `store.json`
+            last, because object stores can neither append to nor rename objects.
     """
 
     def __init__(self, root: str):
@@ -38,25 +38,25 @@ class StoreOutput:
             self._work = Path(root)
 
     def final_folder(self, split: str) -> epath.Path:
-        """The finished store's folder."""
+        """Returns the folder of a split's finished store."""
         return self.root / split
 
     def work_folder(self, split: str) -> Path:
-        """The local folder in which a store grows."""
+        """Returns the local folder in which a split's store is built."""
         return self._work / f".{split}{files.PARTIAL}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other preparations out. The lock dies with its process.
+        """Locks the folder against other preparations. The lock ends with the process.
 
         Raises:
-            InputError: the folder cannot be written, or another process is preparing it.
+            InputError: the folder is not writable, or another process is preparing it.
         """
         with contextlib.ExitStack() as stack:
             try:
                 self._work.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(files.lock(self._work / _LOCK, f"process {os.getpid()}"))
-                if not os.fstat(file.fileno()).st_nlink:  # its last owner removed it between our opening and locking
+                if not os.fstat(file.fileno()).st_nlink:  # its owner removed it after it was opened here
                     raise files.LockedError
             except files.LockedError:
                 raise InputError(f"{self.root}: another process is preparing this folder") from None
@@ -68,10 +68,14 @@ class StoreOutput:
                 (self._work / _LOCK).unlink(missing_ok=True)
 
     def find_finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
-        """The finished store of the same content, or None when there is nothing yet.
+        """Returns the metadata of a split's finished store; None if there is none yet.
+
+        Args:
+            split: the split.
+            identity: identity of the preparation, see `metadata.identity`.
 
         Raises:
-            InputError: something else is in its place, which is never overwritten.
+            InputError: the folder holds something else, which is never overwritten.
         """
         path = self.final_folder(split)
         if not path.exists() or self._half_uploaded(split):
@@ -79,17 +83,17 @@ class StoreOutput:
         found = TokenStore.open(path).metadata
         different = [key for key, value in identity.items() if found.identity[key] != value]
         if different:
-            what = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
-            raise InputError(f"{path} holds a store of something else ({what}): remove it or choose another folder")
+            changes = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
+            raise InputError(f"{path} holds another store ({changes}): remove it or choose another folder")
         return found
 
     def _half_uploaded(self, split: str) -> bool:
-        """Whether what lies there is an upload of ours that was interrupted: the store is whole here, but not there."""
+        """Returns whether an upload was interrupted: the store is whole in the local folder, but not in the remote."""
         built = (self.work_folder(split) / metadata.FILE_NAME).exists()
         return self._remote and built and not (self.final_folder(split) / metadata.FILE_NAME).exists()
 
     def find_built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
-        """What an interrupted run had finished, all but putting it in its place; None if there is no such thing."""
+        """Returns the metadata of a store that an interrupted run built but did not publish; None if there is none."""
         try:
             found = TokenStore.open(self.work_folder(split)).metadata
         except InputError:
@@ -97,7 +101,7 @@ class StoreOutput:
         return found if found.identity == identity else None
 
     def publish(self, split: str) -> None:
-        """Moves a finished store from where it grew to its place."""
+        """Moves a split's store from its work folder to its final folder."""
         work, final = self.work_folder(split), self.final_folder(split)
         if not self._remote:
             os.rename(work, self._work / split)

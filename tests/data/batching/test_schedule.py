@@ -157,7 +157,7 @@ def test_nothing_to_read(lengths):
         ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
         ({"segment_length": 0}, "segment_length = 0: must be at least 1"),
         ({"seed": -1}, "seed = -1: must be from 0"),
-        ({"lengths": np.array([0.5])}, "must be one integer a document"),
+        ({"lengths": np.array([0.5])}, "must be one integer per document"),
     ],
 )
 def test_errors_name_the_field(changes, message):

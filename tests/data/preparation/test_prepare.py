@@ -137,7 +137,7 @@ def test_another_store_is_never_overwritten(source, tmp_path, model_path):
     source()
     run(tmp_path / "s")
     before = contents(tmp_path / "s")
-    with pytest.raises(InputError, match=r"train holds a store of something else \(vocabulary"):
+    with pytest.raises(InputError, match=r"train holds another store \(vocabulary"):
         run(tmp_path / "s", vocabulary=model_path)
     source(version=2)
     with pytest.raises(InputError, match=r"settings \{'version': 1\}, now \{'version': 2\}"):

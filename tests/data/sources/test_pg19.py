@@ -69,7 +69,7 @@ def test_words_are_compared_with_the_published_ones(bucket, tmp_path):
 def test_another_layout_is_explained(tmp_path):
     write_files(tmp_path, {"books/10.txt": "text"})
     for given, message in [
-        (str(tmp_path), "no file that it reads"),
+        (str(tmp_path), "has no file that this source reads"),
         (str(tmp_path / "nowhere"), "does not exist"),
         (str(tmp_path / "books/10.txt"), "must hold the folders train/, validation/, test/"),
     ]:

@@ -71,7 +71,7 @@ def test_a_change_of_the_input_is_noticed(tmp_path):
     config = PrepareConfig(source="text_folder", store=str(tmp_path / "s"), input=str(tmp_path / "in"))
     prepare(config)
     write_files(tmp_path / "in", {"train/b.txt": "two"})
-    with pytest.raises(InputError, match="holds a store of something else"):
+    with pytest.raises(InputError, match="holds another store"):
         prepare(config)
 
 

@@ -221,7 +221,7 @@ def test_a_changed_number_in_the_metadata_is_noticed(damaged):
     content = json.loads((damaged / "store.json").read_text())
     content["counts"]["words"] += 1
     (damaged / "store.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="its checksum does not fit"):
+    with pytest.raises(InputError, match="its checksum does not match"):
         TokenStore.open(damaged)
     content["format_version"] = 99
     (damaged / "store.json").write_text(json.dumps(content))
