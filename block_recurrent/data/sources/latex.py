@@ -71,7 +71,7 @@ class Paper:
         return "".join([*pieces, text[done:]])
 
     def _resolve(self, wanted: str, *folders: str) -> str | None:
-        """Finds an included file. Paths are relative to the main file's folder or, in some papers, the including file's."""
+        """Finds an included file, relative to the main file's folder or, in some papers, to the including file's."""
         for folder in folders:
             path = posixpath.normpath(posixpath.join(folder, wanted.strip('"')))
             for name in (path, *(path + ending for ending in ENDINGS)):

@@ -21,7 +21,7 @@ from tests.support.vocabularies import prose
 
 
 class Texts(Source):
-    """Documents from a dict; an empty one is a mistake if asked for."""
+    """Documents from a dict; with `mistake`, an empty document is an error."""
 
     name = "texts"
 
@@ -64,7 +64,7 @@ TEXTS |= {"d1#again": "another text of the same name", "empty": "", "one": "x"}
 
 @pytest.fixture
 def source(monkeypatch):
-    """Makes `texts` a source; returns a function that sets its contents."""
+    """Returns a function that registers a source `texts` with the given contents."""
 
     def use(texts=TEXTS, **options):
         entry = catalog.SourceEntry(summary="", make=lambda config: Texts(texts, **options))
@@ -82,7 +82,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_texts_in_texts_out(source, tmp_path):
+def test_stores_hold_the_texts_and_their_counts(source, tmp_path):
     source()
     summaries = run(tmp_path / "s")
     assert [summary.path.name for summary in summaries] == ["train", "test"]
@@ -148,7 +148,7 @@ def test_another_store_is_never_overwritten(source, tmp_path, model_path):
     assert contents(tmp_path / "s") == before
 
 
-def test_other_things_at_the_target(source, tmp_path):
+def test_other_files_in_the_output_folder_are_not_touched(source, tmp_path):
     source()
     (tmp_path / "s" / "train").mkdir(parents=True)
     (tmp_path / "s" / "train" / "thesis.tex").write_text("dear")
@@ -197,7 +197,7 @@ def test_an_interrupted_run_is_continued(source, tmp_path, monkeypatch, after):
         assert resumed[1]["records"] > 10
 
 
-def test_a_mistake_in_a_worker_is_the_users_error(source, tmp_path):
+def test_an_input_error_in_a_worker_is_raised(source, tmp_path):
     source(mistake=True)
     for workers in (1, 2):
         with pytest.raises(InputError, match="a mistake in the input"):
@@ -205,7 +205,7 @@ def test_a_mistake_in_a_worker_is_the_users_error(source, tmp_path):
     assert not list(multiprocessing.active_children())
 
 
-def test_two_at_once(source, tmp_path):
+def test_a_second_preparation_at_the_same_time_is_refused(source, tmp_path):
     source()
     (tmp_path / "s").mkdir()
     with (tmp_path / "s" / ".prepare.lock").open("w") as other:
@@ -215,7 +215,7 @@ def test_two_at_once(source, tmp_path):
     run(tmp_path / "s")
 
 
-def test_a_lock_removed_by_its_owner_is_not_taken_for_ours(tmp_path, monkeypatch):
+def test_a_lock_file_that_its_owner_removed_does_not_count(tmp_path, monkeypatch):
     output = StoreOutput(str(tmp_path))
     real = fcntl.flock
 
@@ -235,7 +235,7 @@ def mount(*arguments):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A full disk that even root cannot write to."""
+    """A small disk that is full even for root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount("-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder))
@@ -243,14 +243,14 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk(source, small_disk, tmp_path):
+def test_a_full_disk_leaves_no_store(source, small_disk, tmp_path):
     source({f"d{index}": os.urandom(40_000).hex() for index in range(5)})
     with pytest.raises(InputError, match=r"cannot finish .*No space left on device.*run the same command"):
         run(small_disk / "s")
     assert not (small_disk / "s" / "train").exists()
 
 
-def test_a_read_only_target(source, tmp_path):
+def test_a_read_only_folder_is_an_error(source, tmp_path):
     source()
     (tmp_path / "s").mkdir()
     mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path / "s"))
@@ -261,7 +261,7 @@ def test_a_read_only_target(source, tmp_path):
         subprocess.run(["umount", str(tmp_path / "s")], check=True)
 
 
-def test_unknown_sources_are_listed(tmp_path):
+def test_the_error_for_an_unknown_source_lists_all(tmp_path):
     with pytest.raises(InputError, match=r"source = 'nosuch': must be one of .*python_stdlib"):
         prepare(PrepareConfig(source="nosuch", store=str(tmp_path)))
 
