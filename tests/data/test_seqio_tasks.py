@@ -110,9 +110,7 @@ def test_prepared_ids_equal_the_ids_of_seqio_tasks(tasks, source, tmp_path, monk
 
 
 @pytest.mark.parametrize("vocabulary", ["bytes", "pieces"])
-def test_pg19_from_the_bucket_and_from_tfds_has_the_same_books(
-    tasks, bucket, tfds_folder, tmp_path, model_path, vocabulary
-):
+def test_pg19_from_bucket_and_tfds_has_the_same_books(tasks, bucket, tfds_folder, tmp_path, model_path, vocabulary):
     spec = model_path if vocabulary == "pieces" else "bytes"
     raw = PrepareConfig(source="pg19", store=str(tmp_path / "raw"), input=str(bucket), vocabulary=spec, workers=1)
     through = PrepareConfig(

@@ -56,7 +56,7 @@ class StoreOutput:
             try:
                 self._work.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(files.lock(self._work / _LOCK, f"process {os.getpid()}"))
-                if not os.fstat(file.fileno()).st_nlink:  # its owner removed it after it was opened here
+                if not os.fstat(file.fileno()).st_nlink:  # removed by its owner between opening and locking
                     raise files.LockedError
             except files.LockedError:
                 raise InputError(f"{self.root}: another process is preparing this folder") from None
@@ -88,7 +88,7 @@ class StoreOutput:
         return found
 
     def _half_uploaded(self, split: str) -> bool:
-        """Returns whether an upload was interrupted: the store is whole in the local folder, but not in the remote."""
+        """Returns whether an upload was interrupted: the store is whole in the local folder, not in the remote one."""
         built = (self.work_folder(split) / metadata.FILE_NAME).exists()
         return self._remote and built and not (self.final_folder(split) / metadata.FILE_NAME).exists()
 

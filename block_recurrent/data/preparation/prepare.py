@@ -98,7 +98,7 @@ def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
     for split in config.splits or ():
         if split not in source.splits:
             raise InputError(
-                f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {source.splits}"
+                f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {', '.join(source.splits)}"
             )
     return config.splits or source.splits
 
