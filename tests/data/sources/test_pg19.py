@@ -63,7 +63,7 @@ def test_words_are_compared_with_the_published_ones(bucket, tmp_path):
         (summary,) = prepare(config)
         assert summary.unchanged is unchanged
         (warning,) = summary.warnings
-        assert "pg19 test: 3 words in 1 documents; 6,966,499 were published" in warning
+        assert "pg19 test: 3 words in 1 documents; 6,966,499 words were published" in warning
 
 
 def test_the_error_for_another_layout_names_the_expected_one(tmp_path):
