@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from etils import epath
 
@@ -22,7 +23,18 @@ def resolve(path: os.PathLike[str] | str) -> epath.Path:
     return epath.Path(text if is_remote(text) else Path(text).expanduser().absolute())
 
 
-def write_whole(path: os.PathLike[str] | str, content: bytes | str) -> None:
+def partial_path(path: os.PathLike[str] | str, writer: str = "") -> epath.Path:
+    """Returns the neighbour to which a file is written before it is renamed.
+
+    Args:
+        path: the file.
+        writer: distinguishes processes that may write the same file at the same time.
+    """
+    target = epath.Path(path)
+    return target.parent / f"{target.name}{'.' if writer else ''}{writer}{PARTIAL}"
+
+
+def write_whole(path: os.PathLike[str] | str, content: bytes | str, writer: str = "") -> None:
     """Writes a file so that it appears whole or not at all.
 
     The content is written to a neighbouring file, flushed to disk where the file is local, and renamed. After an
@@ -31,13 +43,14 @@ def write_whole(path: os.PathLike[str] | str, content: bytes | str) -> None:
     Args:
         path: local or remote; its folder must exist.
         content: bytes, or text written as UTF-8.
+        writer: as in `partial_path`.
 
     Raises:
         OSError: the file cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
     target = epath.Path(path)
-    partial = target.parent / f"{target.name}{PARTIAL}"
+    partial = partial_path(target, writer)
     try:
         if is_remote(target):
             partial.write_bytes(data)
@@ -58,12 +71,15 @@ class LockedError(Exception):
 
 
 @contextlib.contextmanager
-def lock(path: os.PathLike[str] | str, note: str) -> Iterator[None]:
+def lock(path: os.PathLike[str] | str, note: str) -> Iterator[IO[str]]:
     """Holds an exclusive lock on a local file; the operating system releases it when the process ends.
 
     Args:
         path: the lock file; created if it does not exist.
         note: written into the file, for whoever finds it locked.
+
+    Yields:
+        The open lock file.
 
     Raises:
         LockedError: another process holds the lock.
@@ -77,4 +93,4 @@ def lock(path: os.PathLike[str] | str, note: str) -> Iterator[None]:
         file.truncate(0)
         file.write(note)
         file.flush()
-        yield
+        yield file

@@ -1,5 +1,6 @@
 """Whole writes, locks and paths."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,16 @@ def test_a_file_is_replaced_whole(tmp_path):
     files.write_whole(path, b"\x00")
     assert path.read_bytes() == b"\x00"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_have_their_own_neighbours(tmp_path):
+    path = tmp_path / "file"
+    assert files.partial_path(path) == epath.Path(tmp_path / "file.partial")
+    assert files.partial_path(path, "a") == epath.Path(tmp_path / "file.a.partial")
+    files.partial_path(path, "b").write_text("half of it")
+    files.write_whole(path, "whole", writer="a")
+    assert path.read_text() == "whole"
+    assert files.partial_path(path, "b").read_text() == "half of it"
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
@@ -57,5 +68,6 @@ def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
         with pytest.raises(files.LockedError, match="the first"), files.lock(path, "the second"):
             pass
         first.kill()
-    with files.lock(path, "the second"):
+    with files.lock(path, "the second") as file:
         assert path.read_text() == "the second"
+        assert os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -1,4 +1,4 @@
-"""`prepare`, `inspect`, `verify`, `train-vocab`: text and token stores."""
+"""The commands `prepare`, `inspect`, `verify` and `train-vocab`: text and token stores."""
 
 import sys
 from typing import Annotated
@@ -15,25 +15,25 @@ def prepare(
     context: typer.Context,
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
-    list_sources: Annotated[
-        bool, typer.Option("--list", help="Show every source and what it reads, and stop.")
-    ] = False,
+    list_sources: Annotated[bool, typer.Option("--list", help="List the sources with their inputs and exit.")] = False,
     runner: Annotated[
         str | None,
         typer.Option(
             metavar="RUNNER",
-            help="Tokenise on Apache Beam instead (DirectRunner, DataflowRunner; extra `beam`). Beam's own options "
-            "follow: --project=... Then join the parts with --finish.",
+            help="Tokenise with this Apache Beam runner (DirectRunner, DataflowRunner; extra `beam`) instead. Further "
+            "options such as --project=... are passed to Beam. Afterwards join the shards with --finish.",
         ),
     ] = None,
-    finish: Annotated[bool, typer.Option("--finish", help="Join what a Beam pipeline wrote into the store.")] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Join the shards of a Beam pipeline into the store.")
+    ] = False,
 ) -> None:
-    """Tokenise documents into a token store, one for each split.
+    """Tokenise the documents of a text source and write one token store per split.
 
     Example: python -m block_recurrent prepare --gin_file gin/data/python_stdlib.gin
     """
     from block_recurrent.cli import console, views
-    from block_recurrent.data.preparation.beam import finish as join_parts
+    from block_recurrent.data.preparation.beam import finish as join_shards
     from block_recurrent.data.preparation.beam import run_pipeline
     from block_recurrent.data.preparation.prepare import prepare as prepare_stores
     from block_recurrent.progress import Progress
@@ -50,17 +50,18 @@ def prepare(
             console.line(CONSOLE, f"{split}: {units:,} units of work done; join them with `prepare --finish`")
         return
     with Progress(f"prepare {settings.source}", 0, console=CONSOLE) as progress:
-        summaries = (join_parts if finish else prepare_stores)(settings, progress=progress)
+        summaries = (join_shards if finish else prepare_stores)(settings, progress=progress)
     views.show_prepared(CONSOLE, summaries)
 
 
 def inspect(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="What prepare wrote, or one split of it.")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder that prepare wrote, or one of its splits.")],
     document: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Print this document's text instead: its name, id or number.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name, id or number of a document; prints its text instead of the summary."),
     ] = None,
 ) -> None:
-    """Show a token store: counts, fingerprints, lengths of documents; or the text of one document."""
+    """Show a token store: counts, fingerprints and document lengths, or the text of one document."""
     from block_recurrent.cli import views
     from block_recurrent.data.store import inspection
 
@@ -70,14 +71,17 @@ def inspect(
             views.show_store(CONSOLE, opened)
         return
     if len(stores) > 1:
-        raise InputError(f"inspect {store}: has several splits; name one of them to print a document")
+        raise InputError(
+            f"inspect {store}: has several splits; use the folder of one of them with --document, such as "
+            f"{stores[0].path}"
+        )
     sys.stdout.write(inspection.decode_document(stores[0], inspection.find_document(stores[0], document)))
 
 
 def verify(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="What prepare wrote, or one split of it.")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder that prepare wrote, or one of its splits.")],
 ) -> None:
-    """Reread a token store and compare every file with its checksum."""
+    """Read every file of a token store and compare its checksum."""
     from block_recurrent.cli import console
     from block_recurrent.data.store.inspection import open_stores
     from block_recurrent.progress import Progress
@@ -85,16 +89,16 @@ def verify(
     for opened in open_stores(store):
         with Progress(f"verify {opened.path}", 0, console=CONSOLE) as progress:
             opened.verify(progress)
-        console.line(CONSOLE, f"{opened.path}: {len(opened.metadata.files)} files as they were written")
+        console.line(CONSOLE, f"{opened.path}: all {len(opened.metadata.files)} checksums match")
 
 
 def train_vocab(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The SentencePiece model to write.")],
-    size: Annotated[int, typer.Option(help="Pieces, 256 bytes and the special ones included.")] = 32_000,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Path of the SentencePiece model to write.")],
+    size: Annotated[int, typer.Option(help="Number of pieces, including 256 bytes and the special pieces.")] = 32_000,
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
 ) -> None:
-    """Train a SentencePiece vocabulary with byte fallback on a text source's training split.
+    """Train a SentencePiece vocabulary with byte fallback on the training split of a text source.
 
     Example: python -m block_recurrent train-vocab own.model --size 4000 --gin_file gin/data/python_stdlib.gin
     """

@@ -1,1 +1,1 @@
-"""Text to tokens to batches: numpy only, except `tasks.py`, which reads seqio and TFDS."""
+"""Text to tokens to batches, without JAX. Only `seqio_tasks.py` and `sources/tfds.py` use TensorFlow."""

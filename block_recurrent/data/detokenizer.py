@@ -1,4 +1,7 @@
-"""Ids to text one at a time: the pieces of text together are the text of all ids."""
+"""Streaming detokenisation: turns ids that arrive one at a time into text.
+
+The concatenated pieces of text equal the text of all ids decoded at once.
+"""
 
 import codecs
 from collections.abc import Iterable, Sequence
@@ -10,31 +13,31 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 class Detokenizer(Protocol):
-    """A stream of text. It holds back the beginning of a character whose other bytes have not come."""
+    """Turns a stream of ids into text. Holds back incomplete characters until their last byte arrives."""
 
     def push(self, token: int) -> str:
-        """Takes an id and returns the text that is certain now and was not before."""
+        """Takes one id and returns the text that has become complete, possibly none."""
         ...
 
     def flush(self) -> str:
-        """Returns what was held back, once no more ids come."""
+        """Returns the text held back so far; called after the last id."""
         ...
 
 
-class Decodes(Protocol):
-    """The part of a vocabulary that this needs."""
+class Decoder(Protocol):
+    """The part of a vocabulary that a `PieceDetokenizer` needs."""
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text of ids."""
+        """Returns the text of ids."""
         ...
 
 
 class ByteDetokenizer:
-    """For ids that are bytes.
+    """Detokenizer of byte ids.
 
     Args:
-        first_byte: id of byte 0; lower ids and those behind byte 255 have no text.
-        context: the ids before the first; a character that they leave unfinished is finished by what comes.
+        first_byte: id of byte 0; lower ids, and ids after that of byte 255, have no text.
+        context: ids before the stream; the stream completes a character that they leave incomplete.
     """
 
     def __init__(self, first_byte: int, context: Sequence[int]):
@@ -54,19 +57,19 @@ class ByteDetokenizer:
 
 
 class PieceDetokenizer:
-    """For ids whose text depends on the id before, such as a piece with its leading blank.
+    """Detokenizer of ids whose text depends on the previous id, such as pieces with a leading blank.
 
     Args:
         vocabulary: decodes ids.
-        context: the ids before the first.
+        context: ids before the stream.
     """
 
-    def __init__(self, vocabulary: Decodes, context: Sequence[int]):
+    def __init__(self, vocabulary: Decoder, context: Sequence[int]):
         self._vocabulary = vocabulary
-        self._begin_behind(list(context))
+        self._continue_after(list(context))
 
-    def _begin_behind(self, ids: list[int]) -> None:
-        """Keeps the last ids that have text: blanks at the very beginning of a text vanish, elsewhere they stay."""
+    def _continue_after(self, ids: list[int]) -> None:
+        """Keeps the last ids that have text as context: without it, decoding would drop a leading blank."""
         for start in reversed(range(len(ids))):
             self._ids, self._shown = ids[start:], self._vocabulary.decode(ids[start:])
             if self._shown:
@@ -80,11 +83,11 @@ class PieceDetokenizer:
         if text.endswith(_INCOMPLETE):
             return ""
         fresh = text[len(self._shown) :]
-        self._begin_behind(self._ids)
+        self._continue_after(self._ids)
         return fresh
 
     def flush(self) -> str:
         """See `Detokenizer.flush`."""
         fresh = self._vocabulary.decode(self._ids)[len(self._shown) :]
-        self._begin_behind(self._ids)
+        self._continue_after(self._ids)
         return fresh

@@ -1,8 +1,8 @@
-"""The text sources as seqio tasks: the only module that imports seqio and TensorFlow.
+"""The text sources as seqio tasks; the only module that imports seqio.
 
-Importing it registers every task of `TASKS`. Sources with an input look for it in `$BLOCK_RECURRENT_DATA/<source>`
-(`data/<source>` without that variable) when a task is read; `register_task` registers one with any other configuration.
-A task's examples are whole documents, without begin or end mark: `targets` holds the ids that `prepare` writes.
+Importing it registers every task of `TASKS`. Sources with an input read `$BLOCK_RECURRENT_DATA/<source>`, or
+`data/<source>` if that variable is not set. `register_task` registers a source with any other configuration.
+A task's examples are whole documents without begin or end token; `targets` holds the ids that `prepare` writes.
 """
 
 import functools
@@ -25,7 +25,7 @@ _PG19 = "pg19:0.1.1"
 
 
 def data_folder(source: str) -> str:
-    """Where a task looks for its source's input."""
+    """Returns the folder in which a task looks for its source's input."""
     return os.path.join(os.environ.get("BLOCK_RECURRENT_DATA", "data"), source)
 
 
@@ -34,7 +34,7 @@ def _config_of(source: str, vocabulary: str) -> PrepareConfig:
     return PrepareConfig(source=source, store="unused", input=given, vocabulary=vocabulary)
 
 
-# Name -> source and vocabulary. The names with `_tokens` take T5's pieces, the others bytes.
+# Name -> source and vocabulary. Names that end in `_tokens` use T5's pieces, the others bytes.
 TASKS = {
     task: (source, T5_VOCABULARY if task.endswith("_tokens") else ByteVocabulary.spec)
     for source, entry in SOURCES.items()
@@ -46,8 +46,8 @@ def register_task(name: str, config: PrepareConfig) -> seqio.Task:
     """Registers a source as a seqio task.
 
     Args:
-        name: of the task; must be new.
-        config: source, input, rules and vocabulary; its `store` is not used.
+        name: name of the task, not registered yet.
+        config: source, input, rules and vocabulary; its `store` is ignored.
 
     Returns:
         The task, with the feature `targets`.
@@ -68,7 +68,7 @@ def _data_source(config: PrepareConfig) -> Any:
 
 
 def _dataset(config: PrepareConfig, split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-    """Documents in the order of `prepare`; seqio shuffles them itself when it is asked to."""
+    """Returns documents in the order of `prepare`; seqio itself shuffles them on request."""
     del shuffle_files, seed
 
     def documents() -> Iterator[dict[str, Any]]:
@@ -82,7 +82,7 @@ def _dataset(config: PrepareConfig, split: str, shuffle_files: bool, seed: int |
 
 
 def _name_and_text(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The same two features from every source; TFDS's books get the same repairs as all other text."""
+    """Maps the examples of every source to `name` and `targets`; TFDS's books are repaired like all other text."""
 
     def convert(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         if "book_text" not in example:
@@ -94,10 +94,10 @@ def _name_and_text(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
-    """The vocabulary of seqio's own with the same ids.
+    """Returns seqio's own vocabulary with the same ids.
 
     Args:
-        spec: as in `load_vocabulary`. T5's model is not read before it is used.
+        spec: as in `load_vocabulary`. T5's model is read only when it is used.
     """
     if spec == ByteVocabulary.spec:
         return seqio.ByteVocabulary()

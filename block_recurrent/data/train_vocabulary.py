@@ -1,4 +1,4 @@
-"""Trains a SentencePiece vocabulary on a text source, for prose and code alike."""
+"""Trains a SentencePiece vocabulary for prose and code on a text source."""
 
 import dataclasses
 import hashlib
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.vocabulary import SentencePieceVocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.progress import ProgressCallback
 
 _LONGEST_SENTENCE = 4096  # characters; the trainer ignores longer ones
-# With byte fallback no text is unknown, and with these settings decoding gives back every character (but U+2581, which
-# SentencePiece itself uses for the blank): nothing is normalised, blanks are kept and may form pieces of their own
-# (indentation), a line end is a piece, and digits are single, so that numbers are read the same everywhere. The special
-# ids are T5's and seqio's.
+# Byte fallback leaves no text unknown. Decoding returns every character except U+2581, which SentencePiece itself uses
+# for the blank: nothing is normalised, blanks are kept and may form pieces of their own (indentation), and a line end
+# is a piece. Digits are single pieces, so that equal numbers have equal ids. The special ids are T5's and seqio's.
 _SETTINGS = {
     "byte_fallback": True,
     "normalization_rule_name": "identity",
@@ -37,13 +37,13 @@ _SETTINGS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedVocabulary:
-    """What was trained.
+    """A trained vocabulary and its statistics.
 
     Attributes:
         path: the model file.
-        vocabulary: loaded from it.
-        characters: of the text that it was trained on.
-        characters_per_token: on that text's last part.
+        vocabulary: the vocabulary, loaded from that file.
+        characters: number of characters of the training text.
+        characters_per_token: compression, measured on the end of the training text.
     """
 
     path: epath.Path
@@ -62,22 +62,22 @@ def train_vocabulary(
     split: str = "train",
     progress: ProgressCallback | None = None,
 ) -> TrainedVocabulary:
-    """Trains a model with byte fallback, on a fixed sample of the source's records.
+    """Trains a model with byte fallback on a fixed sample of the source's records.
 
     Args:
-        source: where the text comes from; see `load_source`.
+        source: the text; see `load_source`.
         path: the model file to write, local or `gs://`; it must not exist.
-        size: pieces, the special ones and 256 bytes included. 32,000 fills a table of 32,000 rows.
+        size: number of pieces, including the special ones and 256 bytes. 32,000 pieces fill a table of 32,000 rows.
         model_type: `bpe` (deterministic, and 25 times as fast on 3 MB) or `unigram`.
-        sample_bytes: how much of the source's text to take, about; training needs some ten times that in memory.
-        split: which split to read.
-        progress: called with (bytes sampled, bytes to sample) while reading; training itself reports nothing.
+        sample_bytes: approximate size of the sample; training needs about ten times as much memory.
+        split: the split to read.
+        progress: called with (bytes sampled, bytes to sample) while reading, not during the training itself.
 
     Returns:
-        The vocabulary and how it did.
+        The vocabulary and its statistics.
 
     Raises:
-        InputError: the path is taken or cannot be written, or the source has too little text for that many pieces.
+        InputError: the path exists or cannot be written, or the source has too little text for that many pieces.
     """
     target = epath.Path(path)
     if target.exists():
@@ -100,7 +100,7 @@ def train_vocabulary(
 
 
 class _Sample:
-    """Lines of the records that a hash of their names picks, so that the sample is spread over the whole source."""
+    """Lines of the sampled records. A hash of the name selects records, which spreads the sample over the source."""
 
     def __init__(self, source: Source, split: str, wanted: int, progress: ProgressCallback | None):
         self._source, self._split = source, split
@@ -150,16 +150,14 @@ def _train(sentences: Iterator[str] | _Sample, size: int, model_type: str) -> by
             **_SETTINGS,
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("] ")[-1]  # the rest names the trainer's own code
+        reason = str(error).strip().splitlines()[-1].split("] ")[-1]  # before it: places in SentencePiece's code
         raise InputError(f"cannot train a vocabulary of size {size}: {reason}") from None
     return model.getvalue()
 
 
 def _write(target: epath.Path, model: bytes) -> None:
-    aside = target.parent / f".{target.name}.partial"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(model)
-        aside.rename(target)
+        files.write_whole(target, model)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""Text to ids and back: plain bytes with seqio's ids, or any SentencePiece model."""
+"""Vocabularies, which convert text to ids and back: bytes with seqio's ids, or any SentencePiece model."""
 
 import functools
 import hashlib
@@ -10,72 +10,72 @@ import numpy as np
 from etils import epath
 
 from block_recurrent.data.detokenizer import ByteDetokenizer, Detokenizer, PieceDetokenizer
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 
-_BLANK = "\u2581"  # how SentencePiece writes a blank
+_BLANK = "\u2581"  # SentencePiece's character for a blank
 _FIRST_BYTE = 3  # ids 0 (padding), 1 (end of sequence) and 2 (unknown) come before the 256 bytes
-_ROW_MULTIPLE = 128  # tables of SentencePiece models are padded to a multiple of this, as T5's is
+_ROW_MULTIPLE = 128  # embedding tables of SentencePiece models are padded to a multiple of this, as T5's is
 _T5_PIECES, _T5_EXTRA_IDS = 32_000, 100
-# Encoding takes about 45 bytes of memory a character (BPE) or 22 (unigram), so long texts are cut at single blanks
-# between letters, where pieces end anyway. With BPE the ids stay the same wherever it is cut. Unigram adds up the
-# scores of a whole text in float32 and decides near ties by their rounding, so that only the whole text gives the very
-# ids of the whole text; its limit leaves all but enormous books whole.
+# Encoding needs about 45 bytes of memory per character (BPE) or 22 (unigram). Long texts are therefore cut at single
+# blanks between letters, where pieces end anyway. With BPE, cutting does not change the ids. Unigram sums the scores of
+# a whole text in float32 and near ties depend on the rounding, so cutting may change ids; its limit is so high that
+# only enormous books are cut.
 _BPE_CHARACTERS, _UNIGRAM_CHARACTERS = 1 << 20, 12_000_000
 _CUT = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _CUT_WITHIN = 1 << 16
 
 
 class Vocabulary(Protocol):
-    """What tokenising needs. Implementations are picklable: worker processes get a copy."""
+    """Converts text to ids and back. Implementations are picklable: each worker process receives a copy."""
 
     @property
     def spec(self) -> str:
-        """The text that `load_vocabulary` makes this vocabulary of."""
+        """The argument with which `load_vocabulary` returns this vocabulary."""
         ...
 
     @property
     def size(self) -> int:
-        """Ids in use: 0, ..., size - 1."""
+        """Number of ids: 0, ..., size - 1."""
         ...
 
     @property
     def table_size(self) -> int:
-        """V, rows of the embedding table; at least `size`."""
+        """V, number of rows of the embedding table; at least `size`."""
         ...
 
     @property
     def unknown_id(self) -> int:
-        """The id of text that has no other id."""
+        """Id of text without an id of its own."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 of what defines the ids."""
+        """Hex sha256 of everything that defines the ids."""
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text, (n,) integers, without any begin or end mark."""
+        """Returns the ids of a text, (n,) integers, without begin or end token."""
         ...
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text of ids; what is not valid UTF-8 becomes U+FFFD, special ids of the byte vocabulary vanish."""
+        """Returns the text of ids. Invalid UTF-8 becomes U+FFFD; special ids of the byte vocabulary have no text."""
         ...
 
     def pieces(self, ids: np.ndarray) -> list[bytes]:
-        """The UTF-8 bytes that each id stands for, blanks included; special ids stand for nothing."""
+        """Returns each id's UTF-8 bytes, blanks included; special ids have none."""
         ...
 
     def detokenizer(self, context: Sequence[int]) -> Detokenizer:
-        """Text of ids that come one at a time, behind the ids of the context."""
+        """Returns a detokenizer for ids that arrive one at a time after the ids of the context."""
         ...
 
     def first_token_bytes(self, text: str) -> int:
-        """How many UTF-8 bytes of the text the first token covers; 0 for a text without tokens."""
+        """Returns the number of UTF-8 bytes that the text's first token covers; 0 for a text without tokens."""
         ...
 
 
 class ByteVocabulary:
-    """One id a UTF-8 byte: byte b is id b + 3; 0, 1 and 2 are padding, end of sequence and unknown, as in seqio."""
+    """UTF-8 bytes: byte b has id b + 3; ids 0, 1 and 2 are padding, end of sequence and unknown, as in seqio."""
 
     spec = "bytes"
     size = 256 + _FIRST_BYTE
@@ -108,13 +108,13 @@ class ByteVocabulary:
 
 
 class SentencePieceVocabulary:
-    """The ids of a SentencePiece model.
+    """A SentencePiece model.
 
     Args:
         path: the model file, local or `gs://`.
-        extra_ids: ids after the pieces which no text produces. None means 100 for a model laid out as T5's (32,000
-            pieces; ids 0, 1 and 2 are padding, end of sequence and unknown; no begin, no byte pieces), which gives T5's
-            table of 32,128 rows, and 0 for any other.
+        extra_ids: number of ids after the pieces, which no text produces. None means 0, except for a model laid out
+            like T5's: 32,000 pieces; ids 0, 1 and 2 are padding, end of sequence and unknown; no begin id, no byte
+            pieces. There None means 100, which yields T5's table of 32,128 rows.
 
     Raises:
         InputError: the file is missing or not a SentencePiece model.
@@ -133,7 +133,7 @@ class SentencePieceVocabulary:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=self._model)
         except RuntimeError as error:
-            raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({error})") from None
+            raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({first_line(error)})") from None
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("spec", "fingerprint", "_model", "extra_ids")
@@ -186,16 +186,16 @@ class SentencePieceVocabulary:
 
     @functools.cached_property
     def _longest(self) -> int:
-        """Characters to encode at once. A BPE model's scores are its merges' ranks: whole numbers."""
+        """Number of characters to encode at once. Only a BPE model's scores, the ranks of merges, are whole numbers."""
         score = self._processor.get_score(self._pieces - 1)
         return _BPE_CHARACTERS if score == int(score) else _UNIGRAM_CHARACTERS
 
     @functools.cached_property
     def _blank(self) -> int | None:
-        """At a cut: 1 to leave the blank out (the model puts one before every text), 0 to keep it, None: do not cut."""
+        """Characters to skip at a cut: 1 if the model prepends a blank to every text, else 0. None means never cut."""
         names = (self._processor.id_to_piece(piece) for piece in range(self._pieces))
         if any(_BLANK in name.strip(_BLANK) for name in names):
-            return None  # pieces reach across blanks
+            return None  # some pieces contain blanks
         whole = self._processor.encode("the text")
         for skipped in (1, 0):
             if whole == self._processor.encode("the") + self._processor.encode(" text"[skipped:]):
@@ -203,7 +203,7 @@ class SentencePieceVocabulary:
         return None
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """See `Vocabulary.decode`; ids without a piece become the unknown id."""
+        """See `Vocabulary.decode`; ids without a piece decode as the unknown id."""
         ids = _as_array(ids)
         known = np.where((ids >= 0) & (ids < self._pieces), ids, self.unknown_id)
         return self._processor.decode(known.tolist())
@@ -230,15 +230,15 @@ class SentencePieceVocabulary:
         return PieceDetokenizer(self, context)
 
     def first_token_bytes(self, text: str) -> int:
-        """See `Vocabulary.first_token_bytes`; blanks before the token that the model drops count as covered."""
-        # The first token ends long before this, and what follows the word that it lies in cannot move its end.
+        """See `Vocabulary.first_token_bytes`; leading blanks that the model drops count as covered."""
+        # The first token ends long before this, and text after its word cannot move its end.
         stop = text.find(" ", 256, 4096)
         offsets = self._processor.encode(text[: 4096 if stop < 0 else stop], return_type="offset_mapping")["offsets"]
         return len(text[: offsets[0][1]].encode("utf-8", "replace")) if offsets else 0
 
 
 def load_vocabulary(spec: str) -> Vocabulary:
-    """The vocabulary that a configuration names.
+    """Loads a vocabulary.
 
     Args:
         spec: `bytes`, or the path of a SentencePiece model.
@@ -247,28 +247,29 @@ def load_vocabulary(spec: str) -> Vocabulary:
         The vocabulary.
 
     Raises:
-        InputError: the path is missing or holds something else.
+        InputError: the file does not exist or is not a SentencePiece model.
     """
     return ByteVocabulary() if spec == ByteVocabulary.spec else SentencePieceVocabulary(spec)
 
 
 def load_recorded_vocabulary(spec: str, fingerprint: str) -> Vocabulary:
-    """The vocabulary that a store or a run was made with.
+    """Loads the vocabulary of a store or a run and checks that it has not changed.
 
     Args:
-        spec: as it was named then.
-        fingerprint: of what it was then.
+        spec: the recorded spec.
+        fingerprint: the recorded fingerprint.
 
     Returns:
         The vocabulary.
 
     Raises:
-        InputError: it cannot be read, or has changed since.
+        InputError: the vocabulary cannot be read, or has changed since.
     """
     vocabulary = load_vocabulary(spec)
     if vocabulary.fingerprint != fingerprint:
         raise InputError(
-            f"vocabulary {spec!r} has fingerprint {vocabulary.fingerprint}; the tokens were made with {fingerprint}"
+            f"vocabulary {spec!r} has fingerprint {vocabulary.fingerprint}, but the tokens were created with "
+            f"{fingerprint}; restore the original vocabulary"
         )
     return vocabulary
 
@@ -277,7 +278,7 @@ def _read_model(path: str) -> bytes:
     try:
         model = epath.Path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        message = f"vocabulary {path!r}: no such file; give `bytes` or the path of a SentencePiece model"
+        message = f"vocabulary {path!r}: no such file; use `bytes` or the path of a SentencePiece model"
         raise InputError(message) from None
     if not model:
         raise InputError(f"vocabulary {path}: not a SentencePiece model (the file is empty)")

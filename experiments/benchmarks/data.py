@@ -1,7 +1,8 @@
-"""Measures the data pipeline at the paper's scale, on synthetic stores and text: `make bench-data`.
+"""Benchmarks the data pipeline at the paper's scale on synthetic stores and text: `make bench-data`.
 
-Locating, reading, tokenising and the memory of `prepare`, each against its bound. Writes what it measured to a JSON
-file and exits with 1 if a bound is missed. Needs about 10 GB of disk and 10 minutes on 2 cores; `--quick` is a tenth.
+Measures the schedule, reading, tokenising and the memory of `prepare`, and compares each number with its bound. Writes
+the numbers to a JSON file and exits with 1 if a bound is missed. Needs about 10 GB of disk and 10 minutes on 2 cores;
+`--quick` needs a tenth.
 """
 
 import argparse
@@ -35,14 +36,14 @@ MB = 1_000_000
 
 
 def text_of_this_machine() -> str:
-    """Real text to make corpora of: the standard library."""
+    """Returns real text for the corpora: the Python standard library."""
     root = Path(sysconfig.get_path("stdlib"))
     files = [file for split in ("train", "validation", "test") for file in PythonStdlib().files(split)]
     return "".join((root / file.payload).read_text(encoding="utf-8", errors="replace") for file in files)
 
 
 def lengths_like_pg19(documents: int, tokens: int) -> np.ndarray:
-    """Log-normal lengths with a given sum."""
+    """Returns log-normal document lengths with a given sum."""
     drawn = np.random.default_rng(0).lognormal(0, 0.8, documents)
     return np.maximum(2, drawn / drawn.sum() * tokens).astype(np.int64)
 
@@ -64,7 +65,7 @@ def bench_schedule() -> Iterator[Result]:
 
 
 def synthetic_store(folder: Path, documents: int, tokens: int) -> TokenStore:
-    """A store of bytes whose documents are windows of real text."""
+    """Writes a store of bytes; each document is a window of real text."""
     text = np.frombuffer(text_of_this_machine().encode(), np.uint8) + np.uint16(3)
     lengths = lengths_like_pg19(documents, tokens)
     text = np.tile(text, int(lengths.max()) // len(text) + 2)
@@ -98,7 +99,7 @@ def bench_reading(folder: Path, tokens: int, steps: int) -> Iterator[Result]:
 
 
 def write_corpus(folder: Path, size: int, file_size: int) -> Path:
-    """A folder of text files: windows of real text that begin at random lines."""
+    """Writes a folder of text files: windows of real text that begin at random lines."""
     text = text_of_this_machine()
     rng = np.random.default_rng(2)
     (folder / "train").mkdir(parents=True)
@@ -118,7 +119,7 @@ def bench_tokenising(folder: Path, size: int) -> Iterator[Result]:
     total = sum(len(text.encode()) for text in texts) / MB
     processor = sentencepiece.SentencePieceProcessor(model_file=model)
     own, ours = [], []
-    for turn in range(3):  # in turns, so that other work on the machine meets both
+    for turn in range(3):  # alternating, so that other work on the machine slows both down
         start = time.perf_counter()
         processor.encode(texts, num_threads=available_cores(), return_type="numpy")
         own.append(total / (time.perf_counter() - start))
@@ -135,7 +136,7 @@ def bench_tokenising(folder: Path, size: int) -> Iterator[Result]:
 
 
 def timed_prepare(corpus: Path, store: Path, vocabulary: str) -> float:
-    """Seconds of a whole `prepare`: reading, worker start, tokenising, compressing, checksums."""
+    """Returns the seconds of a whole `prepare`: reading, worker start, tokenising, compression, checksums."""
     start = time.perf_counter()
     prepare(PrepareConfig(source="text_folder", store=str(store), input=str(corpus), vocabulary=vocabulary))
     return time.perf_counter() - start
@@ -161,9 +162,9 @@ def bench_memory(folder: Path, small: int, large: int) -> Iterator[Result]:
 
 
 def peak_of(process: subprocess.Popen[bytes]) -> float:
-    """Largest sum of proportional set sizes of a process and its descendants, in bytes."""
+    """Returns the peak of the summed proportional set sizes of a process and its descendants, in bytes."""
     peak = 0.0
-    while process.poll() is None:
+    while process.poll() is None:  # sampled: the system records no peak over several processes
         peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
         time.sleep(0.1)
     if process.returncode:
@@ -172,7 +173,7 @@ def peak_of(process: subprocess.Popen[bytes]) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Returns the ids of a process and its descendants."""
     found, parents = [pid], {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -193,9 +194,9 @@ def proportional_set_size(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures the data pipeline at the scale of PG19.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
-    parser.add_argument("--output", default="experiments/benchmarks/results/data.json")
+    parser = argparse.ArgumentParser(description="Benchmarks the data pipeline at the scale of PG19.")
+    parser.add_argument("--quick", action="store_true", help="use a tenth of the sizes")
+    parser.add_argument("--output", help="JSON file to write", default="experiments/benchmarks/results/data.json")
     arguments = parser.parse_args()
     scale = 10 if arguments.quick else 1
     with tempfile.TemporaryDirectory() as name:

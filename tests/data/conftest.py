@@ -15,7 +15,7 @@ from tests.support.vocabularies import prose, train_pieces
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory):
-    """A tiny SentencePiece model, made here."""
+    """Path of a tiny SentencePiece model."""
     return train_pieces(tmp_path_factory.mktemp("vocabulary") / "tiny")
 
 
@@ -34,7 +34,7 @@ def describe(vocabulary):
 
 
 def write_store(folder, texts, vocabulary=None, shard=None):
-    """A finished store of some texts, named by their position unless they are a dict."""
+    """Writes and opens a store of texts: a list, or a dict of texts by name."""
     vocabulary = vocabulary or ByteVocabulary()
     dtype = token_dtype(vocabulary.table_size)
     options = {} if shard is None else {"shard": shard}
@@ -54,6 +54,6 @@ class Sample:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
-    """Documents from one token to several chunks, in a store of several shards."""
+    """Documents of one token to several chunks, in a store of several shards."""
     texts = [prose(seed, size) for seed, size in enumerate([1, 30, 5000, 1, 12000, 700, 3])] + ["x", "\n"]
     return Sample(texts, write_store(tmp_path_factory.mktemp("sample") / "train", texts, shard=1 << 15))

@@ -1,4 +1,4 @@
-"""Stores and sources on `gs://`, against a server of our own."""
+"""Stores and sources on `gs://`, tested with a fake server."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.preparation import output as target_module
+from block_recurrent.data.preparation import output as output_module
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.store.token_store import TokenStore
 from tests.data.preparation.test_prepare import contents
@@ -18,7 +18,7 @@ from tests.support.vocabularies import prose
 
 SCRIPT = """
 import sys
-sys.modules["tensorflow"] = None  # so that paths go through gcsfs, as where the core alone is installed
+sys.modules["tensorflow"] = None  # makes epath use gcsfs, as in an installation without the extra `data`
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.store.token_store import TokenStore
@@ -59,21 +59,21 @@ def test_text_and_stores_in_a_bucket(tmp_path):
 
 
 def test_an_interrupted_upload_is_finished(tmp_path, monkeypatch):
-    """A target that is treated as remote: built elsewhere, then copied file by file."""
+    """The output is treated as remote: built in another folder, then copied file by file."""
     write_files(tmp_path / "in", {"train/a.txt": prose(1, 500), "test/b.txt": prose(2, 50)})
-    real = target_module.Target.__init__
+    real = output_module.StoreOutput.__init__
 
     def remote(self, root):
         real(self, root)
         self._remote, self._work = True, tmp_path / "work"
 
-    monkeypatch.setattr(target_module.Target, "__init__", remote)
+    monkeypatch.setattr(output_module.StoreOutput, "__init__", remote)
     config = PrepareConfig(source="text_folder", input=str(tmp_path / "in"), store=str(tmp_path / "s"), workers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # the work of a run that dies before it has tidied up
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # the run dies before it removes its work folder
         prepare(config)
     whole = contents(tmp_path / "s")
-    (tmp_path / "s/train/store.json").unlink()  # ... and before it has written the last file
+    (tmp_path / "s/train/store.json").unlink()  # ... and before it writes the last files
     (tmp_path / "s/train/tokens/zarr.json").unlink()
     summaries = prepare(config)
     assert contents(tmp_path / "s") == whole

@@ -1,4 +1,4 @@
-"""All tests that import TensorFlow, in one module, so that its cost is paid once."""
+"""All tests that import TensorFlow, in one module, so that it is imported once."""
 
 import gzip
 import importlib
@@ -20,7 +20,7 @@ from tests.data.sources.conftest import write_files
 from tests.data.sources.test_arxiv import MAIN, paper, tar
 from tests.support.vocabularies import prose
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # TensorFlow's own
+pytestmark = pytest.mark.filterwarnings("ignore")  # TensorFlow's warnings
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def tasks():
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """PG19's public bucket in small."""
+    """A small copy of PG19's public bucket."""
     books = {f"{split}/{10 * index + number}.txt": f"\n\n{prose(10 * index + number, 300)}\n"
              for index, split in enumerate(("train", "validation", "test")) for number in range(4)}  # fmt: skip
     metadata = "".join(
@@ -44,7 +44,7 @@ def bucket(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tfds_folder(tasks, bucket, tmp_path_factory):
-    """The bucket as TensorFlow Datasets itself prepares it."""
+    """The bucket as prepared by TensorFlow Datasets."""
     import tensorflow_datasets as tfds
 
     module = importlib.import_module("tensorflow_datasets.datasets.pg19.pg19_dataset_builder")
@@ -57,13 +57,13 @@ def tfds_folder(tasks, bucket, tmp_path_factory):
 
 
 def seqio_ids(task, split):
-    """Ids by name, as seqio makes them."""
+    """Returns a seqio task's ids by name."""
     dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False)
     return {example["name"].decode(): example["targets"] for example in dataset.as_numpy_iterator()}
 
 
 def store_ids(config, split):
-    """Ids by name, as prepared; random access in several orders gives the same."""
+    """Prepares a source and returns a split's ids by name; checks that random access returns the same ids."""
     summary = next(summary for summary in prepare(config) if summary.path.name == split)
     store = TokenStore.open(summary.path)
     sequential = [store.read(document, 0, 10**9) for document in range(len(store))]
@@ -97,7 +97,7 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("source", [*SAMPLES, "python_stdlib", "synthetic_recall"])
-def test_ids_are_those_of_seqio(tasks, source, tmp_path, monkeypatch):
+def test_prepared_ids_equal_the_ids_of_seqio_tasks(tasks, source, tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCK_RECURRENT_DATA", str(tmp_path / "data"))
     given = None
     if source in SAMPLES:
@@ -110,7 +110,7 @@ def test_ids_are_those_of_seqio(tasks, source, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("vocabulary", ["bytes", "pieces"])
-def test_pg19_raw_and_through_tfds_are_the_same_books(tasks, bucket, tfds_folder, tmp_path, model_path, vocabulary):
+def test_pg19_from_bucket_and_tfds_has_the_same_books(tasks, bucket, tfds_folder, tmp_path, model_path, vocabulary):
     spec = model_path if vocabulary == "pieces" else "bytes"
     raw = PrepareConfig(source="pg19", store=str(tmp_path / "raw"), input=str(bucket), vocabulary=spec, workers=1)
     through = PrepareConfig(
@@ -139,7 +139,7 @@ def test_worker_processes_do_not_import_tensorflow(tasks, tfds_folder, tmp_path)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_data_set_that_was_not_prepared(tasks, tmp_path):
+def test_an_unprepared_tfds_data_set_is_an_error(tasks, tmp_path):
     with pytest.raises(InputError, match=r"TFDS data set pg19: not prepared in .*`tfds build pg19`"):
         prepare(PrepareConfig(source="pg19_tfds", store=str(tmp_path / "s"), input=str(tmp_path)))
 

@@ -4,6 +4,7 @@ from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.python_stdlib import PythonStdlib
+from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.sources.synthetic import SyntheticRecall
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.train_vocabulary import train_vocabulary
@@ -26,7 +27,7 @@ def source_of(corpus):
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
-def test_no_text_is_unknown_and_every_text_comes_back(corpus, tmp_path, model_type):
+def test_no_text_is_unknown_and_decoding_returns_every_text(corpus, tmp_path, model_type):
     path = tmp_path / "folder" / "own.model"
     seen = []
     trained = train_vocabulary(
@@ -44,7 +45,7 @@ def test_no_text_is_unknown_and_every_text_comes_back(corpus, tmp_path, model_ty
     assert [path.name for path in path.parent.iterdir()] == ["own.model"]
 
 
-def test_the_same_sample_gives_the_same_model_and_a_store_is_bound_to_it(corpus, tmp_path):
+def test_training_is_deterministic_and_a_store_accepts_only_its_own_model(corpus, tmp_path):
     first, second = (
         train_vocabulary(source_of(corpus), str(tmp_path / name), size=320, sample_bytes=20_000)
         for name in ("a.model", "b.model")
@@ -63,7 +64,7 @@ def test_the_same_sample_gives_the_same_model_and_a_store_is_bound_to_it(corpus,
         load_recorded_vocabulary(recorded.spec, recorded.fingerprint)
 
 
-def test_mistakes(corpus, tmp_path):
+def test_wrong_arguments_are_refused(corpus, tmp_path):
     taken = tmp_path / "taken.model"
     taken.write_bytes(b"precious")
     with pytest.raises(InputError, match="exists already"):
@@ -78,11 +79,9 @@ def test_mistakes(corpus, tmp_path):
     assert not (tmp_path / "x.model").exists()
 
 
-def test_real_code_comes_back(tmp_path):
+def test_decoding_returns_real_code(tmp_path):
     source = PythonStdlib()
     trained = train_vocabulary(source, str(tmp_path / "code.model"), size=500, sample_bytes=300_000)
     (record, *_) = source.files("validation")
-    from block_recurrent.data.sources.source import Counts
-
     (document,) = source.documents(record, Counts())
     assert trained.vocabulary.decode(trained.vocabulary.encode(document.text)) == document.text

@@ -22,14 +22,14 @@ def test_bytes_are_utf8_plus_three(text):
     assert ByteVocabulary().first_token_bytes(text) == min(1, len(text))
 
 
-def test_byte_ids_without_text():
+def test_special_byte_ids_have_no_text():
     vocabulary = load_vocabulary("bytes")
     assert (vocabulary.spec, vocabulary.size, vocabulary.table_size, vocabulary.unknown_id) == ("bytes", 259, 260, 2)
     assert vocabulary.decode([0, 1, 2, 259, *vocabulary.encode("é")[:1], 100]) == "\ufffda"
     assert len(vocabulary.encode("\ud800")) == 1  # a lone surrogate has no UTF-8
 
 
-def test_pieces_are_those_of_the_model(model_path, pieces):
+def test_ids_equal_those_of_sentencepiece(model_path, pieces):
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=model_path)
@@ -72,7 +72,7 @@ def test_first_token_covers_its_bytes_and_the_blanks_dropped_before_it(pieces):
     assert pieces.first_token_bytes("  the river") == 5
 
 
-def test_texts_beyond_the_limit_are_cut_where_the_ids_stay_the_same(model_path, pieces, monkeypatch):
+def test_cutting_long_texts_does_not_change_the_ids(model_path, pieces, monkeypatch):
     text = prose(1, 400)
     whole = pieces.encode(text)
     monkeypatch.setattr(vocabulary_module, "_UNIGRAM_CHARACTERS", 100)
@@ -84,7 +84,7 @@ def test_texts_beyond_the_limit_are_cut_where_the_ids_stay_the_same(model_path, 
 
 
 @pytest.mark.parametrize("options", [{}, {"add_dummy_prefix": False, "remove_extra_whitespaces": False}])
-def test_bpe_models_are_cut_at_their_own_limit(tmp_path, monkeypatch, options):
+def test_bpe_models_have_their_own_limit(tmp_path, monkeypatch, options):
     texts = [prose(seed, 40) + "    indented   text\n" for seed in range(60)]
     path = train_pieces(tmp_path / "bpe", sentence_iterator=iter(texts), vocab_size=80, model_type="bpe", **options)
     whole = SentencePieceVocabulary(path).encode("".join(texts))
@@ -94,7 +94,7 @@ def test_bpe_models_are_cut_at_their_own_limit(tmp_path, monkeypatch, options):
     assert len(list(cutting._parts("".join(texts)))) > 10
 
 
-def test_models_whose_pieces_reach_across_blanks_are_never_cut(tmp_path, monkeypatch):
+def test_texts_are_never_cut_if_pieces_contain_blanks(tmp_path, monkeypatch):
     path = train_pieces(
         tmp_path / "across",
         sentence_iterator=iter(["of the house of the river"] * 50),
@@ -122,12 +122,12 @@ def test_errors_name_the_file(tmp_path, content, message):
 
 
 def test_fingerprint_of_bytes_never_changes():
-    # Stores and checkpoints carry it.
+    # Stores and checkpoints record it.
     assert ByteVocabulary.fingerprint == hashlib.sha256(b"bytes: id = byte + 3, table 260").hexdigest()
     assert np.dtype(np.uint16) == ByteVocabulary().encode("x").dtype
 
 
-def test_pieces_stream_as_whole_characters_and_make_up_the_whole(tmp_path):
+def test_streamed_text_has_whole_characters_and_equals_the_decoded_text(tmp_path):
     path = train_pieces(tmp_path / "bytes", byte_fallback=True, vocab_size=320)
     vocabulary = load_vocabulary(path)
     text = "the café, 漢😀 and  the 😀river"
@@ -143,13 +143,13 @@ def test_pieces_stream_as_whole_characters_and_make_up_the_whole(tmp_path):
 
 
 @given(st.lists(st.integers(0, 59), max_size=30), st.integers(0, 30))
-def test_any_ids_stream_as_their_text(pieces, ids, start):
+def test_any_ids_stream_to_their_decoded_text(pieces, ids, start):
     stream = pieces.detokenizer(ids[:start])
     shown = "".join(stream.push(token) for token in ids[start:]) + stream.flush()
     assert pieces.decode(ids[:start]) + shown == pieces.decode(ids)
 
 
-def test_what_the_vocabulary_lacks_streams_as_the_unknown_piece(pieces):
+def test_unknown_text_streams_as_the_unknown_piece(pieces):
     ids = pieces.encode("the ☃ river").tolist()
     assert pieces.unknown_id in ids
     stream = pieces.detokenizer([])

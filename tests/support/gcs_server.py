@@ -1,4 +1,4 @@
-"""A Google Cloud Storage of this process's own: the part of its JSON API that reading and writing objects needs."""
+"""A fake Google Cloud Storage server with the part of the JSON API that reads and writes objects."""
 
 import base64
 import contextlib
@@ -11,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = (
+        -1
+    )  # headers and body in one packet: two would wait 40 ms for each other (Nagle, delayed acknowledgement)
     objects: dict[str, bytes]
     uploads: dict[str, tuple[str, bytes]]
 
@@ -18,7 +21,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def _split(self):
-        """(parts of the path after the bucket's name, query)."""
+        """Returns the object's name and the query of the request."""
         url = urllib.parse.urlsplit(self.path)
         parts = url.path.split("/b/", 1)[1].split("/o", 1)
         name = urllib.parse.unquote(parts[1].lstrip("/")) if len(parts) > 1 else ""
@@ -78,12 +81,12 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _media(self, data):
-        asked = self.headers.get("Range")
+        requested = self.headers.get("Range")
         extra = {"X_Goog_Generation": "1"}
-        if not asked:
+        if not requested:
             self._answer(200, data, **extra)
             return
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        first, _, last = requested.removeprefix("bytes=").partition("-")
         start = int(first) if first else len(data) - int(last)
         stop = min(len(data), int(last) + 1) if first and last else len(data)
         if start >= len(data):
@@ -149,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving():
-    """Serves one bucket, named `bucket`. Yields (address, its objects by name)."""
+    """Serves one bucket named `bucket`. Yields the server's address and the bucket's objects by name."""
     handler = type("Bucket", (Handler,), {"objects": {}, "uploads": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Text of a small language, and SentencePiece models trained on it."""
+"""Random text with a small lexicon, and SentencePiece models trained on it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ LEXICON = ["the", "river", "café", "Bern", "naïve", "of", "and", "house", "wal
 
 
 def prose(seed: int, words: int) -> str:
-    """Text with a vocabulary, sentences, paragraphs and some non-ASCII letters."""
+    """Returns random text with sentences, paragraphs and some non-ASCII letters."""
     rng = np.random.default_rng(seed)
     picked = rng.zipf(1.5, words) % len(LEXICON)
     ends = rng.choice([" ", ", ", ".\n", ".  "], words, p=[0.8, 0.1, 0.06, 0.04])
@@ -17,7 +17,7 @@ def prose(seed: int, words: int) -> str:
 
 
 def train_pieces(prefix: Path, **options: Any) -> str:
-    """Trains a tiny model laid out as T5's and writes it beside `prefix`; the path of the model."""
+    """Trains a tiny model with T5's special ids and returns its path, `<prefix>.model`."""
     import sentencepiece
 
     settings: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""Token stores to batches: document order, segments and prefetching."""
+"""Batches from token stores: document order, segments and prefetching."""

@@ -1,4 +1,4 @@
-"""The batch of a step: a pure function of store, schedule and step."""
+"""Batches: each is a pure function of store, schedule and step."""
 
 import dataclasses
 from typing import Protocol
@@ -6,40 +6,40 @@ from typing import Protocol
 import numpy as np
 
 from block_recurrent.data.batching.prefetch import Prefetcher
-from block_recurrent.data.batching.schedule import IDLE, Located
+from block_recurrent.data.batching.schedule import IDLE, RowPositions
 
 
 class Schedule(Protocol):
-    """Where every row stands at a step; see `data/batching/schedule.py`."""
+    """Assigns a segment of a document to every row at every step; see `data/batching/schedule.py`."""
 
     lengths: np.ndarray
     batch_size: int
     segment_length: int
 
-    def locate(self, step: int) -> Located:
-        """What all rows read at `step`."""
+    def locate(self, step: int) -> RowPositions:
+        """Returns the segments that all rows read at `step`."""
         ...
 
 
-class Readable(Protocol):
-    """What tokens are read from; see `TokenStore`."""
+class TokenReader(Protocol):
+    """Reads tokens of documents; see `TokenStore`."""
 
     def read_many(self, pieces: list[tuple[int, int, int]]) -> list[np.ndarray]:
-        """Pieces (document, start, stop) of documents."""
+        """Returns the tokens of pieces (document, start, stop)."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One segment of b rows.
+    """One segment of each of b rows.
 
     Attributes:
-        tokens: (b, N) int32, what the model reads.
-        targets: (b, N) int32, the token after each of them, across segment boundaries.
+        tokens: (b, N) int32, the model's input.
+        targets: (b, N) int32, the next token of each, also across segment boundaries.
         weights: (b, N) float32, 1 where the target is a token of the document, 0 on padding and idle rows.
-        start_of_document: (b,) bool, where the row's state has to be reset; True on idle rows.
-        document: (b,) int64, -1 on idle rows.
-        offset: (b,) int64, place of the first token in its document.
+        start_of_document: (b,) bool, True where the row's state must be reset, and on idle rows.
+        document: (b,) int64, index of the document; -1 on idle rows.
+        offset: (b,) int64, position of the first token in its document.
     """
 
     tokens: np.ndarray
@@ -51,16 +51,16 @@ class Batch:
 
 
 class BatchReader:
-    """Reads batches.
+    """Reads the batches of a schedule.
 
     Args:
-        store: where the tokens are.
-        schedule: which row reads what.
-        segment_length: N; the schedule's.
-        rows: the rows of this host, out of the schedule's batch.
+        store: the tokens.
+        schedule: the segment of every row at every step.
+        segment_length: N, equal to the schedule's.
+        rows: this host's rows of the schedule's batch.
     """
 
-    def __init__(self, store: Readable, schedule: Schedule, *, segment_length: int, rows: slice = slice(None)):
+    def __init__(self, store: TokenReader, schedule: Schedule, *, segment_length: int, rows: slice = slice(None)):
         if segment_length != schedule.segment_length:
             raise ValueError(f"segment_length = {segment_length}, but the schedule's is {schedule.segment_length}")
         self._store = store
@@ -69,13 +69,13 @@ class BatchReader:
         self._rows = rows
 
     def read(self, step: int) -> Batch:
-        """The batch of a step.
+        """Reads the batch of a step.
 
         Args:
-            step: from 0.
+            step: step, from 0.
 
         Returns:
-            This host's rows.
+            This host's rows of the batch.
 
         Raises:
             InputError: the store is damaged.
@@ -83,7 +83,7 @@ class BatchReader:
         located = self._schedule.locate(step)
         document, offset = located.document[self._rows], located.offset[self._rows]
         busy = np.flatnonzero(document != IDLE)
-        # The schedule's lengths, not the store's: it may end long documents early.
+        # The schedule's lengths, not the store's: the schedule may truncate long documents.
         stops = np.minimum(offset + self._segment_length + 1, self._schedule.lengths[document])
         pieces = [(int(document[row]), int(offset[row]), int(stops[row])) for row in busy]
         shape = (len(document), self._segment_length)
@@ -96,12 +96,12 @@ class BatchReader:
         return Batch(tokens, targets, weights, located.start_of_document[self._rows], document, offset)
 
     def prefetch(self, start: int, stop: int, depth: int = 2) -> Prefetcher[Batch]:
-        """The batches of steps start, ..., stop - 1, read ahead by a background thread.
+        """Returns the batches of steps start, ..., stop - 1, read ahead in a background thread.
 
         Args:
             start: first step.
-            stop: one past the last.
-            depth: how many batches may wait.
+            stop: one past the last step.
+            depth: maximum number of batches in the queue.
 
         Returns:
             An iterator and context manager; leaving the context ends the thread.

@@ -1,4 +1,4 @@
-"""Several stores read as one, each row drawing its next document's store by weight."""
+"""Training on a mixture of stores: the store of a row's next document is chosen at random by weight."""
 
 import hashlib
 import math
@@ -7,23 +7,23 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from block_recurrent.data.batching.schedule import RowSchedule, num_segments
-from block_recurrent.data.batching.shuffle import DocumentStream, generator_key
+from block_recurrent.data.batching.shuffle import ShuffledEpochs, generator_key
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 
 _VERSION = b"block_recurrent mixture schedule 1"
-_CHOICES = 2**63  # the number of the stream that draws stores; the stores' own streams count from 0
+_STORE_CHOICES = 2**63  # number of the random stream that chooses stores; the stores' own streams count from 0
 _WORDS_PER_COUNTER = 4
 
 
 class StoreMixture:
-    """Stores one after the other under one numbering of documents.
+    """Several stores under one numbering of documents, store after store.
 
     Args:
-        stores: at least one.
+        stores: at least one store.
 
     Raises:
-        InputError: two stores were made with different vocabularies.
+        InputError: two stores have different vocabularies.
     """
 
     def __init__(self, stores: Sequence[TokenStore]):
@@ -35,7 +35,7 @@ class StoreMixture:
         self.lengths = np.concatenate([store.lengths for store in self.stores])
 
     def place(self, document: int) -> tuple[int, int]:
-        """(store, document in that store) of a document of the mixture."""
+        """Returns the index of a document's store and the document's index in that store."""
         store = int(np.searchsorted(self._firsts, document, side="right")) - 1
         return store, document - int(self._firsts[store])
 
@@ -56,16 +56,17 @@ class StoreMixture:
 class MixtureSchedule(RowSchedule):
     """The training schedule over several stores.
 
-    The store of a row's k-th document is a pure function of (seed, row, k), drawn by weight. Each store is dealt from
-    its own endless shuffled stream as `DocumentSchedule` does: row r's j-th document from a store is the store's
-    document r + j * B in the stream. Documents are numbered as in `StoreMixture`.
+    The store of a row's k-th document is chosen by weight, as a pure function of (seed, row, k). Each store has its own
+    `ShuffledEpochs`, assigned to rows as in `DocumentSchedule`: row r's j-th document from a store is at position
+    r + j * B. Documents are numbered as in `StoreMixture`.
 
     Args:
-        lengths: per store (D_m,) integers, tokens of each document.
-        weights: per store, any positive scale: how often a row's next document comes from it (documents, not tokens).
+        lengths: for each store (D_m,) integers, tokens of each document.
+        weights: for each store, how often a row's next document comes from it, in documents, not tokens. Any positive
+            scale.
         batch_size: B, rows over all hosts.
         segment_length: N, tokens of a segment.
-        seed: of the order and the draws.
+        seed: seed of the document order and of the choice of stores.
 
     Raises:
         InputError: a store has nothing to read, or a weight is not positive.
@@ -91,35 +92,35 @@ class MixtureSchedule(RowSchedule):
         self._bounds = np.cumsum(self.weights)[:-1] / sum(self.weights)
         self._sizes = [len(part) for part in lengths]
         firsts = np.cumsum([0, *self._sizes])
-        self._readable = [
+        self._usable = [
             first + np.flatnonzero(num_segments(part, segment_length))
             for first, part in zip(firsts, lengths, strict=False)
         ]
-        self._streams = [DocumentStream(len(part), seed, number) for number, part in enumerate(self._readable)]
+        self._orders = [ShuffledEpochs(len(part), seed, number) for number, part in enumerate(self._usable)]
         self._taken = {0: np.zeros((batch_size, len(lengths)), np.int64)}
 
-    def choices(self, start: int, stop: int) -> np.ndarray:
-        """The stores of every row's start-th, ..., (stop - 1)-th documents: (B, stop - start) int64."""
+    def store_choices(self, start: int, stop: int) -> np.ndarray:
+        """Returns the stores of every row's start-th, ..., (stop - 1)-th documents: (B, stop - start) int64."""
         first, last = start * self.batch_size, stop * self.batch_size
         counter, skipped = divmod(first, _WORDS_PER_COUNTER)
-        generator = np.random.Philox(key=generator_key(self.seed, _CHOICES), counter=counter)
+        generator = np.random.Philox(key=generator_key(self.seed, _STORE_CHOICES), counter=counter)
         words = generator.random_raw(skipped + last - first)[skipped:]
         shares = (words >> np.uint64(11)) * 2.0**-53
         return np.searchsorted(self._bounds, shares, side="right").reshape(-1, self.batch_size).T
 
-    def deal(self, start: int, stop: int) -> np.ndarray:
-        """See `RowSchedule.deal`. The tables before `start` must have been dealt, as `RowSchedule` does."""
-        stores = self.choices(start, stop)
+    def assign(self, start: int, stop: int) -> np.ndarray:
+        """See `RowSchedule.assign`. Tables must be assigned in order, as `RowSchedule` does."""
+        stores = self.store_choices(start, stop)
         taken = self._taken[start].copy()
         documents = np.empty_like(stores)
-        for store, stream in enumerate(self._streams):
+        for store, order in enumerate(self._orders):
             here = stores == store
-            earlier = np.cumsum(here, axis=1) - here  # of the same row and store, within this table
+            earlier = np.cumsum(here, axis=1) - here  # documents of the same row and store, within this table
             turn = taken[:, store, None] + earlier
             positions = (np.arange(self.batch_size)[:, None] + turn * self.batch_size)[here]
             if len(positions):
                 low, high = int(positions.min()), int(positions.max())
-                documents[here] = self._readable[store][stream.read(low, high + 1)[positions - low]]
+                documents[here] = self._usable[store][order.read(low, high + 1)[positions - low]]
             taken[:, store] += here.sum(axis=1)
         self._taken[stop] = taken
         return documents
@@ -134,7 +135,7 @@ class MixtureSchedule(RowSchedule):
 
 
 def check_same_vocabulary(first: TokenStore, second: TokenStore) -> None:
-    """Raises InputError, which names both, when two stores were made with different vocabularies."""
+    """Raises an InputError that names both stores if their vocabularies differ."""
     ours, theirs = first.vocabulary, second.vocabulary
     if ours.fingerprint != theirs.fingerprint:
         raise InputError(

@@ -1,23 +1,23 @@
-"""The order in which the official code evaluates: for comparison with its numbers, not for exact ones."""
+"""The evaluation order of the official code, for comparison with its numbers; its scores are not exact."""
 
 import heapq
 
 import numpy as np
 
-from block_recurrent.data.batching.schedule import Located
+from block_recurrent.data.batching.schedule import RowPositions
 from block_recurrent.errors import InputError
 
 
 class OfficialSchedule:
-    """Documents in the store's order, each dealt to the row that is free first; after the last, from the beginning.
+    """Documents in the store's order, each assigned to the first free row; after the last one, the first again.
 
     A document of n tokens takes ceil(n / N) segments, the last one padded (google-research/meliad, text_dataset.py).
 
     Args:
-        lengths: (D,) integers, tokens of each document; empty documents are passed over.
-        batch_size: rows.
+        lengths: (D,) integers, tokens of each document; empty documents are skipped.
+        batch_size: number of rows.
         segment_length: N, tokens of a segment.
-        num_steps: segments that each row reads.
+        num_steps: number of segments that each row reads.
 
     Raises:
         InputError: all documents are empty.
@@ -30,9 +30,9 @@ class OfficialSchedule:
             raise InputError("nothing to read: all documents are empty")
         self._document = np.empty((num_steps, batch_size), np.int64)
         self._segment = np.empty((num_steps, batch_size), np.int64)
-        self._deal()
+        self._assign()
 
-    def _deal(self) -> None:
+    def _assign(self) -> None:
         documents = np.flatnonzero(self.lengths)
         segments = -(-self.lengths // self.segment_length)
         free, next_document = [(0, row) for row in range(self.batch_size)], 0
@@ -45,7 +45,7 @@ class OfficialSchedule:
             heapq.heapreplace(free, (stop, row))
             next_document += 1
 
-    def locate(self, step: int) -> Located:
-        """What every row reads at `step`, from 0 to `num_steps` - 1."""
+    def locate(self, step: int) -> RowPositions:
+        """Returns the segments that all rows read at `step`, from 0 to `num_steps` - 1."""
         segment = self._segment[step]
-        return Located(self._document[step], segment * self.segment_length, segment == 0)
+        return RowPositions(self._document[step], segment * self.segment_length, segment == 0)

@@ -1,4 +1,4 @@
-"""Reads ahead in a background thread."""
+"""Prefetching in a background thread."""
 
 import queue
 import threading
@@ -11,11 +11,11 @@ _END = object()
 
 
 class Prefetcher(Generic[Item]):
-    """An iterator that stays up to `depth` items ahead. An error in the thread is raised where its item was due.
+    """An iterator that reads up to `depth` items ahead. An error in the thread is raised in place of its item.
 
     Args:
-        items: walked through in the background.
-        depth: how many items may wait, at least 1.
+        items: iterated over in the background.
+        depth: maximum number of items in the queue, at least 1.
     """
 
     def __init__(self, items: Iterator[Item], depth: int = 2):
@@ -53,11 +53,11 @@ class Prefetcher(Generic[Item]):
         return item  # pyright: ignore[reportReturnType]  # the queue also carries the end mark
 
     def close(self) -> None:
-        """Ends the thread, after the item that it is reading."""
+        """Ends the thread after the item that it is reading."""
         self._ended = True
         self._closed.set()
         while self._thread.is_alive():
-            try:  # a full queue would hold the thread
+            try:  # a full queue would block the thread
                 self._queue.get(timeout=0.01)
             except queue.Empty:
                 continue

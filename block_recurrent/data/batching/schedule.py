@@ -1,7 +1,7 @@
-"""Which piece of which document every row reads at every step: pure functions of the step.
+"""Schedules: pure functions from a step to the segment that every row reads.
 
-A document of n tokens has n - 1 predictions; it is read in ceil((n - 1) / N) segments of N tokens. Each row reads one
-document at a time, segment after segment, and then goes on to its next one.
+A document of n tokens has n - 1 predictions and is read in ceil((n - 1) / N) segments of N tokens. Each row reads one
+document at a time, segment after segment, then its next document.
 """
 
 import abc
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from block_recurrent.data.batching.shuffle import DocumentStream
+from block_recurrent.data.batching.shuffle import ShuffledEpochs
 from block_recurrent.errors import InputError
 
 IDLE = -1
@@ -24,27 +24,27 @@ _CACHED_TABLES = 4
 
 
 def num_segments(lengths: np.ndarray | Sequence[int] | int, segment_length: int) -> np.ndarray:
-    """Segments in which documents are read: ceil((n - 1) / N), and 0 for a document without a prediction.
+    """Returns the number of segments of documents: ceil((n - 1) / N), and 0 for a document without a prediction.
 
     Args:
         lengths: tokens n of each document, any shape.
         segment_length: N, tokens of a segment.
 
     Returns:
-        int64 of the same shape.
+        int64 array of the same shape.
     """
     predictions = np.maximum(np.asarray(lengths, np.int64) - 1, 0)
     return -(-predictions // segment_length)
 
 
 @dataclasses.dataclass(frozen=True)
-class Located:
-    """What all B rows read at one step.
+class RowPositions:
+    """The segments that all B rows read at one step.
 
     Attributes:
-        document: (B,) int64, index into the schedule's lengths; -1 where a row is idle.
-        offset: (B,) int64, the first token read.
-        start_of_document: (B,) bool, True where the row's state has to be reset. Idle rows: True.
+        document: (B,) int64, index into the schedule's lengths; -1 on idle rows.
+        offset: (B,) int64, position of the segment's first token in its document.
+        start_of_document: (B,) bool, True where the row's state must be reset, and on idle rows.
     """
 
     document: np.ndarray
@@ -53,24 +53,26 @@ class Located:
 
 
 class _Table:
-    """A run of consecutive documents of every row, searchable by the step within the run.
+    """K consecutive documents of every row, searchable by step.
+
+    Steps count from the row's first document in the table.
 
     Args:
         documents: (B, K) int64, each row's documents in reading order.
-        segments: (B, K) int64, the number of segments of each.
+        segments: (B, K) int64, number of segments of each.
     """
 
     def __init__(self, documents: np.ndarray, segments: np.ndarray):
         self._documents = documents
         ends = np.cumsum(segments, axis=1)
         self.totals = ends[:, -1]
-        # Row r's ends are raised by r * span, so that one flat sorted array serves all rows with one search.
+        # Row r's ends are shifted by r * span, which makes one sorted array: a single search serves all rows.
         self._span = int(self.totals.max(initial=0)) + 1
         self._ends = (ends + np.arange(len(ends))[:, None] * self._span).reshape(-1)
         self._segments = segments
 
     def find(self, rows: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Documents and segment indices of `rows` at `steps`, each below the row's total."""
+        """Returns documents and segment indices of `rows` at `steps`; each step is below the row's total."""
         wanted = rows * self._span + steps
         flat = np.searchsorted(self._ends, wanted, side="right")
         segment = wanted - self._ends[flat] + self._segments.reshape(-1)[flat]
@@ -78,10 +80,10 @@ class _Table:
 
 
 class RowSchedule(abc.ABC):
-    """Rows that read an endless succession of documents. Subclasses say which document comes k-th.
+    """A schedule whose rows read an endless sequence of documents. Subclasses define each row's k-th document.
 
-    Tables of consecutive documents are made as steps are asked for. How many steps each row spends in each table is
-    kept for good (B integers a table), the tables themselves only while they are in use. Safe to use from threads.
+    Tables of consecutive documents are created on demand, and only the most recently used ones are kept. The step at
+    which each row enters each table is kept for good (B integers per table). Safe to use from several threads.
 
     Args:
         lengths: (D,) integers, tokens of each document.
@@ -100,15 +102,15 @@ class RowSchedule(abc.ABC):
         self._lock = threading.Lock()
 
     @abc.abstractmethod
-    def deal(self, start: int, stop: int) -> np.ndarray:
-        """The start-th, ..., (stop - 1)-th documents of every row: (B, stop - start) int64, none without segments."""
+    def assign(self, start: int, stop: int) -> np.ndarray:
+        """Returns every row's start-th, ..., (stop - 1)-th documents: (B, stop - start) int64, each with a segment."""
         ...
 
-    def locate(self, step: int) -> Located:
-        """What every row reads at `step`.
+    def locate(self, step: int) -> RowPositions:
+        """Returns the segments that all rows read at a step.
 
         Args:
-            step: from 0, any size.
+            step: step, from 0, without upper limit.
 
         Returns:
             Arrays over all B rows.
@@ -117,14 +119,14 @@ class RowSchedule(abc.ABC):
             raise InputError(f"step = {step}: must be at least 0")
         with self._lock:
             documents, segments = self._find(step)
-        return Located(documents, segments * self.segment_length, segments == 0)
+        return RowPositions(documents, segments * self.segment_length, segments == 0)
 
     def _find(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         while self._starts[-1].min() <= step:
             self._table(len(self._starts) - 1)
         documents = np.empty(self.batch_size, np.int64)
         segments = np.empty(self.batch_size, np.int64)
-        # Rows advance at their own pace and may stand in different tables; each is searched once.
+        # Rows advance at different speeds and may be in different tables; each table is searched once.
         rows, number = np.arange(self.batch_size), self._last_started(step)
         while len(rows):
             here = self._starts[number][rows] <= step
@@ -136,7 +138,7 @@ class RowSchedule(abc.ABC):
         return documents, segments
 
     def _last_started(self, step: int) -> int:
-        """The last table that some row has entered at `step`; its successors lie ahead of all rows."""
+        """Returns the last table that any row has entered at `step`."""
         low, high = 0, len(self._starts) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -148,7 +150,7 @@ class RowSchedule(abc.ABC):
     def _table(self, number: int) -> _Table:
         if number not in self._tables:
             count = self._documents_per_table
-            documents = self.deal(number * count, (number + 1) * count)
+            documents = self.assign(number * count, (number + 1) * count)
             self._tables[number] = table = _Table(documents, self._segments[documents])
             if number == len(self._starts) - 1:
                 self._starts.append(self._starts[-1] + table.totals)
@@ -159,16 +161,15 @@ class RowSchedule(abc.ABC):
 
 
 class DocumentSchedule(RowSchedule):
-    """The training schedule: row r reads the documents r, r + B, r + 2B, ... of the endless shuffled stream.
+    """The training schedule: row r reads the documents at positions r, r + B, r + 2B, ... of `ShuffledEpochs`.
 
-    Every document with at least two tokens appears once in each epoch of the stream; any number of documents works,
-    also fewer than rows.
+    Every document with at least two tokens appears once in each epoch. There may be fewer documents than rows.
 
     Args:
         lengths: (D,) integers, tokens of each document.
         batch_size: B, rows over all hosts.
         segment_length: N, tokens of a segment.
-        seed: of the order.
+        seed: seed of the document order.
 
     Raises:
         InputError: no document has two tokens, or an argument is out of range.
@@ -177,23 +178,23 @@ class DocumentSchedule(RowSchedule):
     def __init__(self, lengths: np.ndarray, *, batch_size: int, segment_length: int, seed: int):
         super().__init__(lengths, batch_size=batch_size, segment_length=segment_length)
         self.seed = seed
-        self._readable = np.flatnonzero(self._segments)
-        self._stream = DocumentStream(len(self._readable), seed)
+        self._usable = np.flatnonzero(self._segments)
+        self._order = ShuffledEpochs(len(self._usable), seed)
 
-    def deal(self, start: int, stop: int) -> np.ndarray:
-        """See `RowSchedule.deal`."""
-        positions = self._stream.read(start * self.batch_size, stop * self.batch_size)
-        return np.ascontiguousarray(self._readable[positions].reshape(-1, self.batch_size).T)
+    def assign(self, start: int, stop: int) -> np.ndarray:
+        """See `RowSchedule.assign`."""
+        positions = self._order.read(start * self.batch_size, stop * self.batch_size)
+        return np.ascontiguousarray(self._usable[positions].reshape(-1, self.batch_size).T)
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 of everything that determines `locate`; equal fingerprints read equal batches of equal stores."""
+        """Hex sha256 of everything that determines `locate`: equal fingerprints and stores yield equal batches."""
         numbers = np.array([self.batch_size, self.segment_length, self.seed], "<u8")
         return hashlib.sha256(_VERSION + numbers.tobytes() + self.lengths.astype("<i8").tobytes()).hexdigest()
 
 
 class EvaluationSchedule:
-    """One pass: every document once, the longest first, each onto the row that is free first.
+    """The evaluation schedule, one pass: every document once, the longest first, each on the first free row.
 
     Args:
         lengths: (D,) integers, tokens of each document.
@@ -211,10 +212,10 @@ class EvaluationSchedule:
         self._segments = num_segments(self.lengths, segment_length)
         if not self._segments.any():
             raise InputError("nothing to read: no document has the two tokens that one prediction needs")
-        self._table = self._deal()
+        self._table = self._assign()
         self.num_steps = int(self._table.totals.max())
 
-    def _deal(self) -> _Table:
+    def _assign(self) -> _Table:
         order = np.argsort(-self._segments, kind="stable")
         rows: list[list[int]] = [[] for _ in range(self.batch_size)]
         free = [(0, row) for row in range(self.batch_size)]
@@ -227,17 +228,17 @@ class EvaluationSchedule:
             documents[row, : len(dealt)] = dealt
         return _Table(documents, np.where(documents == IDLE, 0, self._segments[documents]))
 
-    def locate(self, step: int) -> Located:
-        """What every row reads at `step`; rows that have read all their documents are idle.
+    def locate(self, step: int) -> RowPositions:
+        """Returns the segments that all rows read at a step; rows that have read all their documents are idle.
 
         Args:
-            step: from 0 to `num_steps` - 1.
+            step: step, from 0 to `num_steps` - 1.
 
         Returns:
             Arrays over all B rows.
 
         Raises:
-            InputError: the step lies outside the pass.
+            InputError: the step is out of range.
         """
         if not 0 <= step < self.num_steps:
             raise InputError(f"step = {step}: must be from 0 to {self.num_steps - 1}, one pass over the documents")
@@ -245,13 +246,15 @@ class EvaluationSchedule:
         segments = np.zeros(self.batch_size, np.int64)
         rows = np.flatnonzero(self._table.totals > step)
         documents[rows], segments[rows] = self._table.find(rows, np.full(len(rows), step))
-        return Located(documents, segments * self.segment_length, segments == 0)
+        return RowPositions(documents, segments * self.segment_length, segments == 0)
 
 
 def _checked_lengths(lengths: np.ndarray) -> np.ndarray:
     lengths = np.asarray(lengths)
     if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
-        raise InputError(f"lengths of shape {lengths.shape} and dtype {lengths.dtype}: must be one integer a document")
+        raise InputError(
+            f"lengths of shape {lengths.shape} and dtype {lengths.dtype}: must be one integer per document"
+        )
     lengths = lengths.astype(np.int64)
     lengths.flags.writeable = False
     return lengths

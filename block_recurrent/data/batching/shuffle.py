@@ -1,4 +1,4 @@
-"""The endless, shuffled stream of documents: permutation(seed, 0), then permutation(seed, 1), and so on."""
+"""The shuffled order of documents: permutation(seed, epoch 0), permutation(seed, epoch 1), and so on."""
 
 import collections
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from block_recurrent.errors import InputError
 
-# Philox yields four 64-bit words per counter; an epoch owns a block of counters, so the draws of neighbouring epochs
-# are neighbours too, and many short epochs (a tiny corpus read a million times) come out of one vectorised draw.
+# Philox yields four 64-bit words per counter. Each epoch owns a block of counters, and consecutive epochs own
+# consecutive blocks, so many short epochs (a tiny corpus read a million times) need a single vectorised call.
 _WORDS_PER_COUNTER = 4
 _CACHED_EPOCHS = 3
 
 
-class DocumentStream:
-    """Position in the stream -> document, a pure function of the seed.
+class ShuffledEpochs:
+    """An endless sequence of shuffled epochs, a pure function of the seed.
 
-    Epoch e holds every document once, in the order of an argsort of raw Philox draws: numpy guarantees those bits
-    across versions, and does not guarantee `Generator.permutation`.
+    Each epoch holds every document once, in the order of an argsort of raw Philox bits: numpy guarantees those bits
+    across versions, but not `Generator.permutation`.
 
     Args:
-        num_documents: D, how many documents an epoch holds.
+        num_documents: D, documents per epoch.
         seed: key of the generator.
-        number: of the stream, where several share a seed and must not repeat each other's order.
+        number: distinguishes several orders with the same seed.
 
     Raises:
         InputError: there is no document, or the seed does not fit 64 bits.
@@ -36,7 +36,7 @@ class DocumentStream:
         self._cache: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The documents at the stream's positions start, ..., stop - 1.
+        """Returns the documents at positions start, ..., stop - 1.
 
         Args:
             start: first position, at least 0.
@@ -50,7 +50,7 @@ class DocumentStream:
         return self._permutations(first, last)[inside : inside + stop - start]
 
     def _permutations(self, first: int, last: int) -> np.ndarray:
-        if last - first > _CACHED_EPOCHS:  # short epochs: cheaper to draw again than to keep one by one
+        if last - first > _CACHED_EPOCHS:  # short epochs: one call for all is cheaper than a cache
             return _permutations(self._key, self._num_documents, self._counters, first, last).reshape(-1)
         return np.concatenate([self._permutation(epoch) for epoch in range(first, last)] or [np.empty(0, np.int64)])
 
@@ -65,19 +65,19 @@ class DocumentStream:
 
 
 def generator_key(seed: int, number: int) -> int:
-    """Key of Philox for one of several independent streams of one seed: 64 bits of each."""
+    """Returns the Philox key of one of several independent streams with the same seed: 64 bits of each number."""
     if not 0 <= seed < 2**64:
         raise InputError(f"seed = {seed}: must be from 0 to 2**64 - 1")
     return seed | number << 64
 
 
 def _permutations(key: int, num_documents: int, counters: int, first: int, last: int) -> np.ndarray:
-    """Orders of the epochs first, ..., last - 1: (epochs, D) int64."""
+    """Returns the permutations of epochs first, ..., last - 1: (epochs, D) int64."""
     words = counters * _WORDS_PER_COUNTER
     bits = np.random.Philox(key=key, counter=first * counters).random_raw((last - first) * words)
     draws = bits.reshape(last - first, words)[:, :num_documents]
     order = np.argsort(draws, axis=1)
-    # The unstable sort is three times as fast, and equal to the stable one unless two of the draws are equal.
+    # The unstable sort is three times as fast, and returns the stable sort's order unless two numbers are equal.
     ordered = np.take_along_axis(draws, order, axis=1)
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         return np.argsort(draws, axis=1, kind="stable")

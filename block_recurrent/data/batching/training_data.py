@@ -1,4 +1,4 @@
-"""What a configuration trains on: one store or a mixture, its documents' lengths limited, and the schedule over it."""
+"""Training data of a configuration: one store or a mixture, limits on document lengths, and the schedule."""
 
 import dataclasses
 from typing import Any
@@ -19,9 +19,9 @@ class TrainingData:
     """Open stores and the schedule over them.
 
     Attributes:
-        stores: one, or those of the mixture in its order.
-        schedule: which row reads what; its lengths are the limited ones.
-        bytes_per_token: of the text that is read, on average over the mixture.
+        stores: one store, or the mixture's stores in order.
+        schedule: the segment of every row at every step, with limited document lengths.
+        bytes_per_token: mean bytes of text per token that training reads, over the mixture.
     """
 
     stores: tuple[TokenStore, ...]
@@ -29,10 +29,10 @@ class TrainingData:
     bytes_per_token: float
 
     def reader(self, rows: slice = slice(None)) -> BatchReader:
-        """Reads the batches of some of the rows.
+        """Returns a reader of the batches.
 
         Args:
-            rows: those of this host.
+            rows: this host's rows.
 
         Returns:
             The reader.
@@ -41,7 +41,7 @@ class TrainingData:
         return BatchReader(store, self.schedule, segment_length=self.schedule.segment_length, rows=rows)
 
     def name(self, document: int) -> str:
-        """A document's name; the stores of a mixture are numbered one after another."""
+        """Returns a document's name; documents of a mixture are numbered store after store."""
         for store in self.stores:
             if document < len(store):
                 return store.names[document]
@@ -50,7 +50,7 @@ class TrainingData:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """JSON for the record of a run: equal facts read equal batches."""
+        """JSON for the run record: equal facts mean equal batches."""
         stores = [
             {
                 "source": store.metadata.source,
@@ -66,14 +66,14 @@ class TrainingData:
 
 
 def open_training(config: DataConfig, *, vocab_size: int) -> TrainingData:
-    """Opens what a configuration trains on.
+    """Opens the training data of a configuration.
 
     Args:
-        config: stores, split, weights, limits and shape.
+        config: stores, split, weights, limits and batch shape.
         vocab_size: rows of the model's embedding table.
 
     Returns:
-        The data.
+        The stores and the schedule.
 
     Raises:
         InputError: a store is missing or damaged, does not fit the model or the other stores, or has nothing to read
@@ -90,7 +90,7 @@ def open_training(config: DataConfig, *, vocab_size: int) -> TrainingData:
         schedule = DocumentSchedule(lengths[0], **shape)
     else:
         schedule = MixtureSchedule(lengths, list(folders.values()), **shape)
-        StoreMixture(stores)  # refuses different vocabularies before anything long begins
+        StoreMixture(stores)  # refuses different vocabularies before anything expensive starts
     return TrainingData(
         stores=stores,
         schedule=schedule,
@@ -99,15 +99,16 @@ def open_training(config: DataConfig, *, vocab_size: int) -> TrainingData:
 
 
 def limit_lengths(lengths: np.ndarray, minimum: int, maximum: int | None) -> np.ndarray:
-    """Lengths as the schedule sees them.
+    """Applies the limits on document lengths.
 
     Args:
         lengths: (D,) integers, tokens of each document.
-        minimum: shorter documents are left out: their length becomes 0. One below 2 is never read anyway.
-        maximum: longer documents are read up to here; None means to their end.
+        minimum: the length of shorter documents becomes 0, which leaves them out. Lengths below 2 stay as they are:
+            such documents are never read.
+        maximum: longer documents are truncated to this length; None means no truncation.
 
     Returns:
-        (D,) of the same type.
+        (D,) limited lengths of the same type.
     """
     kept = np.where((lengths < minimum) & (lengths > 1), 0, lengths)
     return kept if maximum is None else np.minimum(kept, maximum)
@@ -125,11 +126,11 @@ def _limited(store: TokenStore, config: DataConfig) -> np.ndarray:
 
 
 def _bytes_per_token(stores: tuple[TokenStore, ...], lengths: list[np.ndarray], weights: list[float]) -> float:
-    """A row spends `weight` of its documents in a store, and there its mean tokens and bytes."""
+    """Weights each store's mean tokens and mean bytes per document by the store's share of documents."""
     tokens = np.zeros(len(stores))
     size = np.zeros(len(stores))
     for index, (store, limited) in enumerate(zip(stores, lengths, strict=True)):
-        share = limited / np.maximum(store.lengths, 1)  # of a document that is cut
+        share = limited / np.maximum(store.lengths, 1)  # share of a document that is read
         tokens[index] = weights[index] * limited[limited > 1].mean()
         size[index] = weights[index] * (store.bytes * share)[limited > 1].mean()
     return float(size.sum() / tokens.sum())

@@ -1,1 +1,1 @@
-"""`prepare`: text sources to token stores."""
+"""`prepare`: token stores from text sources."""

@@ -1,7 +1,6 @@
-"""The folder that `prepare` writes: one writer at a time, and nothing half-written ever looks whole."""
+"""The folder that `prepare` writes: one writer at a time, and an unfinished store is never taken for a finished one."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.store import metadata
 from block_recurrent.data.store.metadata import StoreMetadata
 from block_recurrent.data.store.token_store import TokenStore
@@ -20,92 +20,94 @@ from block_recurrent.errors import InputError
 _LOCK = ".prepare.lock"
 
 
-class Target:
-    """Root of the stores of a source's splits.
+class StoreOutput:
+    """The folder of the stores of a source's splits.
 
     Args:
-        root: folder, local or remote. A remote store is built in the local temporary folder and then uploaded, with
-            `store.json` last: object stores can neither append nor rename.
+        root: local or remote. Remote stores are built in the local temporary folder and then uploaded, `store.json`
+            last, because object stores can neither append to nor rename objects.
     """
 
     def __init__(self, root: str):
         self.root = epath.Path(root)
-        self._remote = "://" in self.root.as_posix()
+        self._remote = files.is_remote(self.root)
         if self._remote:
             name = hashlib.sha256(self.root.as_posix().encode()).hexdigest()[:16]
             self._work = Path(tempfile.gettempdir()) / f"block_recurrent-{name}"
         else:
             self._work = Path(root)
 
-    def store(self, split: str) -> epath.Path:
-        """The finished store's folder."""
+    def final_folder(self, split: str) -> epath.Path:
+        """Returns the folder of a split's finished store."""
         return self.root / split
 
-    def work(self, split: str) -> Path:
-        """The local folder in which a store grows."""
-        return self._work / f".{split}.partial"
+    def work_folder(self, split: str) -> Path:
+        """Returns the local folder in which a split's store is built."""
+        return self._work / f".{split}{files.PARTIAL}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other preparations out. The lock dies with its process.
+        """Locks the folder against other preparations. The lock ends with the process.
 
         Raises:
-            InputError: the folder cannot be written, or another process is preparing it.
+            InputError: the folder is not writable, or another process is preparing it.
         """
         with contextlib.ExitStack() as stack:
             try:
                 self._work.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context((self._work / _LOCK).open("a"))
+                file = stack.enter_context(files.lock(self._work / _LOCK, f"process {os.getpid()}"))
+                if not os.fstat(file.fileno()).st_nlink:  # removed by its owner between opening and locking
+                    raise files.LockedError
+            except files.LockedError:
+                raise InputError(f"{self.root}: another process is preparing this folder") from None
             except OSError as error:
                 raise InputError(f"cannot write to {self._work}: {error.strerror}") from None
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.fstat(file.fileno()).st_nlink:  # its last owner removed it between our opening and locking
-                    raise BlockingIOError
-            except BlockingIOError:
-                raise InputError(f"{self.root}: another process is preparing this folder") from None
             try:
                 yield
             finally:
                 (self._work / _LOCK).unlink(missing_ok=True)
 
-    def finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
-        """The finished store of the same content, or None when there is nothing yet.
+    def find_finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+        """Returns the metadata of a split's finished store; None if there is none yet.
+
+        Args:
+            split: the split.
+            identity: identity of the preparation, see `metadata.identity`.
 
         Raises:
-            InputError: something else is in its place, which is never overwritten.
+            InputError: the folder holds something else, which is never overwritten.
         """
-        path = self.store(split)
+        path = self.final_folder(split)
         if not path.exists() or self._half_uploaded(split):
             return None
         found = TokenStore.open(path).metadata
         different = [key for key, value in identity.items() if found.identity[key] != value]
         if different:
-            what = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
-            raise InputError(f"{path} holds a store of something else ({what}): remove it or choose another folder")
+            changes = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
+            raise InputError(f"{path} holds another store ({changes}): remove it or choose another folder")
         return found
 
     def _half_uploaded(self, split: str) -> bool:
-        """Whether what lies there is an upload of ours that was interrupted: the store is whole here, but not there."""
-        built = (self.work(split) / metadata.FILE_NAME).exists()
-        return self._remote and built and not (self.store(split) / metadata.FILE_NAME).exists()
+        """Returns whether an upload was interrupted: the store is whole in the local folder, not in the remote one."""
+        built = (self.work_folder(split) / metadata.FILE_NAME).exists()
+        return self._remote and built and not (self.final_folder(split) / metadata.FILE_NAME).exists()
 
-    def built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
-        """What an interrupted run had finished, all but putting it in its place; None if there is no such thing."""
+    def find_built(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
+        """Returns the metadata of a store that an interrupted run built but did not publish; None if there is none."""
         try:
-            found = TokenStore.open(self.work(split)).metadata
+            found = TokenStore.open(self.work_folder(split)).metadata
         except InputError:
             return None
         return found if found.identity == identity else None
 
     def publish(self, split: str) -> None:
-        """Moves a finished store from where it grew to its place."""
-        work = self.work(split)
+        """Moves a split's store from its work folder to its final folder."""
+        work, final = self.work_folder(split), self.final_folder(split)
         if not self._remote:
             os.rename(work, self._work / split)
             return
-        files = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
-        for name in [*(name for name in files if name != metadata.FILE_NAME), metadata.FILE_NAME]:
-            (self.store(split) / name).parent.mkdir(parents=True, exist_ok=True)
-            epath.Path(work / name).copy(self.store(split) / name, overwrite=True)
+        names = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+        for name in [*(name for name in names if name != metadata.FILE_NAME), metadata.FILE_NAME]:
+            (final / name).parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(work / name).copy(final / name, overwrite=True)
         shutil.rmtree(work)

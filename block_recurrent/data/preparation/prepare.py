@@ -1,4 +1,4 @@
-"""From a text source to token stores: one for each split."""
+"""Prepares a text source: writes one token store for each split."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import PrepareConfig
-from block_recurrent.data.preparation.output import Target
+from block_recurrent.data.preparation.output import StoreOutput
 from block_recurrent.data.preparation.workers import EncodedGroup, Encoder, encode_records
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts, Source
@@ -27,13 +27,13 @@ Groups = Callable[[str, int, Counts], Iterator[EncodedGroup]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """What `prepare` made of one split.
+    """The result of preparing one split.
 
     Attributes:
         path: folder of the store.
-        metadata: what the store says about itself.
-        unchanged: the store was there already and nothing was written.
-        warnings: what the reader of the summary should know.
+        metadata: the store's metadata.
+        unchanged: True if the store existed already and nothing was written.
+        warnings: warnings for the user.
     """
 
     path: epath.Path
@@ -43,17 +43,19 @@ class SplitSummary:
 
 
 def prepare(config: PrepareConfig, *, progress: ProgressCallback | None = None) -> list[SplitSummary]:
-    """Tokenises a source into one store a split. An interrupted run is continued; a finished store is left alone.
+    """Tokenises a source into one store per split.
+
+    Continues an interrupted run and leaves finished stores alone.
 
     Args:
-        config: source, target, vocabulary and workers.
+        config: source, store, vocabulary and workers.
         progress: called with (bytes of input done, bytes of input in all).
 
     Returns:
-        One summary a split, in the source's order.
+        One summary per split, in the source's order.
 
     Raises:
-        InputError: the input or the target is not usable, or the target holds something else.
+        InputError: the input or the store's folder is not usable, or the folder holds something else.
     """
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
     encoder = Encoder(source, vocabulary, token_dtype(vocabulary.table_size))
@@ -68,52 +70,52 @@ def prepare(config: PrepareConfig, *, progress: ProgressCallback | None = None) 
 def write_stores(
     config: PrepareConfig, source: Source, vocabulary: Vocabulary, groups: Groups, progress: ProgressCallback | None
 ) -> list[SplitSummary]:
-    """Writes the stores of documents that come tokenised, from wherever they were.
+    """Writes the stores of tokenised documents.
 
     Args:
-        config: names target and splits.
-        source: of the text.
-        vocabulary: that made the tokens.
-        groups: (split, records to skip, counts) -> groups of records in order; what a walk through the input leaves out
-            is added to the counts.
+        config: store and splits.
+        source: source of the text.
+        vocabulary: vocabulary of the tokens.
+        groups: (split, records to skip, counts) -> groups of records, in order. Adds to the counts what iterating over
+            the input leaves out.
         progress: called with (bytes of input done, bytes of input in all).
 
     Returns:
-        One summary a split, in the source's order.
+        One summary per split, in the source's order.
 
     Raises:
         InputError: as `prepare`.
     """
     splits = chosen_splits(config, source)
-    target = Target(config.store)
-    job = _Job(source, vocabulary, target, groups, _Progress(source, splits, progress))
-    with target.locked():
+    output = StoreOutput(config.store)
+    job = _Job(source, vocabulary, output, groups, _Progress(source, splits, progress))
+    with output.locked():
         return [_prepare_split(job, split) for split in splits]
 
 
 def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
-    """The splits to prepare. Raises InputError when the source lacks one that the configuration names."""
+    """Returns the splits to prepare. Raises an InputError if the configuration names a split that does not exist."""
     for split in config.splits or ():
         if split not in source.splits:
             raise InputError(
-                f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {source.splits}"
+                f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {', '.join(source.splits)}"
             )
     return config.splits or source.splits
 
 
 def warnings_about(source: Source, described: StoreMetadata) -> tuple[str, ...]:
-    """What is odd about a store: its words are not those that the corpus's authors counted."""
+    """Returns a warning if the number of words differs from the one that the corpus's authors published."""
     published, counts = source.published_words.get(described.split), described.counts
     if published is None or published == counts.words:
         return ()
     return (
         f"{source.name} {described.split}: {counts.words:,} words in {counts.documents:,} documents; "
-        f"{published:,} were published, so word-level perplexity is comparable only if that number is used",
+        f"{published:,} words were published, and only with that number is word-level perplexity comparable",
     )
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -137,24 +139,24 @@ class _Progress:
 class _Job:
     source: Source
     vocabulary: Vocabulary
-    target: Target
+    output: StoreOutput
     groups: Groups
     progress: _Progress
 
 
 def identity_of(source: Source, split: str, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What tells this preparation from another; see `metadata.identity`."""
+    """Returns the identity of a preparation; see `metadata.identity`."""
     return identity(source.name, split, source.settings, source.signature(split), vocabulary.fingerprint)
 
 
 def _prepare_split(job: _Job, split: str) -> SplitSummary:
-    path = job.target.store(split)
+    path = job.output.final_folder(split)
     wanted = identity_of(job.source, split, job.vocabulary)
-    found = job.target.finished(split, wanted)
+    found = job.output.find_finished(split, wanted)
     if found is None:
         try:
-            described = job.target.built(split, wanted) or _write(job, split, wanted)
-            job.target.publish(split)
+            described = job.output.find_built(split, wanted) or _write(job, split, wanted)
+            job.output.publish(split)
         except OSError as error:
             reason = error.strerror or str(error)
             where = f" ({error.filename})" if error.filename else ""
@@ -168,7 +170,7 @@ def _prepare_split(job: _Job, split: str) -> SplitSummary:
 
 def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
     vocabulary = job.vocabulary
-    writer = StoreWriter(job.target.work(split), wanted, token_dtype(vocabulary.table_size))
+    writer = StoreWriter(job.output.work_folder(split), wanted, token_dtype(vocabulary.table_size))
     try:
         left_out = _append(writer, job, split)
         described = VocabularyMetadata(
@@ -186,7 +188,7 @@ def _append(writer: StoreWriter, job: _Job, split: str) -> Counts:
     state = writer.resumed or {"records": 0, "size": 0, "counts": {}}
     records, size, counts = state["records"], state["size"], Counts(state["counts"])
     job.progress.advance(split, size)
-    walked = Counts()  # what the walk through the input leaves out is found again by every run
+    walked = Counts()  # every run iterates over the whole input again and recounts what that leaves out
     for group in _without_duplicates(job.groups(split, records, walked), writer.name_digests()):
         for document in group.documents:
             writer.add(document)

@@ -1,20 +1,22 @@
-"""Pieces of a store that many machines write and one joins.
+"""Shards of a store that many machines write and one machine joins.
 
-The input's files are divided into units. A worker tokenises a unit into parts, one after the other, and writes
-`<unit>.json` last: a unit without it has not been done. Joining reads the parts in order and writes the very store that
-one machine would have written.
+The input's files are divided into units of work. A worker tokenises a unit into shards and writes `<unit>.json` last; a
+unit without that file is not done. Joining reads the shards in order and writes the same store, byte for byte, as one
+machine would have written.
 """
 
 import dataclasses
 import hashlib
 import io
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.preparation.workers import EncodedGroup, Encoder
 from block_recurrent.data.sources.source import Counts, Record, Source
 from block_recurrent.data.store import columns
@@ -23,9 +25,9 @@ from block_recurrent.errors import InputError
 
 FOLDER = ".parts"
 PLAN = "plan.json"
-_BYTES_A_UNIT = 64 << 20
-_BYTES_A_PART = 32 << 20
-_RECORDS_AT_ONCE = 16
+_BYTES_PER_UNIT = 64 << 20
+_BYTES_PER_SHARD = 32 << 20
+_RECORDS_PER_GROUP = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,39 +35,41 @@ class Unit:
     """Work for one machine.
 
     Attributes:
-        number: place in the order of all units of the split.
-        files: of the input, in order.
+        number: position in the order of all units of the split.
+        files: files of the input, in order.
     """
 
     number: int
     files: tuple[Record, ...]
 
 
-def folder_of(store: str, split: str) -> epath.Path:
-    """Where the parts of a split lie until they are joined."""
+def shard_folder(store: str, split: str) -> epath.Path:
+    """Returns the folder of a split's shards."""
     return epath.Path(store) / FOLDER / split
 
 
-def divide(files: Sequence[Record]) -> list[Unit]:
-    """Units of consecutive files: large files alone, small ones together."""
-    units, together, size = [], [], 0
-    for file in files:
-        if together and size + file.size > _BYTES_A_UNIT:
-            units.append(Unit(len(units), tuple(together)))
-            together, size = [], 0
-        together.append(file)
+def divide_into_units(inputs: Sequence[Record]) -> list[Unit]:
+    """Divides files into units of consecutive files: small files share a unit, a large file has its own."""
+    units, current, size = [], [], 0
+    for file in inputs:
+        if current and size + file.size > _BYTES_PER_UNIT:
+            units.append(Unit(len(units), tuple(current)))
+            current, size = [], 0
+        current.append(file)
         size += file.size
-    return [*units, Unit(len(units), tuple(together))] if together else units
+    return [*units, Unit(len(units), tuple(current))] if current else units
 
 
 @dataclasses.dataclass(frozen=True)
 class UnitEncoder:
-    """Tokenises units; picklable. Doing a unit twice, as distributed engines may, writes the same files twice.
+    """Tokenises units; picklable.
+
+    Distributed engines may run a unit twice, even at the same time: both runs write the same files.
 
     Attributes:
-        encoder: records to documents in tokens.
-        split: for which the files are walked through.
-        folder: where the parts go, local or `gs://`.
+        encoder: turns records into tokenised documents.
+        split: the split to prepare.
+        folder: folder of the shards, local or `gs://`.
     """
 
     encoder: Encoder
@@ -73,7 +77,7 @@ class UnitEncoder:
     folder: str
 
     def __call__(self, unit: Unit) -> int:
-        """Tokenises a unit, unless that has been done.
+        """Tokenises a unit, unless it is done already.
 
         Args:
             unit: the files.
@@ -84,48 +88,48 @@ class UnitEncoder:
         done = epath.Path(self.folder) / f"{unit.number:06}.json"
         if done.exists():
             return unit.number
-        counts, parts = Counts(), []
-        for group in self._parts(unit, counts):
+        counts, shards = Counts(), []
+        for group in self._shards(unit, counts):
             data = _pack(group.documents, self.encoder.dtype)
-            name = f"{unit.number:06}-{len(parts):04}.part"
+            name = f"{unit.number:06}-{len(shards):04}.part"
             _write(epath.Path(self.folder) / name, data)
             counts.update(group.counts)
-            parts.append({"name": name, "sha256": hashlib.sha256(data).hexdigest(), "size": group.size})
-        _write(done, json.dumps({"parts": parts, "counts": dict(counts)}).encode())
+            shards.append({"name": name, "sha256": hashlib.sha256(data).hexdigest(), "size": group.size})
+        _write(done, json.dumps({"parts": shards, "counts": dict(counts)}).encode())
         return unit.number
 
-    def _parts(self, unit: Unit, counts: Counts) -> Iterator[EncodedGroup]:
-        part = EncodedGroup(0, 0, [], Counts())
+    def _shards(self, unit: Unit, counts: Counts) -> Iterator[EncodedGroup]:
+        shard = EncodedGroup(0, 0, [], Counts())
         size = 0
-        for records in _together(self.encoder.source, unit, self.split, counts):
+        for records in _record_groups(self.encoder.source, unit, self.split, counts):
             group = self.encoder(records)
-            part = EncodedGroup(
-                part.records + group.records,
-                part.size + group.size,
-                part.documents + group.documents,
-                part.counts + group.counts,
+            shard = EncodedGroup(
+                shard.records + group.records,
+                shard.size + group.size,
+                shard.documents + group.documents,
+                shard.counts + group.counts,
             )
             size += sum(document.tokens.nbytes for document in group.documents)
-            if size > _BYTES_A_PART:
-                yield part
-                part, size = EncodedGroup(0, 0, [], Counts()), 0
-        yield part
+            if size > _BYTES_PER_SHARD:
+                yield shard
+                shard, size = EncodedGroup(0, 0, [], Counts()), 0
+        yield shard
 
 
-def _together(source: Source, unit: Unit, split: str, counts: Counts) -> Iterator[list[Record]]:
-    records: list[Record] = []
+def _record_groups(source: Source, unit: Unit, split: str, counts: Counts) -> Iterator[list[Record]]:
+    group: list[Record] = []
     for file in unit.files:
         for record in source.records(file, split, counts):
-            records.append(record)
-            if len(records) == _RECORDS_AT_ONCE:
-                yield records
-                records = []
-    if records:
-        yield records
+            group.append(record)
+            if len(group) == _RECORDS_PER_GROUP:
+                yield group
+                group = []
+    if group:
+        yield group
 
 
 def _pack(documents: Sequence[EncodedDocument], dtype: np.dtype) -> bytes:
-    """A part's bytes: the documents' numbers, their names, their tokens, as three `.npy` arrays."""
+    """Returns a shard's bytes: the documents' records, names and tokens as three `.npy` arrays."""
     records = np.array([columns.record_of(document) for document in documents], columns.RECORD)
     names = b"".join(columns.name_bytes(document.name) for document in documents)
     tokens = np.concatenate([document.tokens for document in documents] or [np.empty(0, dtype)])
@@ -147,21 +151,18 @@ def _unpack(data: bytes) -> list[EncodedDocument]:
 
 
 def _write(path: epath.Path, data: bytes) -> None:
-    """Whole or not at all: object stores write so themselves, on disks a file grows aside."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if "://" in path.as_posix():
-        path.write_bytes(data)
-        return
-    aside = path.parent / f".{path.name}.{hashlib.sha256(data).hexdigest()[:8]}"
-    aside.write_bytes(data)
-    aside.replace(path)
+    if files.is_remote(path):
+        path.write_bytes(data)  # object stores write an object whole or not at all
+    else:
+        files.write_whole(path, data, writer=uuid.uuid4().hex[:8])
 
 
 def write_plan(folder: epath.Path, identity: dict[str, Any], units: Sequence[Unit]) -> None:
-    """Records what the parts will be of.
+    """Records which preparation the shards belong to and how many units it has.
 
     Raises:
-        InputError: the folder holds parts of something else.
+        InputError: the folder holds shards of another preparation.
     """
     plan = {"identity": identity, "units": len(units)}
     try:
@@ -170,40 +171,45 @@ def write_plan(folder: epath.Path, identity: dict[str, Any], units: Sequence[Uni
         _write(folder / PLAN, json.dumps(plan).encode())
         return
     if found != json.loads(json.dumps(plan)):
-        raise InputError(f"{folder} holds parts of another preparation: remove it or choose another folder")
+        raise _other_preparation(folder)
 
 
-def read_parts(folder: epath.Path, identity: dict[str, Any], skip: int, counts: Counts) -> Iterator[EncodedGroup]:
-    """The parts of a split, in order.
+def read_shards(folder: epath.Path, identity: dict[str, Any], skip: int, counts: Counts) -> Iterator[EncodedGroup]:
+    """Reads the shards of a split, in order.
 
     Args:
-        folder: where they lie.
-        identity: what they must be of.
-        skip: parts that have been read already.
-        counts: what the units' counts are added to.
+        folder: folder of the shards.
+        identity: identity of the preparation that they must belong to.
+        skip: number of shards that have been read already.
+        counts: receives the units' counts.
 
     Yields:
-        One group a part.
+        One group per shard.
 
     Raises:
-        InputError: parts are missing, damaged, or of another preparation.
+        InputError: shards are missing, damaged, or belong to another preparation.
     """
     try:
         plan = json.loads((folder / PLAN).read_text())
     except FileNotFoundError:
         raise InputError(f"{folder}: nothing to finish; run `prepare` with --runner first") from None
     if plan["identity"] != json.loads(json.dumps(identity)):
-        raise InputError(f"{folder} holds parts of another preparation: remove it or choose another folder")
+        raise _other_preparation(folder)
     units = [_read_unit(folder, number) for number in range(plan["units"])]
-    missing = [number for number, unit in enumerate(units) if unit is None]
+    missing = sum(unit is None for unit in units)
     if missing:
-        raise InputError(f"{folder}: {len(missing)} of {len(units)} units are not done yet; run the pipeline again")
+        raise InputError(f"{folder}: {missing} of {len(units)} units are not done yet; run the pipeline again")
     for unit in units:
         assert unit is not None
         counts.update(unit["counts"])
-        for part in unit["parts"][skip:]:
-            yield EncodedGroup(1, part["size"], _unpack(_read_part(folder / part["name"], part["sha256"])), Counts())
+        for shard in unit["parts"][skip:]:
+            documents = _unpack(_read_shard(folder / shard["name"], shard["sha256"]))
+            yield EncodedGroup(1, shard["size"], documents, Counts())
         skip = max(0, skip - len(unit["parts"]))
+
+
+def _other_preparation(folder: epath.Path) -> InputError:
+    return InputError(f"{folder} holds shards of another preparation: remove it or choose another folder")
 
 
 def _read_unit(folder: epath.Path, number: int) -> dict[str, Any] | None:
@@ -213,7 +219,7 @@ def _read_unit(folder: epath.Path, number: int) -> dict[str, Any] | None:
         return None
 
 
-def _read_part(path: epath.Path, digest: str) -> bytes:
+def _read_shard(path: epath.Path, digest: str) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:

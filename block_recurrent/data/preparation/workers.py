@@ -1,7 +1,8 @@
-"""Tokenising in worker processes: in order, deterministic, and with a bounded amount under way.
+"""Tokenising in worker processes: deterministic, in order, and with a bounded amount of work in flight.
 
-One process walks through the source's records; workers read, repair and tokenise; the results come back in the order
-of the records, so the number of workers never shows. This module imports little: each worker imports it anew.
+One process iterates over the source's records; workers read, repair and tokenise them. Results are returned in the
+order of the records, so the number of workers does not change the store. Each worker imports this module when it
+starts, so it imports little.
 """
 
 import collections
@@ -24,21 +25,21 @@ from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 
 EMPTY = "empty documents (left out)"
-# Small records travel together, which keeps the cost of a message below 1 % of the work in it.
+# Small records are sent together, which keeps the cost of a message below 1 % of its work.
 _GROUP_BYTES, _GROUP_RECORDS = 1 << 20, 512
-_BYTES_UNDER_WAY = 16 << 20
-_GROUPS_A_WORKER = 3
+_BYTES_IN_FLIGHT = 16 << 20
+_GROUPS_PER_WORKER = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedGroup:
-    """What some consecutive records became.
+    """The tokenised documents of consecutive records.
 
     Attributes:
-        records: how many.
+        records: number of records.
         size: bytes of their input.
-        documents: in order.
-        counts: what was left out or repaired in them, by reason.
+        documents: their documents, in order.
+        counts: numbers of omissions and repairs by reason.
     """
 
     records: int
@@ -49,14 +50,20 @@ class EncodedGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Records to documents in tokens; picklable."""
+    """Turns records into tokenised documents; picklable.
+
+    Attributes:
+        source: reads and repairs the documents of a record.
+        vocabulary: tokenises them.
+        dtype: unsigned type of the tokens.
+    """
 
     source: Source
     vocabulary: Vocabulary
     dtype: np.dtype
 
     def __call__(self, records: list[Record]) -> EncodedGroup:
-        """Reads, repairs, tokenises and counts the documents of some records."""
+        """Reads, repairs, tokenises and counts the documents of consecutive records."""
         counts = Counts()
         documents = []
         for record in records:
@@ -70,44 +77,46 @@ class Encoder:
 
 
 def encode_records(encoder: Encoder, records: Iterable[Record], workers: int) -> Iterator[EncodedGroup]:
-    """Tokenises records, in their order.
+    """Tokenises records in worker processes, in order.
 
     Args:
-        encoder: what each worker does.
-        records: the work, walked through in this process as it is needed.
-        workers: processes; 1 does the work in this one.
+        encoder: the workers' task.
+        records: the records, consumed lazily in this process.
+        workers: number of processes; 1 works in this process.
 
     Yields:
         Groups of consecutive records.
 
     Raises:
-        InputError: a worker found a mistake in the input, or was killed.
+        InputError: a worker found an error in the input, or was killed.
     """
     groups = _groups(records)
     if workers == 1:
         yield from map(encoder, groups)
         return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads (TensorStore, JAX) is unsafe
+    context = multiprocessing.get_context("spawn")  # forking a process with threads (TensorStore) is unsafe
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(encoder,))
     try:
-        yield from _in_order(pool, groups, workers * _GROUPS_A_WORKER)
+        yield from _in_order(pool, groups, workers * _GROUPS_PER_WORKER)
     except BrokenProcessPool:
-        raise InputError("a worker process was killed, probably for lack of memory; try fewer workers") from None
+        raise InputError(
+            "a worker process was killed, probably for lack of memory; try a smaller PrepareConfig.workers"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_order(pool: ProcessPoolExecutor, groups: Iterator[list[Record]], most: int) -> Iterator[EncodedGroup]:
-    under_way: collections.deque[tuple[Future[EncodedGroup], int]] = collections.deque()
+    in_flight: collections.deque[tuple[Future[EncodedGroup], int]] = collections.deque()
     sizes = 0
     for group in itertools.chain(groups, [None]):
         size = sum(record.size for record in group or ())
-        while under_way and (group is None or len(under_way) >= most or sizes + size > _BYTES_UNDER_WAY):
-            future, done = under_way.popleft()
+        while in_flight and (group is None or len(in_flight) >= most or sizes + size > _BYTES_IN_FLIGHT):
+            future, done = in_flight.popleft()
             sizes -= done
             yield future.result()
         if group is not None:
-            under_way.append((pool.submit(_encode, group), size))
+            in_flight.append((pool.submit(_encode, group), size))
             sizes += size
 
 
@@ -129,7 +138,7 @@ _encoder: Encoder | None = None
 def _start_worker(encoder: Encoder) -> None:
     global _encoder
     _encoder = encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it as well and ends the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

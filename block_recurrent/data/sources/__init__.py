@@ -1,1 +1,1 @@
-"""Where text comes from. Each module holds one source; `catalog.py` finds them by name."""
+"""Text sources, one per module; `catalog.py` finds them by name."""

@@ -1,4 +1,4 @@
-"""arXiv's bulk sources: monthly tars of papers, each a gzipped LaTeX file or a gzipped tar of sources."""
+"""arXiv's bulk sources: monthly tars of papers; a paper is a gzipped LaTeX file or a gzipped tar of sources."""
 
 import gzip
 import io
@@ -25,14 +25,14 @@ _LATEX_MARKS = (b"\\document", b"\\begin", b"\\section", b"\\input", b"\\magnifi
 
 
 class Arxiv(FolderSource):
-    r"""One document a paper, named by its identifier: the main file with its `\input`s in place, then other files.
+    r"""One document per paper, named by its identifier: the main file with its `\input`s in place, then other files.
 
-    Reads `arXiv_src_*.tar` as arXiv offers them in bulk, and folders into which they were unpacked. Nothing is ever
-    unpacked to disk.
+    Reads arXiv's bulk downloads `arXiv_src_*.tar`, or a folder with their unpacked `.gz` files. Nothing is unpacked to
+    disk.
 
     Args:
         root: folder with the tars or the papers' `.gz` files, or one tar; local or `gs://`.
-        splitter: divides the papers.
+        splitter: divides the papers into splits.
     """
 
     name = "arxiv"
@@ -42,7 +42,7 @@ class Arxiv(FolderSource):
         return path.endswith((".tar", ".gz"))
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
-        """See `Source.records`: one a paper."""
+        """See `Source.records`: one record per paper."""
         if not file.name.endswith(".tar"):
             if self.belongs(_identifier(file.name), split):
                 yield file
@@ -53,13 +53,13 @@ class Arxiv(FolderSource):
                     yield from self._members(archive, file.name, split, counts)
                     raw.seek(archive.offset)
                     if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                        raise tarfile.ReadError("no end mark")  # tarfile itself takes a cut header for the end
+                        raise tarfile.ReadError("no end mark")  # tarfile itself takes a truncated header for the end
             except (tarfile.TarError, EOFError):
-                counts[DAMAGED_TAR] += self.belongs(file.name, split)  # once, though every split walks through it
+                counts[DAMAGED_TAR] += self.belongs(file.name, split)  # once, although every split reads the tar
 
     def _members(self, archive: tarfile.TarFile, name: str, split: str, counts: Counts) -> Iterator[Record]:
         while member := archive.next():
-            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # it keeps every header otherwise
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else it keeps every header
             if not member.isfile() or not self.belongs(_identifier(member.name), split):
                 continue
             if not member.name.endswith(".gz"):
@@ -97,14 +97,14 @@ def _identifier(path: str) -> str:
 
 
 def _unzip(data: bytes) -> bytes | None:
-    """What is in a gzip, or None when it is unreasonably large: a few bytes can unpack to any size."""
+    """Returns a gzip's content; None if it exceeds the limit, because a few bytes can unpack to any size."""
     with gzip.open(io.BytesIO(data)) as file:
         content = file.read(_LARGEST + 1)
     return content if len(content) <= _LARGEST else None
 
 
 def _latex_files(content: bytes, counts: Counts) -> dict[str, str]:
-    """The LaTeX files of a paper by path; none if it has none."""
+    """Returns the text of a paper's LaTeX files by path, possibly none."""
     if content[_TAR_MARK_AT : _TAR_MARK_AT + len(_TAR_MARK)] != _TAR_MARK:
         return {"paper.tex": _decode(content, counts)} if any(mark in content for mark in _LATEX_MARKS) else {}
     files = {}
@@ -120,7 +120,7 @@ def _latex_files(content: bytes, counts: Counts) -> dict[str, str]:
 
 
 def _decode(data: bytes, counts: Counts) -> str:
-    """UTF-8, or Latin-1, in which most of the older papers are."""
+    """Decodes UTF-8, or else Latin-1, the encoding of most older papers."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:

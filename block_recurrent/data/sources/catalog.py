@@ -1,4 +1,4 @@
-"""The text sources by name."""
+"""The catalog of text sources by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from block_recurrent.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """One line of the catalog.
+    """One entry of the catalog.
 
     Attributes:
-        summary: what a document is.
-        input: what `PrepareConfig.input` has to name; empty when nothing.
-        input_needed: whether it has to be given.
-        make: the source of a configuration.
-        tasks: seqio tasks with the same documents; see `data/seqio_tasks.py`.
+        summary: description of a document.
+        input: description of `PrepareConfig.input`; empty for a source without input.
+        input_needed: True if a source with input has no default for it.
+        make: creates the source of a configuration.
+        tasks: names of seqio tasks with the same documents; see `data/seqio_tasks.py`.
     """
 
     summary: str
@@ -68,7 +68,7 @@ def _text_folder(config: PrepareConfig) -> Source:
 
 
 def _input(config: PrepareConfig) -> str:
-    assert config.input is not None  # `load_source` has seen to it
+    assert config.input is not None  # checked by `load_source`
     return config.input
 
 
@@ -86,14 +86,14 @@ SOURCES: dict[str, SourceEntry] = {
     ),
     "pg19_tfds": SourceEntry(
         summary="one book of PG19, through TensorFlow Datasets (needs the extra `data`)",
-        input="TFDS's data folder, when it is not the default",
+        input="TFDS's data folder, if it is not the default",
         input_needed=False,
         make=lambda config: Pg19Tfds(config.input),
         tasks=("pg19_bytes", "pg19_tokens"),
     ),
     "arxiv": SourceEntry(
         summary="one paper's LaTeX, the main file with its includes in place",
-        input="arXiv's bulk tars, a folder they were unpacked into, or JSON lines",
+        input="arXiv's bulk tars, a folder with their unpacked files, or JSON lines",
         make=_arxiv,
         tasks=("arxiv",),
     ),
@@ -104,7 +104,7 @@ SOURCES: dict[str, SourceEntry] = {
         tasks=("github",),
     ),
     "text_folder": SourceEntry(
-        summary="one text file (the endings in PrepareConfig.extensions)",
+        summary="one text file with an ending of PrepareConfig.extensions",
         input="a folder",
         make=_text_folder,
         tasks=("text_folder",),
@@ -116,7 +116,7 @@ SOURCES: dict[str, SourceEntry] = {
         tasks=("jsonl",),
     ),
     "synthetic_recall": SourceEntry(
-        summary="made-up text whose end asks for what its beginning says",
+        summary="one synthetic text that defines facts at the beginning and repeats them at the end",
         make=lambda config: SyntheticRecall(),
         tasks=("synthetic_recall",),
     ),
@@ -124,16 +124,16 @@ SOURCES: dict[str, SourceEntry] = {
 
 
 def load_source(config: PrepareConfig) -> Source:
-    """The source that a configuration names.
+    """Creates the source of a configuration.
 
     Args:
-        config: its `source` is looked up, and the source takes from it what it needs.
+        config: `source` is the name; the other fields configure it.
 
     Returns:
         The source.
 
     Raises:
-        InputError: there is no such source, or it does not find its input.
+        InputError: there is no such source, or its input does not exist.
     """
     entry = SOURCES.get(config.source)
     if entry is None:

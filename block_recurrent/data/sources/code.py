@@ -1,8 +1,8 @@
-"""Which files of a repository are source code that people wrote, and how a file is introduced."""
+"""Selection of a repository's source files that people wrote, and the comment that introduces each file."""
 
 import re
 
-# Endings of common languages; comments begin with the mark in front of them.
+# Mark that begins a comment -> file endings of common languages.
 _COMMENTS = {
     "//": "c cc cpp cxx h hh hpp hxx cu cuh m mm java kt kts scala groovy go rs swift js jsx ts tsx mjs cs fs dart php "
     "proto zig v sol scss less",
@@ -17,7 +17,7 @@ _COMMENTS = {
 }
 _COMMENT_OF = {f".{ending}": mark for mark, endings in _COMMENTS.items() for ending in endings.split()}
 _CLOSE = {"(*": " *)", "<!--": " -->", "/*": " */"}
-# Prose, data and mark-up are read only when asked for.
+# Prose, data and mark-up are read only on request.
 _NOT_BY_DEFAULT = {".md", ".html", ".htm", ".xml", ".yaml", ".yml", ".toml", ".tex"}
 DEFAULT_ENDINGS = tuple(sorted(set(_COMMENT_OF) - _NOT_BY_DEFAULT))
 
@@ -44,13 +44,13 @@ _LONGEST_LINE, _LONGEST_MEAN_LINE = 20_000, 400
 
 
 def is_vendored(path: str) -> bool:
-    """Whether a file lies in a folder of other people's code, of build products, or in a hidden one."""
+    """Returns whether a file is in a folder of third-party code or build products, or in a hidden folder."""
     folders = path.split("/")[:-1]
     return any(folder in _VENDORED_FOLDERS or folder.startswith(".") for folder in folders)
 
 
 def is_generated(path: str, data: bytes) -> bool:
-    """Whether a program wrote the file: by its name, a mark in its first lines, or lines nobody would write."""
+    """Returns whether a program wrote the file, judged by its name, a mark in its first lines, or very long lines."""
     if _GENERATED_NAME.search(path.rsplit("/", 1)[-1]) or _GENERATED_MARK.search(data[:_MARKED_BYTES]):
         return True
     lines = data.split(b"\n")
@@ -58,12 +58,12 @@ def is_generated(path: str, data: bytes) -> bool:
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether a file has a NUL byte, which no text has."""
+    """Returns whether a file contains a NUL byte, which text never does."""
     return b"\0" in data
 
 
 def path_comment(path: str) -> str:
-    """The line in front of a file: its path, as a comment of its language."""
+    """Returns the line that introduces a file: its path as a comment in the file's language."""
     ending = "." + path.rsplit(".", 1)[-1] if "." in path else ""
     mark = _COMMENT_OF.get(ending.lower(), "#")
     return f"{mark} {path}{_CLOSE.get(mark, '')}\n"

@@ -1,4 +1,4 @@
-"""Listing and reading input folders, local or `gs://`."""
+"""Lists files of input folders, local or `gs://`."""
 
 import concurrent.futures
 import os
@@ -8,28 +8,24 @@ from pathlib import Path
 from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.files import is_remote
 
 _REMOTE_CONNECTIONS = 32
 
 
-def is_remote(root: str) -> bool:
-    """Whether a path lies in an object store."""
-    return "://" in root
-
-
 def list_files(source: str, root: str, wanted: Callable[[str], bool]) -> list[tuple[str, int]]:
-    """The files below a folder, in the order of their paths. Links to folders are not followed.
+    """Lists the files in a folder and its subfolders, sorted by path. Links to folders are not followed.
 
     Args:
         source: name of the text source, for messages.
         root: folder, or a single file.
-        wanted: decides by the path relative to the root, with "/" between its parts.
+        wanted: returns whether to list a file, given its path relative to the root, with "/" as separator.
 
     Returns:
         (relative path, bytes) of each file.
 
     Raises:
-        InputError: the root is missing, or no wanted file lies below it.
+        InputError: the root does not exist or has no wanted file.
     """
     path = epath.Path(root)
     if not path.exists():
@@ -38,7 +34,7 @@ def list_files(source: str, root: str, wanted: Callable[[str], bool]) -> list[tu
         return [("", path.stat().length)]
     found = sorted(_remote_files(path, wanted) if is_remote(root) else _local_files(Path(root), wanted))
     if not found:
-        raise InputError(f"source {source}: no file that it reads lies below its input {root}")
+        raise InputError(f"source {source}: its input {root} has no file that this source reads")
     return found
 
 
@@ -53,12 +49,12 @@ def _local_files(root: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
 
 def _remote_files(root: epath.Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
     paths = [path for path in _remote_paths(root) if wanted(path)]
-    with concurrent.futures.ThreadPoolExecutor(_REMOTE_CONNECTIONS) as pool:  # one request a size, hence side by side
+    with concurrent.futures.ThreadPoolExecutor(_REMOTE_CONNECTIONS) as pool:  # one request per file
         yield from zip(paths, pool.map(lambda path: (root / path).stat().length, paths), strict=True)
 
 
 def _remote_paths(root: epath.Path) -> Iterator[str]:
-    """Paths relative to the root. `rglob` refuses object stores, and some backends' walks leave the scheme out."""
+    """Yields paths relative to the root. `rglob` does not work on object stores, and some backends omit the scheme."""
     top = len(_without_scheme(root))
     for folder, _, names in root.walk():
         inside = _without_scheme(folder)[top:].strip("/")
@@ -70,5 +66,5 @@ def _without_scheme(path: epath.PathLike) -> str:
 
 
 def join(root: str, relative: str) -> epath.Path:
-    """The file at a relative path; the root itself when that is empty."""
+    """Returns the path of a file relative to a root; the root itself if the relative path is empty."""
     return epath.Path(root) / relative if relative else epath.Path(root)

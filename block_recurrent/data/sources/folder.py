@@ -1,4 +1,4 @@
-"""What sources that read a folder of files have in common: listing, own splits or hashed ones."""
+"""Base class of sources that read a folder of files: listing, and the corpus's own splits or hashed ones."""
 
 import abc
 import functools
@@ -11,14 +11,14 @@ from block_recurrent.data.sources.source import Record, Source
 
 
 class FolderSource(Source):
-    """Files below a folder. Subclasses say which files they read, and make documents of them.
+    """A source that reads the files of a folder. Subclasses select files and read documents from them.
 
-    If the path of every file names its split (`train/...`, `valid.jsonl`), those are the splits; otherwise documents
-    are divided by a hash of their names.
+    If every file's path names its split (`train/...`, `valid.jsonl`), the corpus has its own splits. Otherwise a hash
+    of each document's name decides its split.
 
     Args:
-        root: the folder, or one file; local or `gs://`.
-        splitter: divides the documents of a corpus without splits of its own.
+        root: folder, or one file; local or `gs://`.
+        splitter: divides the documents of a corpus without its own splits.
     """
 
     def __init__(self, root: str, splitter: splits.Splitter):
@@ -28,7 +28,7 @@ class FolderSource(Source):
 
     @abc.abstractmethod
     def wanted(self, path: str) -> bool:
-        """Whether the source reads the file at a relative path."""
+        """Returns whether the source reads the file at a relative path."""
         ...
 
     @functools.cached_property
@@ -43,7 +43,7 @@ class FolderSource(Source):
         return self.splitter.splits
 
     def display(self, path: str) -> str:
-        """The name of a file; a root that is one file has an empty relative path."""
+        """Returns the name of a file; the relative path is empty if the root is a file."""
         return path or self.root.split("/")[-1]
 
     @property
@@ -55,12 +55,12 @@ class FolderSource(Source):
         return {"splits": "by a hash of the name", "percent": hashed}
 
     def list_files(self, split: str) -> Sequence[Record]:
-        """See `Source.list_files`: those that the split may need."""
+        """See `Source.list_files`: all files that may have documents of the split."""
         files = [(self.display(path), path, size) for path, size in self._all_files]
         return [Record(*file) for file in files if not self.has_own_splits or splits.own_split(file[0]) == split]
 
     def belongs(self, name: str, split: str) -> bool:
-        """Whether a document belongs to the split for which a file is being walked through."""
+        """Returns whether a document of a listed file belongs to the split."""
         return self.has_own_splits or self.splitter.split_of(name) == split
 
     def __getstate__(self) -> dict[str, Any]:

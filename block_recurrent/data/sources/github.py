@@ -1,4 +1,4 @@
-"""A folder of repositories: one document a repository, all its source files in path order."""
+"""A folder of repositories: one document per repository, all its source files in path order."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ EMPTY = "repositories without source files (left out)"
 
 
 class Github(FolderSource):
-    """Every source file behind a comment with its path, in path order.
+    """One document per repository: every source file after a comment with its path, in path order.
 
-    Vendored, generated and binary files and those above 1 MB are left out (see `code.py`), and links are not followed.
+    Leaves out vendored, generated and binary files and files above 1 MB (see `code.py`). Does not follow links.
 
     Args:
-        root: folder of repositories, local or `gs://`; it may have `train/`, `validation/` and `test/` first.
-        splitter: divides the repositories when it has not.
+        root: folder of repositories, or of `train/`, `validation/` and `test/` with repositories; local or `gs://`.
+        splitter: divides repositories that are not in folders of splits.
         extensions: endings of the files to read, with their dots; None means those of common programming languages.
-        depth: how many folders deep the repositories lie: 1 for `<repository>`, 2 for `<owner>/<repository>`.
+        depth: folder levels of a repository's name: 1 for `<repository>`, 2 for `<owner>/<repository>`.
 
     Raises:
-        InputError: no source file lies below the folder.
+        InputError: the folder has no source file.
     """
 
     name = "github"
@@ -51,11 +51,11 @@ class Github(FolderSource):
 
     @property
     def _above(self) -> int:
-        """Folders above the repositories' own."""
+        """Number of folders above those of a repository's name."""
         return 1 if self.has_own_splits else 0
 
     def list_files(self, split: str) -> Sequence[Record]:
-        """See `Source.list_files`: here a "file" is a repository."""
+        """See `Source.list_files`: one record per repository."""
         repositories: dict[str, list[tuple[str, int]]] = {}
         for path, size in self._all_files:
             if self.has_own_splits and own_split(path) != split:
@@ -84,7 +84,7 @@ class Github(FolderSource):
             counts[EMPTY] += 1
 
     def _read(self, path: str, inside: str, counts: Counts) -> bytes | None:
-        """The file's bytes, or None for a file that is left out."""
+        """Returns a file's bytes, or None if the file is left out."""
         if code.is_vendored(inside):
             counts[code.VENDORED] += 1
             return None

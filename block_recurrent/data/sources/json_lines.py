@@ -1,4 +1,4 @@
-"""JSON lines: one document a line, in a text field. Plain or gzip."""
+"""JSON lines, plain or gzip: one document per line, in a text field."""
 
 import gzip
 import json
@@ -16,18 +16,19 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz", ".ndjson")
 NOT_JSON = "lines that are not a JSON object (left out)"
 NO_TEXT = "lines without a text in the text field (left out)"
 TRUNCATED = "gzip files that end early (read up to there)"
-_BYTES_A_RECORD = 1 << 20
+_BYTES_PER_RECORD = 1 << 20
 
 
 class JsonLines(FolderSource):
-    """Every line of every file is a document.
+    """One document per line of every file.
 
     Args:
         root: folder, or one file; local or `gs://`.
-        splitter: used when the files' paths do not name their splits.
-        text_field: the field that holds the text.
-        name_field: the field that holds a name; None, or a line without it, means `<file>:<line>`.
-        name: of the source, when this is the JSON form of another.
+        splitter: divides the documents if the files' paths do not name splits.
+        text_field: name of the field with the text.
+        name_field: name of the field with the document's name. With None, and for lines without that field, the name
+            is `<file>:<line>`.
+        name: name of the source; differs from `jsonl` if another source's text is read as JSON lines.
     """
 
     name = "jsonl"
@@ -56,12 +57,12 @@ class JsonLines(FolderSource):
         return {**super().settings, "text_field": self._text_field, "name_field": self._name_field}
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
-        """See `Source.records`: some lines each, not parsed yet."""
+        """See `Source.records`: consecutive lines, not parsed yet."""
         lines, size, first, number = [], 0, 1, 0
         for number, line in enumerate(self._lines(file, split, counts), start=1):
             lines.append(line)
             size += len(line)
-            if size >= _BYTES_A_RECORD:
+            if size >= _BYTES_PER_RECORD:
                 yield Record(file.name, (split, first, lines), size)
                 lines, size, first = [], 0, number + 1
         if lines:
@@ -72,7 +73,7 @@ class JsonLines(FolderSource):
             try:
                 yield from gzip.GzipFile(fileobj=cast(BinaryIO, raw)) if file.name.endswith(".gz") else raw
             except (EOFError, zlib.error, gzip.BadGzipFile):
-                counts[TRUNCATED] += self.belongs(file.name, split)  # once, though every split walks through the file
+                counts[TRUNCATED] += self.belongs(file.name, split)  # once, although every split reads the file
 
     def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
         """See `Source.documents`."""
@@ -94,7 +95,7 @@ class JsonLines(FolderSource):
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The object on a line, or None."""
+    """Returns the JSON object on a line, or None if there is none."""
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):

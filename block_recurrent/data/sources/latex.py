@@ -1,4 +1,4 @@
-"""One text of a paper's LaTeX sources: the main file first, what it includes in its place."""
+"""Joins a paper's LaTeX files into one text: the main file first, with included files in place."""
 
 import posixpath
 import re
@@ -20,7 +20,11 @@ class Paper:
     """The LaTeX files of one paper.
 
     Args:
-        files: text of each file with one of `ENDINGS`, by its path with "/" between the parts.
+        files: text of each file with one of `ENDINGS`, by path, with "/" as separator.
+
+    Attributes:
+        main: path of the main file, or None.
+        not_found: number of included files that do not exist, counted by `text`.
     """
 
     def __init__(self, files: Mapping[str, str]):
@@ -30,20 +34,21 @@ class Paper:
         self.not_found = 0
 
     def _find_main(self) -> str | None:
-        """The file that is a document of its own; of several: the usual names, then the largest, then by path."""
-        candidates = [path for path, text in self._files.items() if _CLASS.search(text)]
-        whole = [path for path in candidates if _BEGIN.search(self._files[path])]
+        """Returns the file with a document class: first by usual name, then by depth, size and path."""
+        with_class = [path for path, text in self._files.items() if _CLASS.search(text)]
+        whole = [path for path in with_class if _BEGIN.search(self._files[path])]
 
         def rank(path: str) -> tuple[bool, int, int, str]:
             stem = posixpath.splitext(posixpath.basename(path))[0].lower()
             return stem not in _USUAL_NAMES, path.count("/"), -len(self._files[path]), path
 
-        return min(whole or candidates, key=rank, default=None)
+        return min(whole or with_class, key=rank, default=None)
 
     def text(self) -> str:
-        """The main file with what it includes in place, then the files that nothing included, in path order.
+        """Returns the main file with included files in place, then all other files in path order.
 
-        A file is put in place once; the command stays where it is included again, is missing, or is commented out.
+        Each file appears once. The command stays if its file appeared before or does not exist, or if the command is
+        commented out.
         """
         parts = []
         for path in [self.main or "", *self._files]:
@@ -66,10 +71,10 @@ class Paper:
         return "".join([*pieces, text[done:]])
 
     def _resolve(self, wanted: str, *folders: str) -> str | None:
-        """Include paths are relative to the main file's folder; some papers mean the including file's."""
+        """Finds an included file, relative to the main file's folder or, in some papers, to the including file's."""
         for folder in folders:
             path = posixpath.normpath(posixpath.join(folder, wanted.strip('"')))
-            for candidate in (path, *(path + ending for ending in ENDINGS)):
-                if candidate in self._files:
-                    return candidate
+            for name in (path, *(path + ending for ending in ENDINGS)):
+                if name in self._files:
+                    return name
         return None

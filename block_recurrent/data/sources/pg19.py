@@ -15,14 +15,14 @@ from block_recurrent.data.sources.splits import SPLITS, Splitter
 from block_recurrent.data.sources.text import decode_text
 from block_recurrent.errors import InputError
 
-# The books and words that the data set's page gives; word-level perplexity divides by those words.
+# Numbers of books and words from the data set's page; word-level perplexity divides by that number of words.
 PUBLISHED_DOCUMENTS = {"train": 28_602, "validation": 50, "test": 100}
 PUBLISHED_WORDS = {"train": 1_973_136_207, "validation": 3_007_061, "test": 6_966_499}
 UNTITLED = "books without a line in metadata.csv (named by their number alone)"
 
 
 class Pg19(FolderSource):
-    """One document a book, named `<id> <title>`. White space at both ends of a book is removed, as TFDS does.
+    """One document per book, named `<id> <title>`. Removes white space at both ends of a book, as TFDS does.
 
     Args:
         root: a copy of the bucket, local or `gs://deepmind-gutenberg` itself.
@@ -47,7 +47,7 @@ class Pg19(FolderSource):
 
     @functools.cached_property
     def _titles(self) -> dict[str, str]:
-        """Titles by id; a missing file, or a line that is no book's, leaves books without title."""
+        """Titles by id. A missing file, or a line without a title, leaves books without title."""
         try:
             text = (epath.Path(self.root) / "metadata.csv").read_bytes().decode("utf-8-sig", "replace")
         except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The Python standard library's own source files: real text that every machine with Python has."""
+"""The source files of the Python standard library: real text on every machine with Python."""
 
 import hashlib
 import platform
@@ -12,17 +12,17 @@ from block_recurrent.data.sources.text import decode_text
 from block_recurrent.errors import InputError
 
 _MINIMUM_BYTES = 8 * 1024
-# Tests are repetitive and often not text; the rest is not part of the library or differs from machine to machine.
+# Tests are repetitive and often not text; the other folders are not part of the library or differ between machines.
 _LEFT_OUT_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 _LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", "sitecustomize")
 _TENTHS = {0: "validation", 1: "test"}
 
 
 class PythonStdlib(Source):
-    """Every module of at least 8 KB is a document; a hash of its path decides its split (about 80/10/10 %).
+    """One document per module of at least 8 KB; a hash of its path decides its split (about 80/10/10 %).
 
     Args:
-        root: the library's folder; the running interpreter's own by default.
+        root: the library's folder; by default the running interpreter's.
 
     Raises:
         InputError: there is no such folder.
@@ -57,7 +57,7 @@ class PythonStdlib(Source):
         return {"python_version": platform.python_version(), "minimum_bytes": _MINIMUM_BYTES}
 
     def signature(self, split: str) -> str:
-        """See `Source.signature`: of the contents, which are small."""
+        """See `Source.signature`: covers the contents, because they are small."""
         digest = hashlib.sha256()
         for file in self.files(split):
             content = hashlib.sha256((self._root / file.payload).read_bytes()).hexdigest()
@@ -65,7 +65,7 @@ class PythonStdlib(Source):
         return digest.hexdigest()
 
     def list_files(self, split: str) -> Sequence[Record]:
-        """See `Source.list_files`: one a module, sorted by path."""
+        """See `Source.list_files`: one record per module, sorted by path."""
         return [Record(path, path, self._size(path)) for path in self._paths if split_of(path) == split]
 
     def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
@@ -74,6 +74,6 @@ class PythonStdlib(Source):
 
 
 def split_of(path: str) -> str:
-    """The split of a module, by its path alone, so that Python versions agree on the modules they share."""
+    """Returns a module's split. It depends on the path alone, so Python versions agree on common modules."""
     tenth = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % 10
     return _TENTHS.get(tenth, "train")

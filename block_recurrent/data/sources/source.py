@@ -1,4 +1,4 @@
-"""What a text source is: files, records in the files, documents in the records."""
+"""Base class of text sources: files, records in the files, documents in the records."""
 
 import abc
 import collections
@@ -19,7 +19,7 @@ class TextDocument:
 
     Attributes:
         name: unique within its split.
-        text: all of it.
+        text: the whole text.
     """
 
     name: str
@@ -28,11 +28,11 @@ class TextDocument:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A piece of work: enough to make some documents of, cheap to find and to send to a worker.
+    """A unit of work for a worker, with all that the source needs to read some documents.
 
     Attributes:
-        name: of the file or member, for messages.
-        payload: picklable; what the source needs to go on: a path, or bytes read already.
+        name: name of the file or archive member, for messages.
+        payload: picklable; for example a path, or bytes that have been read.
         size: bytes of input, the unit of progress.
     """
 
@@ -42,14 +42,15 @@ class Record:
 
 
 class Source(abc.ABC):
-    """A text source in three steps, each in a fixed order, so that any division of labour gives the same documents.
+    """A text source.
 
-    `files` lists the input (in one process), `records` walks through a file (in one process, or spread over a cluster
-    by file), and `documents` reads, repairs and parts a record (in any number of workers).
+    Reading has three steps. `files` lists the input, in one process. `records` lists the records of a file, in one
+    process or on a cluster, distributed by file. `documents` reads and repairs the documents of a record, in any number
+    of workers. Each step has a fixed order, so the documents do not depend on the number of processes.
 
     Attributes:
-        name: as in `PrepareConfig.source`.
-        published_words: words of each split as its authors published them; a preparation that differs is warned about.
+        name: name in `PrepareConfig.source`.
+        published_words: number of words of each split as published by its authors; `prepare` warns if it differs.
     """
 
     name: str
@@ -58,11 +59,11 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The splits it has."""
+        """The source's splits."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What shaped the documents, as JSON: rules, versions, options. No paths: a copy elsewhere is the same text."""
+        """Everything that shapes the documents, as JSON: rules, versions, options. No paths: a copy has equal text."""
         return {}
 
     @abc.abstractmethod
@@ -74,32 +75,32 @@ class Source(abc.ABC):
         return {}
 
     def files(self, split: str) -> Sequence[Record]:
-        """The input of a split, in order; found once and remembered."""
+        """Returns the input of a split, in order; cached."""
         if split not in self._listings:
             self._listings[split] = self.list_files(split)
         return self._listings[split]
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
-        """The pieces of work in a file: by default the file itself. What is left out is counted by reason."""
+        """Yields the records of a file, by default the file itself. Counts omissions by reason."""
         del split, counts
         yield file
 
     @abc.abstractmethod
     def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
-        """The documents of one record; what is left out or repaired is counted by reason."""
+        """Yields the documents of one record. Counts omissions and repairs by reason."""
 
     def walk(self, split: str, counts: Counts) -> Iterator[Record]:
-        """All records of a split, in order."""
+        """Yields all records of a split, in order."""
         for file in self.files(split):
             yield from self.records(file, split, counts)
 
     def signature(self, split: str) -> str:
-        """Hex sha256 that changes when the input does; by names and sizes, which are cheap to find."""
+        """Returns a hex sha256 that changes with the input. Covers names and sizes, which are cheap to read."""
         return listing_signature((file.name, file.size) for file in self.files(split))
 
     def total(self, split: str) -> int:
-        """Bytes of input."""
+        """Returns the bytes of a split's input."""
         return sum(file.size for file in self.files(split))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_listings"}  # workers need none
+        return {name: value for name, value in self.__dict__.items() if name != "_listings"}  # not needed by workers

@@ -1,4 +1,4 @@
-"""Which split a document belongs to: the corpus's own, or by a hash of the document's name."""
+"""Assigns documents to splits: the corpus's own, or by a hash of the document's name."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ _FIRST_WORD = re.compile(r"[A-Za-z]+")
 
 
 def own_split(path: str) -> str | None:
-    """The split that a path names: `train/...`, `valid-00003.jsonl`, `test.txt`; None when it names none."""
+    """Returns the split that a path names (`train/...`, `valid-00003.jsonl`, `test.txt`), or None."""
     first, slash, _ = path.partition("/")
     if slash:
         return _OWN_NAMES.get(first.lower())
@@ -22,18 +22,18 @@ def own_split(path: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Splitter:
-    """Divides documents by their names, so that a document never changes sides when others come or go.
+    """Assigns documents to splits by their names: a document's split does not depend on other documents.
 
     Attributes:
-        validation_percent: share of documents.
-        test_percent: share of documents.
+        validation_percent: percentage of documents for validation.
+        test_percent: percentage of documents for test.
     """
 
     validation_percent: float
     test_percent: float
 
     def split_of(self, name: str) -> str:
-        """The split of a document."""
+        """Returns the split of a document."""
         share = int.from_bytes(hashlib.sha256(name.encode("utf-8", "backslashreplace")).digest()[:8], "big") / 2**64
         if share * 100 < self.validation_percent:
             return "validation"
@@ -41,18 +41,18 @@ class Splitter:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that get documents."""
+        """The splits with a positive share of documents."""
         shares = {"train": 1.0, "validation": self.validation_percent, "test": self.test_percent}
         return tuple(split for split in SPLITS if shares[split])
 
 
 def has_own_splits(paths: Iterable[str]) -> bool:
-    """Whether every path names its split. A corpus of which some do is one whose folders happen to be called so."""
+    """Returns whether every path names its split. If only some do, their folders have such names by coincidence."""
     paths = list(paths)
     return bool(paths) and all(own_split(path) for path in paths)
 
 
 def splits_found(paths: Sequence[str]) -> tuple[str, ...]:
-    """The splits that paths name, in the usual order."""
+    """Returns the splits that paths name, in the order of `SPLITS`."""
     found = {own_split(path) for path in paths}
     return tuple(split for split in SPLITS if split in found)

@@ -1,4 +1,4 @@
-"""Made-up documents that need no download: facts, noise, and questions that only a long memory answers."""
+"""Synthetic documents that need no download: facts, noise, and the facts again, a test of long-range recall."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,12 +12,12 @@ _SYLLABLES = ("ba", "do", "fe", "gi", "ku", "la", "mo", "ne", "pi", "ru", "sa", 
 
 
 class SyntheticRecall(Source):
-    """Each document gives names to numbers, wanders on in noise, and asks for the numbers again.
+    """Documents that assign numbers to names, continue with noise, and repeat each name with its number.
 
     Args:
-        documents: of the training split; validation and test have a tenth each, at least one.
-        characters: of each document, about.
-        facts: names that each document defines and asks for.
+        documents: documents of the training split; validation and test have a tenth each, at least one.
+        characters: approximate length of each document.
+        facts: number of names in each document.
     """
 
     name = "synthetic_recall"
@@ -45,21 +45,21 @@ class SyntheticRecall(Source):
     def documents(self, record: Record, counts: Counts) -> Iterator[TextDocument]:
         """See `Source.documents`."""
         del counts
-        draw = _Draw(*record.payload)
-        names = list(dict.fromkeys(draw.word(3) for _ in range(2 * self._facts)))[: self._facts]
-        numbers = {name: 1000 + draw.below(9000) for name in names}
+        random = _Random(*record.payload)
+        names = list(dict.fromkeys(random.word(3) for _ in range(2 * self._facts)))[: self._facts]
+        numbers = {name: 1000 + random.below(9000) for name in names}
         lines = [f"remember {name} {number}\n" for name, number in numbers.items()]
         length = 2 * sum(map(len, lines))
         while length < self._characters:
-            lines.append(" ".join(draw.word(1 + draw.below(3)) for _ in range(12)) + "\n")
+            lines.append(" ".join(random.word(1 + random.below(3)) for _ in range(12)) + "\n")
             length += len(lines[-1])
-        order = sorted(names, key=lambda name: draw.below(1 << 62))
+        order = sorted(names, key=lambda name: random.below(1 << 62))
         lines += [f"recall {name} {numbers[name]}\n" for name in order]
         yield TextDocument(record.name, "".join(lines))
 
 
-class _Draw:
-    """Random numbers out of raw bits, which stay the same across numpy's versions."""
+class _Random:
+    """Random numbers from raw bits, which are the same in all versions of numpy."""
 
     def __init__(self, split: int, index: int):
         self._bits = np.random.Philox(key=split, counter=index << 64)

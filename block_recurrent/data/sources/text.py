@@ -1,4 +1,4 @@
-"""Bytes to text, the same rules for every source; each repair is counted by document."""
+"""Decoding and repairing text, with the same rules for every source. Repairs are counted per document."""
 
 import hashlib
 from collections import Counter
@@ -12,14 +12,14 @@ CARRIAGE_RETURNS = "documents with CRLF line ends (kept)"
 
 
 def decode_text(data: bytes, counts: Counter[str]) -> str:
-    """Text of a file's bytes, which are taken for UTF-8.
+    """Decodes a file as UTF-8.
 
     Args:
         data: the whole file.
-        counts: what was repaired is added here.
+        counts: receives the repairs.
 
     Returns:
-        The text: undecodable bytes become U+FFFD, a byte-order mark at the beginning is removed, line ends stay.
+        The text. Undecodable bytes become U+FFFD, a byte-order mark at the beginning is removed, line ends are kept.
     """
     try:
         text = data.decode("utf-8")
@@ -30,14 +30,14 @@ def decode_text(data: bytes, counts: Counter[str]) -> str:
 
 
 def clean_text(text: str, counts: Counter[str]) -> str:
-    """The same rules for text that is decoded already (JSON may hold lone surrogates, which no UTF-8 can).
+    """Applies the rules of `decode_text` to decoded text.
 
     Args:
-        text: any text.
-        counts: what was repaired is added here.
+        text: any text; from JSON it may contain lone surrogates, which UTF-8 cannot encode.
+        counts: receives the repairs.
 
     Returns:
-        Text that UTF-8 can hold.
+        Text that UTF-8 can encode.
     """
     try:
         text.encode("utf-8")
@@ -57,7 +57,7 @@ def _repaired(text: str, counts: Counter[str]) -> str:
 
 
 def listing_signature(entries: Iterable[tuple[str, int]]) -> str:
-    """Hex sha256 over names and sizes, in order."""
+    """Returns a hex sha256 over names and sizes, in order."""
     digest = hashlib.sha256()
     for name, size in entries:
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Any folder of text files: one document a file."""
+"""A folder of text files: one document per file."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +11,11 @@ from block_recurrent.data.sources.text import decode_text
 
 
 class TextFolder(FolderSource):
-    """Every file with one of the extensions is a document, named by its path.
+    """One document per file with one of the extensions, named by its path.
 
     Args:
         root: the folder, local or `gs://`.
-        splitter: used when the folder has no `train/`, `validation/` and `test/`.
+        splitter: divides the documents if the folder has no `train/`, `validation/` and `test/`.
         extensions: endings of the files to read, with their dots.
     """
 

@@ -1,4 +1,4 @@
-"""PG19 as TensorFlow Datasets prepares it. TensorFlow is imported where the books are read, not in the workers."""
+"""PG19 as prepared by TensorFlow Datasets. TensorFlow is imported only to read the books, not in the workers."""
 
 import types
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,16 @@ from block_recurrent.data.sources.pg19 import PUBLISHED_WORDS
 from block_recurrent.data.sources.source import Counts, Record, Source, TextDocument
 from block_recurrent.data.sources.splits import SPLITS
 from block_recurrent.data.sources.text import clean_text
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 
 _DATA_SET = "pg19"
 
 
 class Pg19Tfds(Source):
-    """One document a book, named `<id> <title>`, in the order of TFDS.
+    """One document per book, named `<id> <title>`, in the order of TFDS.
 
     Args:
-        data_dir: TFDS's folder with the prepared data set; None means TFDS's default.
+        data_dir: TFDS's data folder; None means TFDS's default.
     """
 
     name = "pg19_tfds"
@@ -37,11 +37,11 @@ class Pg19Tfds(Source):
         return {"ends": "white space removed"}
 
     def list_files(self, split: str) -> Sequence[Record]:
-        """See `Source.list_files`: one for the whole split, of the size that TFDS knows."""
+        """See `Source.list_files`: one record for the whole split, with the size from TFDS's metadata."""
         return [Record(f"pg19 {split}", split, _builder(self._data_dir).info.splits[split].num_bytes)]
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
-        """See `Source.records`: one a book, with its text."""
+        """See `Source.records`: one record per book, with its text."""
         del counts
         builder, tfds = _builder(self._data_dir), _tensorflow_datasets()
         in_order = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
@@ -57,10 +57,10 @@ class Pg19Tfds(Source):
 
 
 def _builder(data_dir: str | None) -> Any:
-    """The prepared data set.
+    """Returns the builder of the prepared data set.
 
     Raises:
-        InputError: it has not been prepared there, or TensorFlow Datasets is not installed.
+        InputError: the data set is not prepared in that folder, or TensorFlow Datasets is not installed.
     """
     tfds = _tensorflow_datasets()
     builder = tfds.builder(_DATA_SET, data_dir=data_dir)
@@ -75,6 +75,7 @@ def _tensorflow_datasets() -> types.ModuleType:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        message = f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {error}"
-        raise InputError(message) from None
+        raise InputError(
+            f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {first_line(error)}"
+        ) from None
     return tfds

@@ -1,1 +1,1 @@
-"""Token stores on disk: reading, writing and inspecting them."""
+"""Token stores on disk: reading, writing and inspection."""

@@ -1,4 +1,4 @@
-"""What a store keeps of each document besides its tokens: one number a column, and the name."""
+"""The columns of a store: one number per document each, and the documents' names."""
 
 import io
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from etils import epath
 
 from block_recurrent.data.store.encoded_document import EncodedDocument
 
-# What the writer appends for each document, in this order, until the columns are written.
+# The writer appends one such record per document to its journal and writes the columns at the end.
 RECORD = np.dtype(
     [
         ("lengths", "<i8"),
@@ -27,12 +27,12 @@ FOLDER = "documents"
 
 
 def name_bytes(name: str) -> bytes:
-    """A name as it is stored: file names may hold bytes that are no UTF-8."""
+    """Returns a name's stored bytes; file names may contain bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace")
 
 
 def record_of(document: EncodedDocument) -> np.ndarray:
-    """A document's numbers as one `RECORD`."""
+    """Returns a document's numbers as one `RECORD`."""
     record = np.zeros((), RECORD)
     record["lengths"], record["bytes"] = len(document.tokens), document.size
     for field in ("characters", "words", "unknown_tokens", "first_token_bytes"):
@@ -43,7 +43,7 @@ def record_of(document: EncodedDocument) -> np.ndarray:
 
 
 def document_of(record: np.void, name: bytes, tokens: np.ndarray) -> EncodedDocument:
-    """The document that `record_of` was given."""
+    """Returns the document of a record; the inverse of `record_of`."""
     return EncodedDocument(
         name=name.decode("utf-8", "replace"),
         tokens=tokens,
@@ -57,16 +57,16 @@ def document_of(record: np.void, name: bytes, tokens: np.ndarray) -> EncodedDocu
 
 
 def path_of(column: str) -> str:
-    """A column's file, relative to the store."""
+    """Returns the path of a column's file, relative to the store."""
     return f"{FOLDER}/{column}.npy"
 
 
 def write_columns(store: epath.Path, records: np.ndarray) -> None:
-    """Writes one `.npy` file a column.
+    """Writes one `.npy` file per column.
 
     Args:
         store: folder of the store.
-        records: (D,) of `RECORD`; a memory map, so that millions of documents need no memory.
+        records: (D,) array of `RECORD`, usually a memory map, so that millions of documents need little memory.
     """
     for column in COLUMNS:
         _save(store / path_of(column), np.ascontiguousarray(records[column]))
@@ -79,18 +79,18 @@ def _save(path: epath.Path, array: np.ndarray) -> None:
 
 
 def read_column(data: bytes) -> np.ndarray:
-    """The array in a column's file. Raises ValueError when there is none."""
+    """Returns the array of a column's file. Raises a ValueError if the file has none."""
     array = np.load(io.BytesIO(data), allow_pickle=False)
     array.flags.writeable = False
     return array
 
 
 class Names:
-    """The documents' names, as a sequence, without a Python object for each.
+    """A sequence of the documents' names that does not keep a Python object per name.
 
     Args:
-        text: all names, UTF-8, one after the other.
-        ends: (D,) int64, where each ends.
+        text: the concatenated names in UTF-8.
+        ends: (D,) int64, end of each name in `text`.
     """
 
     def __init__(self, text: bytes, ends: np.ndarray):
@@ -109,5 +109,5 @@ class Names:
         return self._text[start : self._ends[document]].decode("utf-8", "replace")
 
     def find(self, name: str) -> int | None:
-        """The first document of that name, or None."""
+        """Returns the first document with a name, or None."""
         return next((document for document, found in enumerate(self) if found == name), None)

@@ -1,4 +1,4 @@
-"""A document as tokens with its counts: what workers make and the writer takes."""
+"""Tokenised documents with their counts, which workers create and the store's writer takes."""
 
 import dataclasses
 import hashlib
@@ -9,20 +9,20 @@ import numpy as np
 from block_recurrent.data.sources.source import TextDocument
 from block_recurrent.data.vocabulary import Vocabulary
 
-_CHARACTERS_A_PIECE = 1 << 20
+_CHARACTERS_PER_PIECE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodedDocument:
-    """One document, tokenised.
+    """One tokenised document.
 
     Attributes:
         name: unique within its split.
-        tokens: (n,) of the store's unsigned type.
+        tokens: (n,) ids of the store's unsigned type.
         size: bytes of the text in UTF-8.
         characters: Unicode code points of the text.
-        words: as white space parts them.
-        unknown_tokens: tokens with the unknown id.
+        words: words of the text, separated by white space.
+        unknown_tokens: number of tokens with the unknown id.
         first_token_bytes: bytes of the text that the first token covers.
         digest: sha256 of the text in UTF-8.
     """
@@ -42,11 +42,11 @@ def encode_document(document: TextDocument, vocabulary: Vocabulary, dtype: np.dt
 
     Args:
         document: name and text.
-        vocabulary: makes the tokens.
+        vocabulary: vocabulary of the tokens.
         dtype: unsigned type of the tokens, wide enough for the vocabulary's table.
 
     Returns:
-        The document in tokens.
+        The tokenised document.
     """
     ids = vocabulary.encode(document.text)
     digest, size = hashlib.sha256(), 0
@@ -67,12 +67,12 @@ def encode_document(document: TextDocument, vocabulary: Vocabulary, dtype: np.dt
 
 
 def token_dtype(table_size: int) -> np.dtype:
-    """The smallest unsigned type that holds every id of a table."""
+    """Returns the smallest unsigned type that holds every id of a table."""
     return np.min_scalar_type(table_size - 1)
 
 
 def count_words(text: str) -> int:
-    """Runs of characters that are not white space, as `len(text.split())` counts them, without the list."""
+    """Returns the number of words, `len(text.split())`, without creating the list."""
     words, inside = 0, False
     for piece in _pieces(text):
         words += len(piece.split()) - (inside and not piece[0].isspace())
@@ -81,5 +81,5 @@ def count_words(text: str) -> int:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    for start in range(0, len(text), _CHARACTERS_A_PIECE):
-        yield text[start : start + _CHARACTERS_A_PIECE]
+    for start in range(0, len(text), _CHARACTERS_PER_PIECE):
+        yield text[start : start + _CHARACTERS_PER_PIECE]

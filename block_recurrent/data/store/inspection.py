@@ -1,4 +1,4 @@
-"""What a person wants to see of a store: its summary, a document's text, how long its documents are."""
+"""Inspection of stores: summary, text of a document, histogram of document lengths."""
 
 import dataclasses
 
@@ -15,10 +15,10 @@ class LengthBin:
     """Documents of similar length.
 
     Attributes:
-        low: shortest, in tokens.
-        high: one more than the longest.
-        documents: how many.
-        tokens: of all of them.
+        low: smallest length, in tokens.
+        high: largest length plus one.
+        documents: number of documents.
+        tokens: tokens of all of them.
     """
 
     low: int
@@ -28,16 +28,16 @@ class LengthBin:
 
 
 def open_stores(path: str) -> list[TokenStore]:
-    """The store in a folder, or those of all splits below it.
+    """Opens the store of a split, or the stores of all splits in a folder.
 
     Args:
-        path: what `prepare` wrote, or one split of it.
+        path: a folder that `prepare` wrote, or the folder of one of its splits.
 
     Returns:
         Open stores, at least one.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is no store, or one is damaged.
     """
     root = epath.Path(path)
     splits = splits_of(root)
@@ -45,7 +45,7 @@ def open_stores(path: str) -> list[TokenStore]:
 
 
 def describe(store: TokenStore) -> list[tuple[str, str]]:
-    """The summary of a store as (what, value), to be shown as a table."""
+    """Returns the summary of a store as rows (name, value) of a table."""
     about, counts = store.metadata, store.metadata.counts
     rows = [
         ("source", f"{about.source}, split {about.split}"),
@@ -68,17 +68,17 @@ def describe(store: TokenStore) -> list[tuple[str, str]]:
 
 
 def find_document(store: TokenStore, wanted: str) -> int:
-    """The document that a person means.
+    """Finds a document by its name, the first word of its name, or its number.
 
     Args:
-        store: where to look.
-        wanted: its number, its name, or the first word of its name (a book's id).
+        store: the store.
+        wanted: name, first word of the name (a book's id), or number of the document.
 
     Returns:
         Index of the document.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such document.
     """
     exact, by_first_word = None, None
     for document, name in enumerate(store.names):
@@ -92,7 +92,7 @@ def find_document(store: TokenStore, wanted: str) -> int:
         found = int(wanted)
     if found is None:
         raise InputError(
-            f"token store {store.path}: no document {wanted!r}; give a name, or a number from 0 to {len(store) - 1}"
+            f"token store {store.path}: no document {wanted!r}; use a name, or a number from 0 to {len(store) - 1}"
         )
     return found
 
@@ -100,20 +100,20 @@ def find_document(store: TokenStore, wanted: str) -> int:
 def decode_document(
     store: TokenStore, document: int, start: int = 0, stop: int | None = None, vocabulary: Vocabulary | None = None
 ) -> str:
-    """The text of a document, or of a piece of it.
+    """Decodes a document, or a range of its tokens.
 
     Args:
-        store: where it is.
-        document: its index.
+        store: the store.
+        document: index of the document.
         start: first token.
         stop: one past the last token; None means to the end.
-        vocabulary: the store's, when the model file is no longer where it was.
+        vocabulary: the store's vocabulary, if its model file has moved; None loads it.
 
     Returns:
-        The text that the tokens stand for.
+        The text of the tokens.
 
     Raises:
-        InputError: there is no such document, or the vocabulary is gone or another one.
+        InputError: there is no such document, or the vocabulary cannot be read or is not the store's.
     """
     recorded = store.vocabulary
     if vocabulary is None:
@@ -121,19 +121,19 @@ def decode_document(
     elif vocabulary.fingerprint != recorded.fingerprint:
         raise InputError(
             f"vocabulary {vocabulary.spec!r} has fingerprint {vocabulary.fingerprint}; token store {store.path} was "
-            f"made with {recorded.spec!r}, fingerprint {recorded.fingerprint}"
+            f"created with {recorded.spec!r}, fingerprint {recorded.fingerprint}"
         )
     return vocabulary.decode(store.read(document, start, 2**62 if stop is None else stop))
 
 
 def length_histogram(lengths: np.ndarray) -> list[LengthBin]:
-    """Documents by length, in bins that double: 0, 1, 2-3, 4-7, ...
+    """Returns a histogram of document lengths in bins 0, 1, 2-3, 4-7, ..., each twice as wide as the previous one.
 
     Args:
         lengths: (D,) integers, tokens of each document.
 
     Returns:
-        Bins from the shortest document's to the longest one's; empty without documents.
+        Bins from that of the shortest document to that of the longest; empty without documents.
     """
     if not len(lengths):
         return []

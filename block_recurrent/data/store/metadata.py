@@ -1,4 +1,4 @@
-"""What a token store says about itself: the contents of its `store.json`."""
+"""Metadata of a token store: the contents of its `store.json`."""
 
 import dataclasses
 import hashlib
@@ -17,14 +17,14 @@ class StoreCounts:
     """Totals over a store's documents.
 
     Attributes:
-        documents: how many, those too short to read included.
-        tokens: of all documents.
-        bytes: of their texts in UTF-8.
+        documents: number of documents, including those too short to read.
+        tokens: tokens of all documents.
+        bytes: bytes of their texts in UTF-8.
         characters: Unicode code points of their texts.
-        words: runs of characters that are not white space.
+        words: words of their texts, separated by white space.
         unknown_tokens: tokens with the vocabulary's unknown id.
-        longest_document: in tokens.
-        median_document: in tokens.
+        longest_document: length of the longest document in tokens.
+        median_document: median length in tokens.
     """
 
     documents: int
@@ -39,12 +39,12 @@ class StoreCounts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocabularyMetadata:
-    """Which vocabulary made the tokens.
+    """The vocabulary of a store's tokens.
 
     Attributes:
-        spec: as it was named when the store was prepared; a path may have moved since.
-        fingerprint: hex sha256 of what defines the ids.
-        size: ids in use.
+        spec: `bytes`, or the path of the model when the store was prepared; the file may have moved since.
+        fingerprint: hex sha256 of everything that defines the ids.
+        size: number of ids.
         table_size: V, rows of the embedding table.
     """
 
@@ -60,13 +60,13 @@ class StoreMetadata:
 
     Attributes:
         source: name of the text source.
-        split: which part of it.
-        settings: what shaped the documents.
-        signature: hex sha256 over the source's input, to recognise a change without reading it all.
+        split: name of the split.
+        settings: everything that shaped the documents; see `Source.settings`.
+        signature: hex sha256 of the source's input, which detects changes without reading all of it.
         content_fingerprint: hex sha256 over the sha256 of each document's text, in order.
-        counts: totals.
-        left_out: what was left out or repaired, by reason.
-        vocabulary: which vocabulary made the tokens.
+        counts: totals over all documents.
+        left_out: numbers of omissions and repairs by reason.
+        vocabulary: the vocabulary of the tokens.
         token_dtype: numpy name of the tokens' type.
         files: size in bytes and hex sha256 of every other file of the store, by relative path.
     """
@@ -84,26 +84,26 @@ class StoreMetadata:
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 that is equal for equal tokens: of the content and the vocabulary."""
+        """Hex sha256 of the content and the vocabulary, equal for equal tokens."""
         return hashlib.sha256(f"{self.content_fingerprint} {self.vocabulary.fingerprint}".encode()).hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a repeated preparation compares: the input, the rules and the vocabulary."""
+        """The input, rules and vocabulary, which a repeated preparation compares."""
         return identity(self.source, self.split, self.settings, self.signature, self.vocabulary.fingerprint)
 
     def to_json(self) -> str:
-        """The file's text; the same metadata gives the same bytes."""
+        """Returns the text of `store.json`; equal metadata yields equal bytes."""
         content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
         return json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "StoreMetadata":
-        """The metadata in a file's text.
+        """Reads the metadata from the text of `store.json`.
 
         Args:
             text: contents of the file.
-            where: the file's path, for messages.
+            where: path of the file, for messages.
 
         Returns:
             The metadata.
@@ -119,7 +119,7 @@ class StoreMetadata:
         if version != FORMAT_VERSION:
             raise InputError(f"{where}: format version {version!r}; this program reads version {FORMAT_VERSION}")
         if checksum != _checksum({"format_version": version, **content}):
-            raise InputError(f"{where}: damaged, its checksum does not fit; prepare the store again")
+            raise InputError(f"{where}: damaged, its checksum does not match; prepare the store again")
         counts, vocabulary = StoreCounts(**content.pop("counts")), VocabularyMetadata(**content.pop("vocabulary"))
         files = {name: (size, digest) for name, (size, digest) in content.pop("files").items()}
         return cls(**content, counts=counts, vocabulary=vocabulary, files=files)
@@ -128,7 +128,7 @@ class StoreMetadata:
 def identity(
     source: str, split: str, settings: Mapping[str, Any], signature: str, vocabulary_fingerprint: str
 ) -> dict[str, Any]:
-    """What tells one preparation from another, as JSON."""
+    """Returns everything that distinguishes one preparation from another, as JSON."""
     return {
         "format_version": FORMAT_VERSION,
         "source": source,

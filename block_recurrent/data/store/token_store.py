@@ -1,7 +1,7 @@
-"""The token store: a split's documents as ids, for random access by (document, offset).
+"""The token store: the ids of a split's documents, with random access by (document, offset).
 
-A store is a folder: `tokens/` (one zarr array), `documents/` (one `.npy` file for each number that is kept of a
-document, and their names) and `store.json`, which is written last: without it a folder is no store.
+A store is a folder with `tokens/` (one zarr array), `documents/` (one `.npy` file per column, and the names) and
+`store.json`, which is written last: a folder without it is not a store.
 """
 
 import builtins
@@ -22,10 +22,7 @@ _HASH_BYTES = 1 << 20
 
 
 class TokenStore:
-    """A finished store, open for reading. Safe to use from several threads.
-
-    Open one with `TokenStore.open`.
-    """
+    """A finished store, opened for reading by `TokenStore.open`. Safe to use from several threads."""
 
     def __init__(self, path: epath.Path, described: StoreMetadata):
         self.path = path
@@ -34,20 +31,20 @@ class TokenStore:
         self._ends = np.cumsum(self.lengths)
         self._starts = self._ends - self.lengths
         if len(self.lengths) != described.counts.documents or self._array.shape[0] != self.lengths.sum():
-            raise InputError(f"token store {path}: damaged, the documents' lengths and the tokens do not fit together")
+            raise InputError(f"token store {path}: damaged, the documents' lengths do not match the tokens")
 
     @classmethod
     def open(cls, path: epath.PathLike) -> "TokenStore":
         """Opens the store of one split.
 
         Args:
-            path: its folder, local or `gs://`; `prepare` writes one for each split.
+            path: folder of the split, local or `gs://`.
 
         Returns:
             The store.
 
         Raises:
-            InputError: there is no store, or it is unfinished or damaged; the message names the file.
+            InputError: the store does not exist, is unfinished or is damaged; the message names the file.
         """
         folder = epath.Path(path)
         described = read_metadata(folder)
@@ -59,12 +56,12 @@ class TokenStore:
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256, equal for equal tokens: of the documents' texts, in order, and the vocabulary."""
+        """Hex sha256 of the documents' texts, in order, and the vocabulary; equal for equal tokens."""
         return self.metadata.fingerprint
 
     @property
     def vocabulary(self) -> metadata.VocabularyMetadata:
-        """Which vocabulary made the tokens."""
+        """The vocabulary of the tokens."""
         return self.metadata.vocabulary
 
     @functools.cached_property
@@ -84,17 +81,17 @@ class TokenStore:
 
     @functools.cached_property
     def words(self) -> np.ndarray:
-        """(D,) int64, words of each document's text, as white space parts them."""
+        """(D,) int64, words of each document's text, separated by white space."""
         return self._column("words")
 
     @functools.cached_property
     def unknown_tokens(self) -> np.ndarray:
-        """(D,) int64, how many of each document's tokens have the unknown id."""
+        """(D,) int64, number of each document's tokens with the unknown id."""
         return self._column("unknown_tokens")
 
     @functools.cached_property
     def first_token_bytes(self) -> np.ndarray:
-        """(D,) int32, bytes of the text that each document's first token, which is never scored, covers."""
+        """(D,) int32, bytes of text covered by each document's first token, which is never scored."""
         return self._column("first_token_bytes")
 
     @functools.cached_property
@@ -109,24 +106,24 @@ class TokenStore:
     def _checked_bytes(self, name: str) -> builtins.bytes:
         data = _read(self.path / name)
         if hashlib.sha256(data).hexdigest() != self.metadata.files[name][1]:
-            raise _damaged(self.path / name, "its checksum does not fit")
+            raise _damaged(self.path / name, "its checksum does not match")
         return data
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
-        """Tokens start, ..., stop - 1 of a document, or up to its end. See `read_many`."""
+        """Returns tokens start, ..., stop - 1 of a document; see `read_many`."""
         return self.read_many([(document, start, stop)])[0]
 
     def read_many(self, pieces: Iterable[tuple[int, int, int]]) -> list[np.ndarray]:
-        """Pieces of documents, read concurrently.
+        """Reads pieces of documents concurrently.
 
         Args:
-            pieces: (document, start, stop): tokens start, ..., stop - 1, cut at the document's end as slices are.
+            pieces: (document, start, stop) for tokens start, ..., stop - 1, truncated at the document's end.
 
         Returns:
-            One (stop - start,) unsigned array a piece.
+            One (stop - start,) unsigned array per piece.
 
         Raises:
-            InputError: there is no such document, or the store is damaged there.
+            InputError: there is no such document, or that part of the store is damaged.
         """
         pieces = list(pieces)
         futures = [self._array[slice(*self._inside(*piece))].read() for piece in pieces]
@@ -142,19 +139,19 @@ class TokenStore:
     def _result(self, future, document: int) -> np.ndarray:
         try:
             return future.result()
-        except Exception as error:  # whatever TensorStore makes of a damaged, missing or unreachable file
-            reason = str(error).split(" [")[0]
+        except Exception as error:  # TensorStore's errors for damaged, missing and unreachable files
+            reason = token_array.reason_of(error)
             where = f"document {document} of token store {self.path}"
             raise InputError(f"cannot read {where}: {reason}; `verify` names the damaged files") from None
 
     def verify(self, progress: ProgressCallback | None = None) -> None:
-        """Rereads every file of the store and compares its checksum.
+        """Reads every file of the store and compares its checksum.
 
         Args:
             progress: called with (bytes read, bytes in all).
 
         Raises:
-            InputError: a file is missing or damaged; the message names them all.
+            InputError: files are missing or damaged; the message names all of them.
         """
         problems, done = [], 0
         total = sum(size for size, _ in self.metadata.files.values())
@@ -172,7 +169,7 @@ class TokenStore:
 
 
 def read_metadata(folder: epath.Path) -> StoreMetadata:
-    """The contents of a store's `store.json`. Raises InputError when the folder is not a finished store."""
+    """Reads a store's `store.json`. Raises an InputError if the folder is not a finished store."""
     try:
         text = (folder / metadata.FILE_NAME).read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -183,14 +180,14 @@ def read_metadata(folder: epath.Path) -> StoreMetadata:
 
 
 def splits_of(root: epath.Path) -> list[str]:
-    """The splits whose finished stores lie below a folder."""
+    """Returns the splits with a finished store in a folder."""
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if (path / metadata.FILE_NAME).exists())
 
 
 def file_digest(path: epath.Path) -> str:
-    """Hex sha256 of a file, read piece by piece."""
+    """Returns the hex sha256 of a file, which is read piece by piece."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_HASH_BYTES):
@@ -201,11 +198,11 @@ def file_digest(path: epath.Path) -> str:
 def _why_no_store(folder: epath.Path) -> str:
     if not folder.exists():
         siblings: Sequence[str] = splits_of(folder.parent)
-        there = f"; {folder.parent} holds the splits {', '.join(siblings)}" if siblings else ""
-        return f"token store {folder}: no such folder{there}; `prepare` writes stores"
+        existing = f"; {folder.parent} holds the splits {', '.join(siblings)}" if siblings else ""
+        return f"token store {folder}: no such folder{existing}; `prepare` writes stores"
     if splits := splits_of(folder):
-        return f"token store {folder}: it holds the splits {', '.join(splits)}: name the folder of one of them"
-    return f"token store {folder}: not a finished token store, {metadata.FILE_NAME} is missing; prepare it (again)"
+        return f"token store {folder}: it holds the splits {', '.join(splits)}; use the folder of one of them"
+    return f"token store {folder}: not a finished token store, {metadata.FILE_NAME} is missing; prepare the store again"
 
 
 def _check_sizes(folder: epath.Path, described: StoreMetadata) -> None:
@@ -215,14 +212,14 @@ def _check_sizes(folder: epath.Path, described: StoreMetadata) -> None:
         except (FileNotFoundError, NotADirectoryError):
             raise _damaged(folder / name, "the file is missing") from None
         if found != size:
-            raise _damaged(folder / name, f"it has {found} bytes, {size} were written")
+            raise _damaged(folder / name, f"it has {found} bytes instead of {size}")
 
 
 def _open_array(folder: epath.Path):
     try:
         return token_array.open_readable(folder / TOKENS_FOLDER)
     except ValueError as error:
-        raise _damaged(folder / TOKENS_FOLDER, str(error).split(" [")[0]) from None
+        raise _damaged(folder / TOKENS_FOLDER, token_array.reason_of(error)) from None
 
 
 def _read(path: epath.Path) -> bytes:

@@ -1,7 +1,7 @@
-"""Writes a token store document by document, with bounded memory, so that an interrupted run can continue.
+"""Writes a token store document by document, with bounded memory; an interrupted run can be continued.
 
-The work lies in a folder of its own beside the target and is renamed at the end. Whole shards of tokens are written as
-they fill up; `progress.json` then records a checkpoint that everything on disk suffices to continue from.
+The store is built in a work folder, which the caller renames at the end. Each full shard of tokens is written to disk.
+`progress.json` then records the last checkpoint from which the files on disk suffice to continue.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from block_recurrent import files
 from block_recurrent.data.store import columns, metadata, token_array
 from block_recurrent.data.store.encoded_document import EncodedDocument
 from block_recurrent.data.store.metadata import StoreCounts, StoreMetadata, VocabularyMetadata
@@ -27,14 +28,13 @@ class StoreWriter:
     """Adds documents to an unfinished store.
 
     Args:
-        folder: local folder of the work in progress; what an interrupted run left there is continued if its identity
-            is the same and thrown away otherwise.
-        identity: JSON that tells this preparation from another (see `metadata.identity`).
+        folder: local work folder. The files of an interrupted run are continued if its identity is equal, else deleted.
+        identity: JSON that distinguishes preparations; see `metadata.identity`.
         dtype: unsigned type of the tokens.
-        shard: tokens of one file; a multiple of the array's chunk in shards is the unit of resuming.
+        shard: tokens per file, a multiple of the array's chunk; runs are resumed at multiples of it.
 
     Attributes:
-        resumed: the state given to the last `checkpoint` that could be recovered, or None for a fresh start.
+        resumed: the state of the last recovered `checkpoint`, or None if the store was started from the beginning.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], dtype: np.dtype, shard: int = token_array.SHARD):
@@ -47,7 +47,7 @@ class StoreWriter:
         progress = self._read_progress()
         try:
             self._continue(progress or {})
-        except (KeyError, OSError, ValueError):  # nothing there, or not whole enough to go on from
+        except (KeyError, OSError, ValueError):  # no files, or not enough of them to continue
             self._start(dtype)
             progress = None
         self.resumed: Any = progress and progress["state"]
@@ -82,7 +82,7 @@ class StoreWriter:
         self._names = self._names_path.open(mode)
 
     def add(self, document: EncodedDocument) -> None:
-        """Appends a document; a full shard goes to disk."""
+        """Appends a document; writes a shard to disk when it is full."""
         name = columns.name_bytes(document.name)
         self._journal.write(columns.record_of(document).tobytes())
         self._names.write(name)
@@ -104,7 +104,7 @@ class StoreWriter:
     def _flush(self) -> None:
         if self._tokens == self._flushed:
             return
-        # Never shrink here: after a restart, tokens that lie further on are written again with the same values.
+        # Never shrink the array here: after a restart, later tokens are written again with the same values.
         self._array = token_array.resize(self._array, max(self._tokens, self._array.shape[0]))
         token_array.write(self._array, self._flushed, self._buffer[: self._tokens - self._flushed])
         self._flushed = self._tokens
@@ -115,28 +115,26 @@ class StoreWriter:
         for file in (self._journal, self._names):
             file.flush()
             os.fsync(file.fileno())
-        aside = self._folder / (_PROGRESS + ".new")
-        aside.write_text(json.dumps({"identity": self._identity, **checkpoint}))
-        aside.replace(self._folder / _PROGRESS)
+        files.write_whole(self._folder / _PROGRESS, json.dumps({"identity": self._identity, **checkpoint}))
 
     def checkpoint(self, state: Any) -> None:
-        """Marks a place to continue from.
+        """Marks a position from which a later run can continue.
 
         Args:
-            state: JSON that tells the caller where it was, once all documents added so far are on disk.
+            state: the caller's state as JSON; recovered once all documents added so far are on disk.
         """
         numbers = {"documents": self._documents, "tokens": self._tokens, "name_bytes": self._name_bytes}
         self._checkpoint = {**numbers, "state": state}
 
     def records(self) -> np.ndarray:
-        """(D,) of `columns.RECORD`, all documents so far, as a memory map."""
+        """Returns the records of all documents so far, a memory map of (D,) `columns.RECORD`."""
         self._journal.flush()
         if not self._documents:
             return np.empty(0, columns.RECORD)
         return np.memmap(self._folder / _JOURNAL, columns.RECORD, "r")
 
     def name_digests(self) -> set[bytes]:
-        """A short digest of every document's name so far: what recognises duplicates after a restart."""
+        """Returns short digests of all names so far, which detect duplicates after a restart."""
         self._names.flush()
         found, start = set(), 0
         text = self._names_path.read_bytes()
@@ -146,14 +144,14 @@ class StoreWriter:
         return found
 
     def finish(self, vocabulary: VocabularyMetadata, left_out: Mapping[str, int]) -> StoreMetadata:
-        """Writes the last shard, the columns and `store.json`; the folder then is a store.
+        """Writes the last shard, the columns and `store.json`, which makes the folder a store.
 
         Args:
-            vocabulary: which vocabulary made the tokens.
-            left_out: what was left out or repaired, by reason.
+            vocabulary: the vocabulary of the tokens.
+            left_out: numbers of omissions and repairs by reason.
 
         Returns:
-            What `store.json` says.
+            The metadata in `store.json`.
         """
         self._flush()
         self._array = token_array.resize(self._array, self._tokens)
@@ -173,27 +171,27 @@ class StoreWriter:
             files=self._files(),
         )
         self._journal.close()
-        for left in (_JOURNAL, _PROGRESS):
-            (self._folder / left).unlink(missing_ok=True)
-        (self._folder / metadata.FILE_NAME).write_text(described.to_json())
+        for left in (self._folder / _JOURNAL, self._folder / _PROGRESS, files.partial_path(self._folder / _PROGRESS)):
+            left.unlink(missing_ok=True)
+        files.write_whole(self._folder / metadata.FILE_NAME, described.to_json())
         return described
 
     def _files(self) -> dict[str, tuple[int, str]]:
         found = {}
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder).as_posix()
-            if path.is_file() and "/" in name:  # the files beside the folders are the writer's own
+            if path.is_file() and "/" in name:  # files outside the subfolders are the writer's own
                 found[name] = (path.stat().st_size, file_digest(epath.Path(path)))
         return found
 
     def close(self) -> None:
-        """Closes the files; the folder stays as it is, to be continued."""
+        """Closes the files and leaves the folder for a later run."""
         self._journal.close()
         self._names.close()
 
 
 def name_digest(name: bytes) -> bytes:
-    """Eight bytes that stand for a name: a set of them for millions of documents stays small."""
+    """Returns an eight-byte digest of a name, so that the set of millions of names stays small."""
     return hashlib.sha256(name).digest()[:8]
 
 

@@ -1,5 +1,4 @@
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ FIELDS = ("tokens", "targets", "weights", "start_of_document", "document", "offs
 
 @settings(max_examples=25, deadline=None)
 @given(batch_size=st.integers(1, 9), segment_length=st.sampled_from([16, 100, 4096]), step=st.integers(0, 500))
-def test_a_batch_is_what_the_schedule_says(sample, batch_size, segment_length, step):
+def test_a_batch_holds_the_segments_of_the_schedule(sample, batch_size, segment_length, step):
     lengths = sample.store.lengths
     shape = {"batch_size": batch_size, "segment_length": segment_length}
     schedule = DocumentSchedule(lengths, seed=3, **shape)
@@ -33,7 +32,7 @@ def test_a_batch_is_what_the_schedule_says(sample, batch_size, segment_length, s
     assert (batch.tokens.dtype, batch.targets.dtype, batch.weights.dtype) == (np.int32, np.int32, np.float32)
 
 
-def test_evaluation_scores_all_text_but_first_bytes(sample):
+def test_evaluation_scores_every_token_except_the_first_of_each_document(sample):
     schedule = EvaluationSchedule(sample.store.lengths, batch_size=4, segment_length=128)
     reader = BatchReader(sample.store, schedule, segment_length=128)
     scored = {document: [] for document in range(len(sample.texts))}
@@ -52,12 +51,12 @@ def test_evaluation_scores_all_text_but_first_bytes(sample):
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_hosts_rows_together_are_the_batch(sample, hosts):
+def test_the_rows_of_all_hosts_form_the_batch(sample, hosts):
     schedule = DocumentSchedule(sample.store.lengths, batch_size=8, segment_length=64, seed=0)
     whole = BatchReader(sample.store, schedule, segment_length=64)
     size = 8 // hosts
     readers = []
-    for host in range(hosts):  # every host makes its own schedule
+    for host in range(hosts):  # every host creates its own schedule
         own = DocumentSchedule(sample.store.lengths, batch_size=8, segment_length=64, seed=0)
         rows = slice(host * size, (host + 1) * size)
         readers.append(BatchReader(sample.store, own, segment_length=64, rows=rows))
@@ -67,7 +66,7 @@ def test_hosts_rows_together_are_the_batch(sample, hosts):
             assert (np.concatenate([getattr(part, field) for part in parts]) == getattr(whole.read(step), field)).all()
 
 
-def test_prefetching_is_reading(sample):
+def test_prefetched_batches_equal_read_batches(sample):
     schedule = DocumentSchedule(sample.store.lengths, batch_size=3, segment_length=64, seed=0)
     reader = BatchReader(sample.store, schedule, segment_length=64)
     with reader.prefetch(10, 30) as batches:
@@ -83,7 +82,7 @@ def test_a_reader_refuses_another_segment_length(sample):
         BatchReader(sample.store, schedule, segment_length=32)
 
 
-def test_an_error_in_the_thread_is_raised_where_its_item_was_due():
+def test_an_error_in_the_thread_is_raised_in_place_of_its_item():
     def items():
         yield 1
         yield 2
@@ -97,19 +96,23 @@ def test_an_error_in_the_thread_is_raised_where_its_item_was_due():
             next(ahead)
 
 
-def test_it_reads_ahead_no_further_than_asked_and_ends_its_thread():
-    made = []
+def test_prefetching_is_bounded_and_ends_its_thread():
+    started, fifth_started = [], threading.Event()
 
     def items():
         for number in range(100):
-            made.append(number)
+            started.append(number)
+            if number == 4:
+                fifth_started.set()
             yield number
 
     before = threading.active_count()
     with Prefetcher(items(), depth=3) as ahead:
         assert next(ahead) == 0
-        time.sleep(0.05)
-        assert len(made) <= 6  # one taken, three waiting, one in hand, one being made
+        assert fifth_started.wait(timeout=10)  # three wait in the queue, the thread holds one more
+        for taken in range(2, 51):
+            next(ahead)
+            assert len(started) <= taken + 3 + 1
     assert threading.active_count() == before
     assert next(ahead, "ended") == "ended"
     with pytest.raises(ValueError, match="depth = 0"):

@@ -8,7 +8,7 @@ from block_recurrent.data.batching import schedule as schedule_module
 from block_recurrent.data.batching.batches import BatchReader
 from block_recurrent.data.batching.mixture import MixtureSchedule, StoreMixture
 from block_recurrent.data.batching.schedule import DocumentSchedule
-from block_recurrent.data.batching.shuffle import DocumentStream
+from block_recurrent.data.batching.shuffle import ShuffledEpochs
 from block_recurrent.data.batching.training_data import limit_lengths, open_training
 from block_recurrent.errors import InputError
 from tests.data.conftest import write_store
@@ -18,9 +18,9 @@ LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda len
 
 
 def simulate(stores, schedule, steps):
-    """By brute force from the draws and the stores' streams."""
+    """Computes the schedule by brute force from the choices of stores and their shuffled epochs."""
     firsts = np.cumsum([0, *map(len, stores)])
-    choices = schedule.choices(0, steps)
+    choices = schedule.store_choices(0, steps)
     rows = []
     for row in range(schedule.batch_size):
         row_steps, taken, k = [], [0] * len(stores), 0
@@ -29,7 +29,7 @@ def simulate(stores, schedule, steps):
             readable = [document for document, length in enumerate(stores[store]) if length > 1]
             position = row + taken[store] * schedule.batch_size
             document = readable[
-                int(DocumentStream(len(readable), schedule.seed, store).read(position, position + 1)[0])
+                int(ShuffledEpochs(len(readable), schedule.seed, store).read(position, position + 1)[0])
             ]
             taken[store] += 1
             k += 1
@@ -71,23 +71,23 @@ def test_a_mixture_of_one_is_the_plain_schedule(lengths, batch_size, seed):
 def test_draws_follow_the_weights_and_do_not_depend_on_where_they_are_read():
     arrays = [np.full(10, 5), np.full(20, 5), np.full(5, 5)]
     schedule = MixtureSchedule(arrays, [6, 3, 1], batch_size=7, segment_length=4, seed=1)
-    choices = schedule.choices(0, 10_000)
+    choices = schedule.store_choices(0, 10_000)
     shares = np.bincount(choices.reshape(-1), minlength=3) / choices.size
     assert np.abs(shares - [0.6, 0.3, 0.1]).max() < 0.01
     for start in (0, 1, 3, 999):
-        assert (schedule.choices(start, start + 50) == choices[:, start : start + 50]).all()
+        assert (schedule.store_choices(start, start + 50) == choices[:, start : start + 50]).all()
 
 
-def test_each_store_continues_its_own_stream():
+def test_each_store_has_its_own_shuffled_epochs():
     arrays = [np.full(6, 5), np.full(9, 5)]
     schedule = MixtureSchedule(arrays, [1, 1], batch_size=1, segment_length=4, seed=0)
     read = np.array([schedule.locate(step).document[0] for step in range(200)])
     for store, (first, size) in enumerate([(0, 6), (6, 9)]):
         mine = read[(read >= first) & (read < first + size)] - first
-        assert (mine == DocumentStream(size, 0, store).read(0, len(mine))).all()
+        assert (mine == ShuffledEpochs(size, 0, store).read(0, len(mine))).all()
 
 
-def test_fingerprint_names_weights_and_stores():
+def test_fingerprint_depends_on_weights_and_stores():
     def fingerprint(arrays=((5, 6), (7, 8, 9)), weights=(1, 2)):
         arrays = [np.array(array) for array in arrays]
         return MixtureSchedule(arrays, weights, batch_size=2, segment_length=4, seed=0).fingerprint
@@ -99,7 +99,7 @@ def test_fingerprint_names_weights_and_stores():
 @pytest.mark.parametrize(
     ("weights", "message"), [([1], "2 stores with 1 weights"), ([1, 0], "weight 0"), ([1, float("nan")], "weight nan")]
 )
-def test_mistakes(weights, message):
+def test_wrong_weights_are_refused(weights, message):
     with pytest.raises(InputError, match=message):
         MixtureSchedule([np.array([5]), np.array([5])], weights, batch_size=1, segment_length=1, seed=0)
 
@@ -118,7 +118,7 @@ def config_of(folders, **options):
     return DataConfig(**options)
 
 
-def test_batches_of_a_mixture_are_those_of_its_stores(folders):
+def test_batches_of_a_mixture_hold_the_tokens_of_its_stores(folders):
     config = config_of(folders, mixture={str(folders / "books"): 1, str(folders / "code"): 3})
     data = open_training(config, vocab_size=260)
     mixture = StoreMixture(data.stores)
@@ -139,7 +139,7 @@ def test_batches_of_a_mixture_are_those_of_its_stores(folders):
     assert (data.reader(slice(1, 3)).read(7).tokens == reader.read(7).tokens[1:3]).all()
 
 
-def test_one_store_is_read_as_ever(folders):
+def test_one_store_is_read_with_the_plain_schedule(folders):
     data = open_training(config_of(folders, seed=5), vocab_size=260)
     (store,) = data.stores
     schedule = DocumentSchedule(store.lengths, batch_size=4, segment_length=64, seed=5)
@@ -165,7 +165,7 @@ def test_limits_on_length(folders):
     assert all(max(ends) == min(1500, data.stores[0].lengths[document]) for document, ends in read.items())
 
 
-def test_nothing_within_the_limits(folders):
+def test_limits_that_leave_no_document_are_refused(folders):
     with pytest.raises(InputError, match=r"nothing to read.*min_document_tokens = 1000000"):
         open_training(config_of(folders, min_document_tokens=1_000_000), vocab_size=260)
 
@@ -190,6 +190,6 @@ def test_stores_of_different_vocabularies_do_not_mix(folders, pieces):
         ),
     ],
 )
-def test_configuration_mistakes(folders, options, message):
+def test_wrong_configurations_are_refused(folders, options, message):
     with pytest.raises(InputError, match=message):
         config_of(folders, **options)

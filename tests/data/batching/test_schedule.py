@@ -14,14 +14,14 @@ SHAPES = {"batch_size": st.integers(1, 7), "segment_length": st.integers(1, 9)}
 
 
 def permutation(seed, epoch, documents):
-    """The order of one epoch, written down independently of the package."""
+    """Returns the order of one epoch, implemented independently of the package."""
     counters = -(-len(documents) // 4)
     draws = np.random.Philox(key=seed, counter=epoch * counters).random_raw(4 * counters)[: len(documents)]
     return [documents[index] for index in np.argsort(draws, kind="stable")]
 
 
 def simulate(lengths, batch_size, segment_length, seed, steps):
-    """The schedule by brute force: per row, (document, offset) at every step."""
+    """Computes the schedule by brute force: for each row, (document, offset) at every step."""
     readable = [document for document, length in enumerate(lengths) if length > 1]
     stream, epoch, rows = [], 0, [[] for _ in range(batch_size)]
     for row in range(batch_size):
@@ -38,7 +38,7 @@ def simulate(lengths, batch_size, segment_length, seed, steps):
 
 @given(lengths=LENGTHS, seed=st.integers(0, 2**64 - 1), steps=st.integers(1, 60), table=st.integers(1, 40), **SHAPES)
 def test_locate_is_the_brute_force_simulation(lengths, batch_size, segment_length, seed, steps, table):
-    with pytest.MonkeyPatch.context() as patch:  # small tables, so that rows stand in different ones
+    with pytest.MonkeyPatch.context() as patch:  # small tables, so that rows are in different ones
         patch.setattr(schedule_module, "_POSITIONS_PER_TABLE", table)
         patch.setattr(schedule_module, "_CACHED_TABLES", 2)
         expected = simulate(lengths, batch_size, segment_length, seed, steps)
@@ -55,12 +55,10 @@ def test_locate_is_the_brute_force_simulation(lengths, batch_size, segment_lengt
 
 
 @given(lengths=LENGTHS, seed=st.integers(0, 1000), **SHAPES)
-def test_every_token_after_the_first_is_a_target_once_per_stretch_of_the_stream(
-    lengths, batch_size, segment_length, seed
-):
+def test_every_token_after_the_first_is_a_target_once_per_epoch(lengths, batch_size, segment_length, seed):
     schedule = DocumentSchedule(np.array(lengths), batch_size=batch_size, segment_length=segment_length, seed=seed)
     readable = [document for document, length in enumerate(lengths) if length > 1]
-    # Each row reads `len(readable)` documents: together exactly B epochs of the stream.
+    # Each row reads `len(readable)` documents: all rows together read exactly B epochs.
     targets = {document: np.zeros(length, int) for document, length in enumerate(lengths)}
     read = np.zeros(batch_size, int)
     expected_offset = np.zeros(batch_size, int)
@@ -73,7 +71,7 @@ def test_every_token_after_the_first_is_a_target_once_per_stretch_of_the_stream(
             assert located.start_of_document[row] == (expected_offset[row] == 0)
             assert offset == expected_offset[row]
             if offset:
-                assert document == current[row]  # never a token of another document before this one has ended
+                assert document == current[row]  # no token of another document before the end of this one
             current[row] = document
             stop = min(offset + segment_length, lengths[document] - 1)
             targets[document][offset + 1 : stop + 1] += 1
@@ -104,29 +102,29 @@ def test_evaluation_scores_every_token_once(lengths, batch_size, segment_length)
         assert (counts[1:] == 1).all()
         assert (counts[:1] == 0).all()
     longest = num_segments(lengths, segment_length).max()
-    assert ends.max() - ends.min() <= longest  # rows end about together
+    assert ends.max() - ends.min() <= longest  # rows end at about the same step
 
 
-def test_rows_end_together_on_many_documents():
+def test_rows_end_at_the_same_step_with_many_documents():
     lengths = np.random.default_rng(0).integers(2, 5000, 1000)
     schedule = EvaluationSchedule(lengths, batch_size=16, segment_length=64)
     assert schedule.num_steps == -(-num_segments(lengths, 64).sum() // 16)
 
 
-def test_epochs_hold_each_document_once_and_differ():
+def test_each_epoch_holds_every_document_once_in_another_order():
     schedule = DocumentSchedule(np.full(20, 5), batch_size=4, segment_length=4, seed=1)
     epochs = [np.concatenate([schedule.locate(5 * e + i).document for i in range(5)]) for e in range(3)]
     assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_stream_of_a_tiny_corpus_is_the_same_in_one_draw_and_epoch_by_epoch():
+def test_many_short_epochs_at_once_equal_single_epochs():
     schedule = DocumentSchedule(np.array([3, 9, 5]), batch_size=2, segment_length=2, seed=7)
-    together = schedule._stream.read(0, 300)
-    assert (together == np.concatenate([schedule._stream.read(3 * e, 3 * e + 3) for e in range(100)])).all()
+    together = schedule._order.read(0, 300)
+    assert (together == np.concatenate([schedule._order.read(3 * e, 3 * e + 3) for e in range(100)])).all()
 
 
-def test_fingerprint_names_what_determines_the_order():
+def test_fingerprint_depends_on_everything_that_determines_the_order():
     def fingerprint(lengths=(5, 6), **changes):
         return DocumentSchedule(
             np.array(lengths), **{"batch_size": 2, "segment_length": 4, "seed": 0} | changes
@@ -144,7 +142,7 @@ def test_fingerprint_names_what_determines_the_order():
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [1, 1, 0]])
-def test_nothing_to_read(lengths):
+def test_lengths_without_a_prediction_are_refused(lengths):
     with pytest.raises(InputError, match="nothing to read"):
         DocumentSchedule(np.array(lengths, int), batch_size=2, segment_length=4, seed=0)
     with pytest.raises(InputError, match="nothing to read"):
@@ -157,7 +155,7 @@ def test_nothing_to_read(lengths):
         ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
         ({"segment_length": 0}, "segment_length = 0: must be at least 1"),
         ({"seed": -1}, "seed = -1: must be from 0"),
-        ({"lengths": np.array([0.5])}, "must be one integer a document"),
+        ({"lengths": np.array([0.5])}, "must be one integer per document"),
     ],
 )
 def test_errors_name_the_field(changes, message):
@@ -183,6 +181,6 @@ def test_cold_and_warm_location_at_the_size_of_pg19_are_fast():
             schedule.locate(step)
         seconds.append((cold, (time.perf_counter() - start) / 100))
     cold, warm = np.min(seconds, axis=0)
-    # The bench asks for 0.1 s and 1 ms; a test that shares its machine with others allows for them.
+    # The benchmark's bounds are 0.1 s and 1 ms; here other processes may use the machine at the same time.
     assert cold < 0.5
     assert warm < 0.005

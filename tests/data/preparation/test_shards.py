@@ -21,7 +21,7 @@ from tests.support.vocabularies import prose
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """ArXiv's layout: tars and single papers, some of them broken, and one paper twice."""
+    """A folder in arXiv's layout: tars and single papers, some of them broken, and one paper twice."""
     papers = {
         f"2403/2403.{1000 + n}.gz": gzip.compress(b"\\begin{document}" + prose(n, 300).encode()) for n in range(30)
     }
@@ -36,10 +36,10 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    """So that there are many units and parts."""
-    monkeypatch.setattr(shards, "_BYTES_A_UNIT", 1000)
-    monkeypatch.setattr(shards, "_BYTES_A_PART", 1000)
-    monkeypatch.setattr(shards, "_RECORDS_AT_ONCE", 3)
+    """Makes units and shards small, so that there are many."""
+    monkeypatch.setattr(shards, "_BYTES_PER_UNIT", 1000)
+    monkeypatch.setattr(shards, "_BYTES_PER_SHARD", 1000)
+    monkeypatch.setattr(shards, "_RECORDS_PER_GROUP", 3)
 
 
 def config_of(corpus, folder, vocabulary="bytes"):
@@ -49,12 +49,12 @@ def config_of(corpus, folder, vocabulary="bytes"):
 
 
 def encode_all(config, units_done=lambda number: True):
-    """What the pipeline does, without Beam."""
+    """Does the pipeline's work without Beam."""
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
     encoder = Encoder(source, vocabulary, token_dtype(vocabulary.table_size))
     for split in source.splits:
-        folder = shards.folder_of(config.store, split)
-        units = shards.divide(source.files(split))
+        folder = shards.shard_folder(config.store, split)
+        units = shards.divide_into_units(source.files(split))
         shards.write_plan(folder, identity_of(source, split, vocabulary), units)
         for unit in reversed(units):
             if units_done(unit.number):
@@ -63,7 +63,7 @@ def encode_all(config, units_done=lambda number: True):
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("vocabulary", ["bytes", "pieces"])
-def test_joined_parts_are_the_store_that_one_machine_writes(corpus, tmp_path, vocabulary, model_path):
+def test_joined_shards_are_the_store_that_one_machine_writes(corpus, tmp_path, vocabulary, model_path):
     spec = model_path if vocabulary == "pieces" else "bytes"
     local = prepare(config_of(corpus, tmp_path / "local", spec))
     config = config_of(corpus, tmp_path / "joined", spec)
@@ -94,24 +94,24 @@ def test_unfinished_units_are_an_error_and_can_be_done_later(corpus, tmp_path):
     assert contents(tmp_path / "s") == contents(tmp_path / "local")
 
 
-def test_a_damaged_part_is_named(corpus, tmp_path):
+def test_a_damaged_shard_is_named(corpus, tmp_path):
     config = config_of(corpus, tmp_path / "s")
     encode_all(config)
-    (part,) = (tmp_path / "s/.parts/train").glob("000000-0000.part")
-    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    (shard,) = (tmp_path / "s/.parts/train").glob("000000-0000.part")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"000000-0000\.part: missing or damaged"):
         finish(config)
-    part.unlink()
+    shard.unlink()
     with pytest.raises(InputError, match=r"000000-0000\.part: missing or damaged"):
         finish(config)
 
 
-def test_parts_of_another_preparation_are_refused(corpus, tmp_path, model_path):
+def test_shards_of_another_preparation_are_refused(corpus, tmp_path, model_path):
     encode_all(config_of(corpus, tmp_path / "s"))
     other = config_of(corpus, tmp_path / "s", model_path)
-    with pytest.raises(InputError, match="holds parts of another preparation"):
+    with pytest.raises(InputError, match="holds shards of another preparation"):
         finish(other)
-    with pytest.raises(InputError, match="holds parts of another preparation"):
+    with pytest.raises(InputError, match="holds shards of another preparation"):
         encode_all(other)
 
 
@@ -119,10 +119,10 @@ def test_files_are_divided_in_order(small):
     from block_recurrent.data.sources.source import Record
 
     files = [Record(str(index), None, size) for index, size in enumerate([5000, 300, 300, 300, 300, 1, 9000, 2])]
-    units = shards.divide(files)
+    units = shards.divide_into_units(files)
     assert [[file.name for file in unit.files] for unit in units] == [["0"], ["1", "2", "3"], ["4", "5"], ["6"], ["7"]]
     assert [unit.number for unit in units] == list(range(5))
-    assert shards.divide([]) == []
+    assert shards.divide_into_units([]) == []
 
 
 def test_the_direct_runner_writes_the_same_store(corpus, tmp_path, small):

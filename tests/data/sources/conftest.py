@@ -8,7 +8,7 @@ from block_recurrent.data.vocabulary import ByteVocabulary
 
 @pytest.fixture
 def read_back(tmp_path):
-    """Prepares a source and returns, per split, {name: text} as decoded from the store, and what was left out."""
+    """Returns a function that prepares a source and returns, for each split, its texts by name and its omissions."""
 
     def run(source, folder, **options):
         store = options.pop("store", str(tmp_path / "store"))
@@ -29,7 +29,7 @@ def read_back(tmp_path):
 
 
 def write_files(root, files):
-    """Files below a folder; bytes or text."""
+    """Writes files, bytes or text by relative path, into a folder; returns the folder."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

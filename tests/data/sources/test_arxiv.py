@@ -14,7 +14,7 @@ SINGLE = HEAD + "Alone.\n\\end{document}\n"
 
 
 def tar(files, links=()):
-    """Bytes of a tar with some files and links."""
+    """Returns the bytes of a tar with files and links."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in files.items():
@@ -65,7 +65,7 @@ LEFT_OUT = {
 ALL_TRAIN = {"validation_percent": 0, "test_percent": 0}
 
 
-def test_monthly_tars(tmp_path, read_back):
+def test_monthly_tars_are_read_paper_by_paper(tmp_path, read_back):
     first = dict(list(PAPERS.items())[:4])
     second = dict(list(PAPERS.items())[4:])
     files = {"arXiv_src_2403_001.tar": tar(first), "arXiv_src_2403_002.tar": tar(second), "arXiv_src_manifest.xml": ""}
@@ -75,10 +75,10 @@ def test_monthly_tars(tmp_path, read_back):
     assert not list(tmp_path.rglob("evil.tex"))
 
 
-def test_unpacked_tars(tmp_path, read_back):
+def test_unpacked_tars_have_the_same_papers(tmp_path, read_back):
     texts, left_out = read_back("arxiv", write_files(tmp_path / "in", PAPERS), **ALL_TRAIN)
     assert texts == {"train": EXPECTED}
-    # A PDF beside the papers is no input here; it has nothing that would have to be walked past.
+    # Unlike in a tar, a PDF next to the papers is not listed and not counted.
     assert left_out["train"] == LEFT_OUT | {"papers without LaTeX sources: PDF and others (left out)": 2}
 
 
@@ -91,7 +91,7 @@ def test_hashed_splits_hold_every_paper_once(tmp_path, read_back):
     assert all(len(found) > 5 for found in texts.values())
 
 
-def test_a_tar_that_ends_early(tmp_path, read_back):
+def test_a_tar_that_ends_early_is_read_up_to_its_end(tmp_path, read_back):
     papers = {f"2403/2403.{number:05}.gz": gzip.compress(SINGLE.encode()) for number in range(8)}
     whole = tar(papers)
     for index, size in enumerate((4 * 1024 + 550, 4 * 1024 + 100)):  # in a paper, in a header
@@ -129,11 +129,11 @@ WHOLE = "\\documentclass{a}\\begin{document}%s\\end{document}\n"
         ({"a.tex": WHOLE, "b.tex": WHOLE}, "a.tex"),
     ],
 )
-def test_the_main_file(files, main):
+def test_the_main_file_is_found(files, main):
     assert Paper(files).main == main
 
 
-def test_includes():
+def test_included_files_replace_their_commands_once():
     files = {
         "src/main.tex": WHOLE
         % "\\input{a} \\input b \n% \\input{c}\n50\\% \\input{sub/d} \\input{a} \\inputs{x} \\input{missing}",
@@ -152,7 +152,7 @@ def test_includes():
     assert paper.not_found == 1
 
 
-def test_a_chain_of_includes_deeper_than_any_paper_ends():
+def test_a_very_long_chain_of_includes_ends():
     files = {f"f{index}.tex": f"\\input{{f{index + 1}}}\n{index}" for index in range(3000)}
     text = Paper(files).text()
     assert all(f"{index}\n" in text for index in range(3000))

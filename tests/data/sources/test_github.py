@@ -29,7 +29,7 @@ REPOSITORIES = {
 ALPHA = "# setup.py\nimport setuptools\n// src/a.c\nint a;\n// src/b.c\nint b;\n"
 
 
-def test_one_document_a_repository(tmp_path, read_back):
+def test_each_repository_is_one_document(tmp_path, read_back):
     write_files(tmp_path / "in", REPOSITORIES)
     (tmp_path / "in/alpha/link.py").symlink_to(tmp_path / "in/alpha/setup.py")
     texts, left_out = read_back("github", tmp_path / "in", **ALL_TRAIN)
@@ -44,7 +44,7 @@ def test_one_document_a_repository(tmp_path, read_back):
     }
 
 
-def test_owners_and_chosen_extensions(tmp_path, read_back):
+def test_repositories_of_owners_and_selected_extensions(tmp_path, read_back):
     files = {f"owner/{name}": content for name, content in REPOSITORIES.items()}
     options = ALL_TRAIN | {"repository_depth": 2, "extensions": (".md", ".c")}
     texts, _ = read_back("github", write_files(tmp_path / "in", files), **options)
@@ -52,7 +52,7 @@ def test_owners_and_chosen_extensions(tmp_path, read_back):
     assert texts == {"train": {"owner/alpha": expected}}
 
 
-def test_splits_of_its_own_and_hashed(tmp_path, read_back):
+def test_own_splits_and_hashed_splits(tmp_path, read_back):
     files = {"train/n/a.py": "1", "test/n/a.py": "2"}
     texts, _ = read_back("github", write_files(tmp_path / "in", files))
     assert texts == {"train": {"n": "# a.py\n1\n"}, "test": {"n": "# a.py\n2\n"}}
@@ -70,11 +70,11 @@ def test_splits_of_its_own_and_hashed(tmp_path, read_back):
     [("a/b.py", "# a/b.py\n"), ("x.CPP", "// x.CPP\n"), ("q.sql", "-- q.sql\n"), ("m.ml", "(* m.ml *)\n"),
      ("s.css", "/* s.css */\n"), ("Makefile", "# Makefile\n")],
 )  # fmt: skip
-def test_the_comment_is_the_languages(path, comment):
+def test_the_path_is_a_comment_in_the_files_language(path, comment):
     assert code.path_comment(path) == comment
 
 
-def test_a_file_is_no_folder_of_repositories(tmp_path):
+def test_a_file_is_not_a_folder_of_repositories(tmp_path):
     write_files(tmp_path, {"a.py": "x"})
     with pytest.raises(InputError, match="is not a folder of repositories"):
         prepare(PrepareConfig(source="github", store=str(tmp_path / "s"), input=str(tmp_path / "a.py")))

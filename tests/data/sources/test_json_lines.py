@@ -7,6 +7,7 @@ from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources import json_lines
 from block_recurrent.data.sources.splits import Splitter
+from block_recurrent.data.store.token_store import TokenStore
 from tests.data.sources.conftest import write_files
 from tests.support.vocabularies import prose
 
@@ -15,7 +16,7 @@ def lines(documents):
     return "".join(json.dumps(document) + "\n" for document in documents)
 
 
-def test_files_that_name_their_splits(tmp_path, read_back):
+def test_file_names_decide_the_splits(tmp_path, read_back):
     files = {
         "train-00000.jsonl": lines([{"text": "one", "id": "a"}, {"text": "two", "id": "b"}]),
         "train-00001.jsonl.gz": gzip.compress(lines([{"text": "three"}]).encode()),
@@ -33,8 +34,8 @@ def test_files_that_name_their_splits(tmp_path, read_back):
     }
 
 
-def test_documents_are_divided_by_their_names(tmp_path, read_back, monkeypatch):
-    monkeypatch.setattr(json_lines, "_BYTES_A_RECORD", 500)
+def test_document_names_decide_the_splits(tmp_path, read_back, monkeypatch):
+    monkeypatch.setattr(json_lines, "_BYTES_PER_RECORD", 500)
     documents = [{"body": prose(seed, 20), "doi": f"10.1/{seed}"} for seed in range(300)]
     write_files(tmp_path / "in", {"all.jsonl": lines(documents)})
     options = {"text_field": "body", "name_field": "doi", "validation_percent": 10, "test_percent": 20}
@@ -47,7 +48,7 @@ def test_documents_are_divided_by_their_names(tmp_path, read_back, monkeypatch):
     assert sum(map(len, texts.values())) == 300
 
 
-def test_without_percentages_everything_is_for_training(tmp_path, read_back):
+def test_without_percentages_all_documents_are_for_training(tmp_path, read_back):
     write_files(tmp_path / "in", {"all.jsonl": lines([{"text": "x"}] * 50)})
     texts, _ = read_back("jsonl", tmp_path / "in", validation_percent=0, test_percent=0)
     assert {split: len(found) for split, found in texts.items()} == {"train": 50}
@@ -80,7 +81,7 @@ def test_duplicate_names_are_left_out(tmp_path, read_back):
     assert left_out["train"] == {"documents with the name of an earlier one (left out)": 1}
 
 
-def test_a_truncated_gzip_is_read_up_to_there(tmp_path, read_back):
+def test_a_truncated_gzip_is_read_up_to_its_end(tmp_path, read_back):
     whole = gzip.compress(lines([{"text": prose(seed, 2000)} for seed in range(20)]).encode())
     write_files(tmp_path / "in", {"train.jsonl.gz": whole[: len(whole) // 2]})
     texts, left_out = read_back("jsonl", tmp_path / "in")
@@ -91,18 +92,16 @@ def test_a_truncated_gzip_is_read_up_to_there(tmp_path, read_back):
 
 
 @pytest.mark.parametrize("source", ["arxiv", "github"])
-def test_corpora_that_come_as_json_lines(tmp_path, read_back, source):
+def test_other_sources_read_json_lines(tmp_path, read_back, source):
     write_files(tmp_path / "in", {"train.jsonl": lines([{"text": "one"}]), "test.jsonl": lines([{"text": "two"}])})
     texts, _ = read_back(source, tmp_path / "in")
     assert texts == {"train": {"train.jsonl:1": "one"}, "test": {"test.jsonl:1": "two"}}
 
 
-def test_a_megabyte_of_lines_is_several_records_and_the_order_stays(tmp_path):
+def test_several_records_per_file_keep_the_order_of_lines(tmp_path):
     documents = [{"text": "x" * 10_000 + str(index)} for index in range(250)]
     write_files(tmp_path / "in", {"train.jsonl": lines(documents)})
     config = PrepareConfig(source="jsonl", store=str(tmp_path / "s"), input=str(tmp_path / "in"), workers=2)
     (summary,) = prepare(config)
-    from block_recurrent.data.store.token_store import TokenStore
-
     names = list(TokenStore.open(summary.path).names)
     assert names == [f"train.jsonl:{number}" for number in range(1, 251)]

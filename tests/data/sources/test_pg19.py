@@ -16,7 +16,7 @@ METADATA = (
 
 @pytest.fixture
 def bucket(tmp_path):
-    """The layout of the public bucket, as far as it goes."""
+    """A folder with the layout of the public bucket."""
     files = {
         "metadata.csv": METADATA,
         "train/10.txt": "\n\n  " + prose(1, 500) + "\n\n",
@@ -31,7 +31,7 @@ def bucket(tmp_path):
     return write_files(tmp_path / "pg19", files)
 
 
-def test_books_and_their_titles(bucket, read_back):
+def test_books_are_named_by_their_titles(bucket, read_back):
     texts, left_out = read_back("pg19", bucket)
     assert texts == {
         "train": {
@@ -50,7 +50,7 @@ def test_books_and_their_titles(bucket, read_back):
     assert left_out["test"]["documents with undecodable bytes (replaced by U+FFFD)"] == 1
 
 
-def test_missing_metadata_is_no_obstacle(bucket, read_back):
+def test_without_metadata_books_are_named_by_their_numbers(bucket, read_back):
     (bucket / "metadata.csv").unlink()
     texts, left_out = read_back("pg19", bucket)
     assert list(texts["train"]) == ["10", "11", "9"]
@@ -63,13 +63,13 @@ def test_words_are_compared_with_the_published_ones(bucket, tmp_path):
         (summary,) = prepare(config)
         assert summary.unchanged is unchanged
         (warning,) = summary.warnings
-        assert "pg19 test: 3 words in 1 documents; 6,966,499 were published" in warning
+        assert "pg19 test: 3 words in 1 documents; 6,966,499 words were published" in warning
 
 
-def test_another_layout_is_explained(tmp_path):
+def test_the_error_for_another_layout_names_the_expected_one(tmp_path):
     write_files(tmp_path, {"books/10.txt": "text"})
     for given, message in [
-        (str(tmp_path), "no file that it reads"),
+        (str(tmp_path), "has no file that this source reads"),
         (str(tmp_path / "nowhere"), "does not exist"),
         (str(tmp_path / "books/10.txt"), "must hold the folders train/, validation/, test/"),
     ]:
@@ -79,6 +79,6 @@ def test_another_layout_is_explained(tmp_path):
         prepare(PrepareConfig(source="pg19", store=str(tmp_path / "s")))
 
 
-def test_a_split_that_is_not_there_is_named(bucket, tmp_path):
+def test_the_error_for_a_missing_split_names_it(bucket, tmp_path):
     with pytest.raises(InputError, match="source pg19 has no split 'dev'"):
         prepare(PrepareConfig(source="pg19", store=str(tmp_path / "s"), input=str(bucket), splits=("dev",)))

@@ -11,7 +11,7 @@ from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.errors import InputError
 
 
-def test_this_pythons_own_library(tmp_path):
+def test_the_library_of_the_running_python(tmp_path):
     summaries = prepare(PrepareConfig(source="python_stdlib", store=str(tmp_path / "s"), workers=1))
     documents = sum(summary.metadata.counts.documents for summary in summaries)
     size = sum(summary.metadata.counts.bytes for summary in summaries)
@@ -29,7 +29,7 @@ def test_this_pythons_own_library(tmp_path):
             assert text == (root / name).read_bytes().decode("utf-8", "replace")
 
 
-def test_what_is_left_out(tmp_path):
+def test_small_modules_tests_and_generated_files_are_left_out(tmp_path):
     big, small = "x = 1\n" * 2000, "x = 1\n"
     files = {
         "good.py": big,
@@ -53,7 +53,7 @@ def test_what_is_left_out(tmp_path):
         PythonStdlib(str(tmp_path / "nowhere"))
 
 
-def test_signature_is_of_the_contents(tmp_path):
+def test_signature_depends_on_the_contents(tmp_path):
     (tmp_path / "good.py").write_text("x = 1\n" * 2000)
     before = PythonStdlib(str(tmp_path)).signature(split_of("good.py"))
     (tmp_path / "good.py").write_text("y = 1\n" * 2000)

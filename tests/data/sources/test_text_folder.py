@@ -2,13 +2,15 @@ import pytest
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.sources.splits import Splitter, has_own_splits, own_split
+from block_recurrent.data.sources.synthetic import SyntheticRecall
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
 from tests.support.vocabularies import prose
 
 
-def test_own_splits(tmp_path, read_back):
+def test_folder_names_decide_the_splits(tmp_path, read_back):
     files = {"train/a.txt": "one", "train/b/c.txt": "two", "dev/d.txt": "three", "test/e.txt": "four", "train/x.md": ""}
     texts, _ = read_back("text_folder", write_files(tmp_path / "in", files))
     assert texts == {
@@ -29,7 +31,7 @@ def test_hashed_splits_and_extensions(tmp_path, read_back):
         assert all(Splitter(25, 5).split_of(name) == split for name in found)
 
 
-def test_strange_contents(tmp_path, read_back):
+def test_unusual_contents_are_repaired_and_counted(tmp_path, read_back):
     files = {
         "train/bom.txt": b"\xef\xbb\xbfmarked",
         "train/crlf.txt": b"a\r\nb\r\n",
@@ -55,27 +57,27 @@ def test_strange_contents(tmp_path, read_back):
     }
 
 
-def test_a_name_that_is_not_utf8(tmp_path, read_back):
+def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, read_back):
     folder = tmp_path / "in" / "train"
     folder.mkdir(parents=True)
     try:
         (folder / b"caf\xe9.txt".decode("utf-8", "surrogateescape")).write_text("text")
     except OSError:
-        pytest.skip("this file system takes no such name")
+        pytest.skip("this file system does not allow such a name")
     texts, _ = read_back("text_folder", tmp_path / "in")
     assert texts == {"train": {"train/caf\\udce9.txt": "text"}}
 
 
-def test_a_change_of_the_input_is_noticed(tmp_path):
+def test_a_changed_input_is_detected(tmp_path):
     write_files(tmp_path / "in", {"train/a.txt": "one"})
     config = PrepareConfig(source="text_folder", store=str(tmp_path / "s"), input=str(tmp_path / "in"))
     prepare(config)
     write_files(tmp_path / "in", {"train/b.txt": "two"})
-    with pytest.raises(InputError, match="holds a store of something else"):
+    with pytest.raises(InputError, match="holds another store"):
         prepare(config)
 
 
-def test_which_paths_name_a_split():
+def test_paths_that_name_a_split_are_recognised():
     named = {"train/x": "train", "valid/x": "validation", "train-0001.jsonl": "train", "test.txt": "test",
              "TEST/a": "test"}  # fmt: skip
     assert {path: own_split(path) for path in named} == named
@@ -85,15 +87,12 @@ def test_which_paths_name_a_split():
     assert not has_own_splits([])
 
 
-def test_sources_without_input_refuse_one(tmp_path):
+def test_a_source_without_input_refuses_one(tmp_path):
     with pytest.raises(InputError, match="python_stdlib reads no input"):
         prepare(PrepareConfig(source="python_stdlib", store=str(tmp_path / "s"), input="x"))
 
 
-def test_synthetic_documents_ask_for_what_they_told(tmp_path):
-    from block_recurrent.data.sources.source import Counts
-    from block_recurrent.data.sources.synthetic import SyntheticRecall
-
+def test_synthetic_documents_repeat_the_facts_that_they_define():
     source = SyntheticRecall(documents=3, characters=5000, facts=5)
     texts = []
     for split in source.splits:
@@ -101,8 +100,8 @@ def test_synthetic_documents_ask_for_what_they_told(tmp_path):
             (document,) = source.documents(record, Counts())
             texts.append(document.text)
             facts = [line.split()[1:] for line in document.text.splitlines() if line.startswith("remember ")]
-            asked = [line.split()[1:] for line in document.text.splitlines() if line.startswith("recall ")]
-            assert sorted(facts) == sorted(asked)
+            recalled = [line.split()[1:] for line in document.text.splitlines() if line.startswith("recall ")]
+            assert sorted(facts) == sorted(recalled)
             assert len(facts) == 5
             assert 4500 < len(document.text) < 5500
     assert len(set(texts)) == 5

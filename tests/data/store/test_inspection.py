@@ -23,7 +23,7 @@ def root(tmp_path_factory, pieces):
     return root
 
 
-def test_stores_of_a_folder(root):
+def test_all_stores_of_a_folder_are_opened(root):
     assert [store.path.name for store in open_stores(str(root))] == ["test", "train"]
     assert [store.path.name for store in open_stores(str(root / "train"))] == ["train"]
     with pytest.raises(InputError, match="no such folder"):
@@ -70,7 +70,7 @@ def test_the_summary_has_the_counts(root):
     assert store.fingerprint in rows.values()
 
 
-def test_histogram():
+def test_histogram_counts_documents_and_tokens():
     lengths = np.array([0, 1, 2, 3, 4, 7, 8, 1000])
     bins = length_histogram(lengths)
     assert [(b.low, b.high, b.documents, b.tokens) for b in bins[:5]] == [

@@ -20,7 +20,7 @@ from tests.data.conftest import describe, write_store
 from tests.support.vocabularies import prose
 
 
-def test_random_access_is_the_text(sample):
+def test_random_access_returns_the_text(sample):
     rng = np.random.default_rng(0)
     whole = [ByteVocabulary().encode(text) for text in sample.texts]
     pieces = []
@@ -34,7 +34,7 @@ def test_random_access_is_the_text(sample):
         assert ByteVocabulary().decode(sample.store.read(document, 0, len(text) * 4)) == text
 
 
-def test_columns_and_counts_are_those_of_the_texts(sample):
+def test_columns_and_counts_match_the_texts(sample):
     store, texts = sample.store, sample.texts
     assert len(store) == len(texts)
     assert store.lengths.tolist() == store.bytes.tolist() == [len(text.encode()) for text in texts]
@@ -78,13 +78,13 @@ def test_tokens_have_the_smallest_type(tmp_path, table, dtype):
 
 
 @given(st.text(max_size=60))
-def test_words_are_counted_as_split_does(text):
+def test_words_are_counted_like_split(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("block_recurrent.data.store.encoded_document._CHARACTERS_A_PIECE", 7)
+        patch.setattr("block_recurrent.data.store.encoded_document._CHARACTERS_PER_PIECE", 7)
         assert count_words(text) == len(text.split())
 
 
-def test_a_store_without_documents(tmp_path):
+def test_a_store_may_have_no_documents(tmp_path):
     store = write_store(tmp_path / "empty", [])
     assert len(store) == store.metadata.counts.tokens == 0
     store.verify()
@@ -92,7 +92,7 @@ def test_a_store_without_documents(tmp_path):
         store.read(0, 0, 1)
 
 
-def test_same_tokens_whatever_the_shards(tmp_path):
+def test_the_shard_size_does_not_change_the_tokens(tmp_path):
     texts = [prose(seed, 3000) for seed in range(4)]
     stores = [write_store(tmp_path / str(shard), texts, shard=shard) for shard in (1 << 14, 1 << 15, 1 << 24)]
     for document in range(4):
@@ -142,7 +142,7 @@ def test_an_interrupted_writer_continues_to_the_same_bytes(tmp_path, stop_after)
     TokenStore.open(tmp_path / "part").verify()
 
 
-def test_leftovers_of_another_preparation_are_thrown_away(tmp_path):
+def test_files_of_another_unfinished_preparation_are_deleted(tmp_path):
     dtype = np.dtype(np.uint16)
     document = encode_document(TextDocument("x", prose(0, 9000)), ByteVocabulary(), dtype)
     for signature in ("old", "new"):
@@ -156,7 +156,7 @@ def test_leftovers_of_another_preparation_are_thrown_away(tmp_path):
 
 @pytest.fixture
 def damaged(sample, tmp_path):
-    """A copy of the sample's store, to be damaged."""
+    """A copy of the sample's store that the test may damage."""
     return shutil.copytree(sample.store.path, tmp_path / "train")
 
 
@@ -166,7 +166,7 @@ def flip(path, position):
     path.write_bytes(data)
 
 
-def test_a_flipped_byte_in_the_tokens_is_met_while_reading_and_by_verify(damaged):
+def test_a_flipped_byte_in_the_tokens_is_found_by_reading_and_by_verify(damaged):
     flip(damaged / "tokens/c/0", 1000)
     store = TokenStore.open(damaged)
     with pytest.raises(InputError, match=r"cannot read document 2 of token store .*train.*verify"):
@@ -217,11 +217,11 @@ def test_columns_are_checked_when_they_are_read(damaged):
         _ = store.words
 
 
-def test_a_changed_number_in_the_metadata_is_noticed(damaged):
+def test_a_changed_number_in_the_metadata_is_detected(damaged):
     content = json.loads((damaged / "store.json").read_text())
     content["counts"]["words"] += 1
     (damaged / "store.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="its checksum does not fit"):
+    with pytest.raises(InputError, match="its checksum does not match"):
         TokenStore.open(damaged)
     content["format_version"] = 99
     (damaged / "store.json").write_text(json.dumps(content))
@@ -229,7 +229,7 @@ def test_a_changed_number_in_the_metadata_is_noticed(damaged):
         TokenStore.open(damaged)
 
 
-def test_missing_stores_are_explained(sample, tmp_path):
+def test_errors_for_missing_stores_say_what_exists(sample, tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         TokenStore.open(tmp_path / "nowhere")
     with pytest.raises(InputError, match="holds the splits train"):
