@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from block_recurrent.aot.compile_report import Entry, read_result
+from block_recurrent.files import write_whole
 from block_recurrent.progress import Progress
 from experiments.benchmarks.benchmark import Result, judge
 
@@ -48,9 +49,7 @@ def complete(runs: Runs, output: Path) -> None:
             for row in (row for row, measured in runs.items() if len(measured) == turn):
                 one = compile_once(Entry(gin_file=f"table1/{row}.gin", topology=SLICE, step="train"))
                 runs[row].append(one)
-                partial = output.with_suffix(".partial")
-                partial.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-                partial.replace(output)
+                write_whole(output, json.dumps({"runs": runs}, indent=1) + "\n")
                 done += 1
                 progress.update(done, f"{row}: {one['seconds']:.0f} s, {one['gigabytes']:.2f} GB")
 

@@ -26,6 +26,7 @@ from etils import epath
 
 from block_recurrent.cli import gin_files
 from block_recurrent.config import RunConfig
+from block_recurrent.files import write_whole
 from block_recurrent.report.figures import Figure
 from block_recurrent.report.pictures import write_pictures
 from experiments.benchmarks.random_tokens import compile_step, repeat
@@ -128,6 +129,24 @@ def figure(record: dict[str, Any]) -> Figure:
     return Figure(name="cost_by_length", title="Cost by document length", text=text, runs=(), spec=chart.to_dict())
 
 
+def complete(record: dict[str, Any], path: Path, lengths: list[int], models: list[str]) -> None:
+    """Measures what is missing from the record, the shortest documents first, and saves after each measurement."""
+    for length, name in ((length, name) for length in lengths for name in models):
+        points = record["measurements"][name]
+        if str(length) in points:
+            continue
+        if any(point["seconds"] is None for point in points.values()):  # a shorter document was too long
+            points[str(length)] = {"seconds": None, "gigabytes": None}
+        else:
+            points[str(length)] = measure(*run_of(MODELS[name], length))
+        seconds = points[str(length)]["seconds"]
+        print(f"{name:15} {length:7,} tokens: {'memory' if seconds is None else f'{seconds:.3f} s'}", flush=True)
+        record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record["exponents"] = {name: exponent(points) for name, points in record["measurements"].items()}
+        write_whole(path, json.dumps(record, indent=1) + "\n")
+        jax.clear_caches()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -142,23 +161,7 @@ def main() -> None:
         record = json.loads(path.read_text())
     record |= {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for length in (length for length in LENGTHS if length <= arguments.longest):
-        for name in arguments.models:
-            points = record["measurements"][name]
-            if str(length) in points:
-                continue
-            if any(point["seconds"] is None for point in points.values()):
-                points[str(length)] = {"seconds": None, "gigabytes": None}  # a shorter document was too long already
-            else:
-                points[str(length)] = measure(*run_of(MODELS[name], length))
-            seconds = points[str(length)]["seconds"]
-            print(f"{name:15} {length:7,} tokens: {'memory' if seconds is None else f'{seconds:.3f} s'}", flush=True)
-            record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            record["exponents"] = {name: exponent(points) for name, points in record["measurements"].items()}
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(record, indent=1) + "\n")
-            partial.replace(path)
-            jax.clear_caches()
+    complete(record, path, [length for length in LENGTHS if length <= arguments.longest], arguments.models)
     (arguments.folder / "cost_by_length.md").write_text(as_markdown(record))
     write_pictures(figure(record), epath.Path(arguments.folder))
     print(as_markdown(record))

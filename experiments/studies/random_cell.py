@@ -10,9 +10,9 @@ import dataclasses
 from pathlib import Path
 
 import jax
-from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.files import resolve
 from block_recurrent.model.language_model import init_params
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
@@ -38,9 +38,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="where the export goes")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    saved = SavedRun.load(epath.Path(arguments.run.absolute()))
+    saved = SavedRun.load(resolve(arguments.run))
     changed = dataclasses.replace(saved, params=with_random_cells(saved, arguments.seed))
-    changed.export(epath.Path(arguments.out.absolute()))
+    changed.export(resolve(arguments.out))
     print(f"step {saved.step} with random cells written to {arguments.out}")
 
 

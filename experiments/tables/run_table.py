@@ -19,11 +19,10 @@ from rich.console import Console
 
 from block_recurrent.cli import console
 from block_recurrent.errors import InputError
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.model.language_model import count_params
 from block_recurrent.paper.tables import TABLES, PaperTable
 from experiments.laptop.table import LAPTOP, SEEDS
-from experiments.tables.experiment import Experiment, experiments
+from experiments.tables.experiment import Experiment, experiments, training_flops
 
 CONSOLE = Console()
 ALL = {**TABLES, LAPTOP.name: LAPTOP}
@@ -36,8 +35,8 @@ def list_experiments(found: list[Experiment]) -> None:
     sizes = {}
     for experiment in found:
         run = experiment.config()
-        flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
-        sizes[experiment] = run, count_params(run.model) - run.model.vocab_size * run.model.embed_dim, flops
+        params = count_params(run.model) - run.model.vocab_size * run.model.embed_dim
+        sizes[experiment] = run, params, training_flops(run)
     baselines = {e.data: sizes[e][1:] for e in found if e.row in BASELINES}
     rows = []
     for experiment, (run, params, flops) in sizes.items():
@@ -113,6 +112,11 @@ def launch(table: PaperTable, missing: list[Experiment]) -> int:
     return 0
 
 
+def default_results(table: PaperTable) -> Path:
+    """Returns the folder of a table's result files, relative to the repository's root."""
+    return Path("experiments/laptop/results") if table is LAPTOP else Path("experiments/tables/results") / table.name
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", required=True, choices=list(ALL))
@@ -125,7 +129,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", help="[default: 0; the laptop's rows have their own]")
     parser.add_argument("--gin_param", action="append", default=[], metavar="NAME=VALUE", help="for all runs")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="local or gs:// [default: %(default)s]")
-    parser.add_argument("--results", type=Path, help="[default: experiments/TABLE/results]")
+    parser.add_argument(
+        "--results", type=Path, help="[default: experiments/tables/results/TABLE; laptop: experiments/laptop/results]"
+    )
     return parser.parse_args()
 
 
@@ -138,7 +144,7 @@ def main() -> int:
     found = experiments(
         table,
         runs=epath.Path(arguments.runs),
-        results=arguments.results or Path("experiments") / table.name / "results",
+        results=arguments.results or default_results(table),
         data=arguments.data,
         recipe=None if laptop else arguments.recipe,
         seeds=seeds,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +128,12 @@ def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp
     assert len(remote) == 2
     assert all(line.startswith("NAME=pod ZONE=us-central2-b experiments/tpu/tpu.sh train --gin") for line in remote)
     assert all(line.endswith("--gin_file gin/hardware/tpu.gin") for line in remote)
+
+
+def test_every_table_has_its_own_folder_of_results():
+    assert run_table.default_results(TABLE_1) == Path("experiments/tables/results/table1")
+    assert run_table.default_results(SCALING) == Path("experiments/tables/results/scaling")
+    assert run_table.default_results(LAPTOP) == Path("experiments/laptop/results")
 
 
 @pytest.mark.parametrize(
