@@ -1,9 +1,9 @@
-"""Measures how long, and in how much memory, every row of Table 1 compiles for a v4-32: `make bench-compile`.
+"""Measures compile time and host memory of every row of Table 1 for a v4-32: `make bench-compile`.
 
-Each train step is compiled three times, each time in a process of its own; the rows take turns, so that other work on
-the machine meets all of them. Seconds are those of tracing and compiling, the memory is the largest that the process
-had in use. Every compilation is written down as it ends and the next call goes on from there: delete the file to
-measure again. Exits with 1 if a bound is missed. About 65 minutes on 2 cores.
+Each train step is compiled three times, each time in a separate process. The rows take turns, so that other work on
+the machine affects all of them. The time includes tracing; the memory is the peak of the process. Every measurement is
+saved at once, and the next call measures what is missing: delete the file to measure again. Exits with 1 if a bound is
+missed. About 65 minutes on 2 cores.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def compile_once(entry: Entry) -> dict[str, float]:
 
 
 def complete(runs: Runs, output: Path) -> None:
-    """Compiles what is missing of three times each row."""
+    """Compiles until every row has three measurements."""
     output.parent.mkdir(parents=True, exist_ok=True)
     done = sum(len(measured) for measured in runs.values())
     with Progress("compiling", ROUNDS * len(runs), done=done, console=Console()) as progress:
@@ -63,8 +63,10 @@ def results(runs: Runs) -> Iterator[Result]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures compiling the rows of Table 1 for TPU v4.")
-    parser.add_argument("--output", default="experiments/benchmarks/results/compile.json")
+    parser = argparse.ArgumentParser(description="Measures compile time and memory of the rows of Table 1 for a v4-32.")
+    parser.add_argument(
+        "--output", default="experiments/benchmarks/results/compile.json", help="[default: %(default)s]"
+    )
     output = Path(parser.parse_args().output)
     finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
     runs = {path.stem: finished.get(path.stem, []) for path in sorted(Path("gin/table1").glob("*.gin"))}
