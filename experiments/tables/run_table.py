@@ -107,7 +107,7 @@ def launch(table: PaperTable, missing: list[Experiment]) -> int:
         for command in [] if experiment.state() == "evaluated" else experiment.commands():
             code = run_to_end(command)
             if code:
-                CONSOLE.print(f"exit code {code}: {shlex.join(command)}. Run the same command again to continue.")
+                CONSOLE.print(f"exit code {code}: {shlex.join(command)}. Call this program again to continue.")
                 return code
         experiment.write_result(table.name)
         CONSOLE.print(f"written to {experiment.result_path}")
@@ -140,7 +140,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--results",
         type=Path,
-        help="[default: experiments/tables/results/TABLE, for laptop experiments/laptop/results]",
+        help="folder of the result files [default: experiments/tables/results/TABLE; laptop has its own]",
     )
     return parser.parse_args()
 
