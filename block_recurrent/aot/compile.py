@@ -92,12 +92,12 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
         InputError: the mesh does not match the slice or the batch, or libtpu is not installed.
     """
     mesh = _mesh(run, topology)
-    began = time.perf_counter()
+    started = time.perf_counter()
     lowered = lower_step(step, run, mesh)
     lowered_at = time.perf_counter()
     persistent = _persistent_bytes(step, run, mesh)
     program = _compile(lowered, sum(persistent.values()))
-    seconds = (lowered_at - began, time.perf_counter() - lowered_at)
+    seconds = (lowered_at - started, time.perf_counter() - lowered_at)
     return _compiled_step(step, run, topology, persistent, program, seconds, _fingerprint(lowered))
 
 

@@ -188,7 +188,7 @@ def _about(entries: Sequence[Entry], folder: Path) -> str:
     compilers = " and ".join(sorted({read_result(path).program.partition(",")[0] for path in finished})) or "libtpu"
     shared = " ".join(f"`{file}`" for file in SHARED)
     return (
-        f"{len(finished)} of {len(entries)} entries. `python -m block_recurrent compile --all` compiles the missing "
+        f"{len(finished)} of {len(entries)} entries. `python -m block_recurrent compile --all` compiles the other "
         "entries; with `--check` it first deletes entries with a changed program. Every experiment is combined with "
         f"{shared}. Nothing was run on a TPU: the compiler of {compilers} reports the memory, and FLOPs are "
         f"counted analytically (a training step as three forward passes). {ASSUMPTIONS} Compile times and host memory "

@@ -99,9 +99,11 @@ def run_to_end(command: list[str]) -> int:
 
 def launch(table: PaperTable, missing: list[Experiment]) -> int:
     """Runs the experiments in turn; returns the exit code of the first command that fails, or 0."""
-    began = time.monotonic()
+    started = time.monotonic()
     for number, experiment in enumerate(missing):
-        left = f", {(time.monotonic() - began) / number * (len(missing) - number) / 60:.0f} min left" if number else ""
+        left = (
+            f", {(time.monotonic() - started) / number * (len(missing) - number) / 60:.0f} min left" if number else ""
+        )
         what = f"{experiment.row} on {experiment.data}, seed {experiment.seed}"
         CONSOLE.rule(f"{number + 1} of {len(missing)}: {what}{left}")
         for command in [] if experiment.state() == "evaluated" else experiment.commands():

@@ -1,11 +1,11 @@
-"""`compile --all --check --list`: prints stale entries and changes nothing."""
+"""`compile --all`: `--list` prints stale entries and changes no file, and the committed report is up to date."""
 
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from block_recurrent.aot.compile_report import RESULTS, write_result
+from block_recurrent.aot.compile_report import RESULTS, markdown, write_result
 from block_recurrent.cli import compile_aot
 from block_recurrent.cli.main import app
 from block_recurrent.errors import InputError
@@ -47,3 +47,8 @@ def test_list_prints_stale_entries_and_changes_no_file(monkeypatch, tmp_path):
 def test_list_without_check_is_an_error(arguments, message):
     with pytest.raises(InputError, match=message):
         CliRunner().invoke(app, ["compile", *arguments], catch_exceptions=False)
+
+
+def test_the_committed_report_is_up_to_date():
+    entries = compile_aot.report_entries(list(compile_aot.SLICES))
+    assert compile_aot.REPORT.read_text() == markdown(entries, compile_aot.REPORT.parent / RESULTS)

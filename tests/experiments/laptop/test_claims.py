@@ -1,5 +1,7 @@
 """Claims are judged by their rules, with invented results that support them, contradict them or are inconclusive."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,13 @@ def test_missing_results_appear_as_missing():
     page = report.page({XL_4W: found[XL_4W]}, SECONDS, picture=False)
     assert "| Rec:fixed:skip | 0 of 2 | missing | missing | 240 ms | 1.00 | missing | missing |" in page
     assert page.count("**missing**") == 3
+
+
+def test_the_committed_page_is_up_to_date():
+    folder = Path("experiments/laptop")
+    seconds = json.loads((folder / "step_times.json").read_text())["seconds_per_step"]
+    written = report.page(report.read_results(folder / "results"), seconds, picture=True)
+    assert (folder / "README.md").read_text() == written
 
 
 def test_the_exponent_of_a_power_law_is_recovered():
