@@ -1,1 +1,1 @@
-"""Experiments and benchmarks; each subfolder is a package of scripts, run with `python -m`."""
+"""Experiments and benchmarks: packages of scripts that run with `python -m`."""

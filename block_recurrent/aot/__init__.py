@@ -1,1 +1,1 @@
-"""Ahead-of-time compilation for TPU slices that are not attached."""
+"""Ahead-of-time compilation for TPU slices, without a TPU."""

@@ -1,4 +1,4 @@
-"""What devices tell one another in a step, read from the compiled program's text."""
+"""Communication between devices in one step, read from the text of the compiled program."""
 
 import collections
 import dataclasses
@@ -22,8 +22,8 @@ class Traffic:
     """Collectives of one kind in one execution of the program.
 
     Attributes:
-        count: how many are executed.
-        bytes: of their results on one device, added up.
+        count: number of executed collectives.
+        bytes: total size of their results on one device.
     """
 
     count: int
@@ -31,13 +31,13 @@ class Traffic:
 
 
 def collectives(program: str) -> dict[str, Traffic]:
-    """Counts collectives by kind; those in a loop as often as the loop runs.
+    """Counts the executed collectives of each kind, multiplying those in a loop by its number of iterations.
 
     Args:
-        program: optimised HLO, as `jax.stages.Compiled.as_text` gives it.
+        program: optimised HLO, as returned by `jax.stages.Compiled.as_text`.
 
     Raises:
-        ValueError: there are collectives in a loop of which the text does not say how often it runs.
+        ValueError: a loop with collectives has an unknown number of iterations.
     """
     computations = dict(_computations(program))
     entry = next(name for name, (_, is_entry) in computations.items() if is_entry)
@@ -48,7 +48,7 @@ def collectives(program: str) -> dict[str, Traffic]:
         for line in computations.get(name, ([], False))[0]:
             if operation := _OPERATION.search(line):
                 if times is None:
-                    raise ValueError(f"a collective in a loop that runs nobody knows how often: {line.strip()}")
+                    raise ValueError(f"a collective in a loop with an unknown number of iterations: {line.strip()}")
                 counts[operation[2]] += times
                 sizes[operation[2]] += times * _result_bytes(operation[1], started=operation[3] is not None)
             trips = _trips(line, computations)
@@ -72,13 +72,14 @@ def _computations(program: str) -> Iterator[tuple[str, tuple[list[str], bool]]]:
 
 
 def _trips(line: str, computations: dict[str, tuple[list[str], bool]]) -> int | None:
-    """How often what a line calls is executed; None if unknown. Loops of `jax.lax.scan` count from 0 to a constant."""
+    """Returns how often the computations called on a line are executed, or None if that is unknown."""
     condition = _CONDITION.search(line)
     if condition is None:
         return 1
-    if noted := _TRIPS.search(line):
-        return int(noted[1])
-    lines = computations.get(condition[1], ([], False))[0]  # the TPU's compiler notes no number
+    if recorded := _TRIPS.search(line):
+        return int(recorded[1])
+    # The TPU compiler does not record the number of iterations; a loop of `jax.lax.scan` counts from 0 to a constant.
+    lines = computations.get(condition[1], ([], False))[0]
     bounds = [int(bound[1]) for text in lines if (bound := _BOUND.search(text))]
     counts_up = any("ROOT" in text and "direction=LT" in text for text in lines)
     return bounds[0] if counts_up and len(bounds) == 1 else None
@@ -91,7 +92,10 @@ def _called(line: str) -> list[str]:
 
 
 def _result_bytes(shape: str, *, started: bool) -> int:
-    """Of a result; one that is only started also holds its operands, so the largest array stands for it."""
+    """Returns the bytes of a result.
+
+    The result of a `-start` operation also contains the operands; its largest array is used.
+    """
     sizes = [_width(dtype) * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in _ARRAY.findall(shape)]
     return max(sizes, default=0) if started else sum(sizes)
 

@@ -1,4 +1,4 @@
-"""Compiling a run's steps for a slice: does it fit, how long may it take, what did the compiler need."""
+"""Compiles a run's steps for a slice: memory, a lower bound on step time and the cost of compiling."""
 
 import dataclasses
 import hashlib
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from block_recurrent.aot.collectives import Traffic, collectives
-from block_recurrent.aot.roofline import Estimate, estimate
-from block_recurrent.aot.steps import DECODED_ROWS, DECODED_TOKENS, lower_step
+from block_recurrent.aot.roofline import Estimate, estimate_step
+from block_recurrent.aot.steps import DECODE_ROWS, DECODE_TOKENS, lower_step
 from block_recurrent.aot.summary import bytes_per_device
 from block_recurrent.aot.topology import Topology
 from block_recurrent.config import RunConfig
@@ -22,34 +22,35 @@ from block_recurrent.parallel.chips import compiler_options
 from block_recurrent.parallel.sharding import check_rows, make_mesh
 from block_recurrent.training.step import abstract_train_state
 
-USABLE = 0.98  # of a chip's memory: libtpu gives a program 15.75 of 16 GiB
-# What libtpu says of a program that does not fit: all that it takes, or its temporaries alone.
-_REFUSED = re.compile(r"(Used |temporaries \()([\d.]+)([KMGT])")
+USABLE_SHARE = 0.98  # of a chip's memory: libtpu gives a program 15.75 of 16 GiB
+# In libtpu's message about a program that does not fit: all bytes that it needs, or those of its temporaries alone.
+_REJECTED = re.compile(r"(Used |temporaries \()([\d.]+)([KMGT])")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompiledStep:
-    """What is known of a step that was compiled for a slice; bytes are those of one chip.
+    """Result of compiling a step for a slice; all byte counts except `host_bytes` are for one chip.
 
     Attributes:
         step: `train`, `evaluate` or `decode`.
         topology: name of the slice.
-        num_chips: of the slice.
+        num_chips: chips that run the step.
         batch_size: rows of the batch.
-        tokens: of the step.
-        parameters, optimizer, state: bytes that outlive the step.
-        temporaries: bytes in use besides, at most at once, by the compiler's own account.
-        code: bytes of the program itself; 0 if the compiler refused it.
-        peak: bytes in use at once at most: all of these and the batch. This has to fit.
+        tokens: tokens of the step.
+        parameters, optimizer, state: bytes that persist between steps.
+        temporaries: peak bytes of temporary arrays, as reported by the compiler.
+        code: bytes of the program's code; 0 if the compiler rejected the program.
+        peak: peak bytes in use: persistent arrays, batch, temporaries and code. A chip's HBM must hold them.
         capacity: bytes of a chip's HBM.
-        flops_per_token: analytic, of the model.
-        flops: analytic, of the step on the whole slice.
+        flops_per_token: model FLOPs per token, counted analytically.
+        flops: model FLOPs of the step on all chips, counted analytically.
         traffic: collectives by kind.
-        estimate: a lower bound of the step's time.
-        lower_seconds, compile_seconds: tracing, and compiling with libtpu.
-        host_bytes: the largest resident memory of this process so far.
-        program: what was compiled, by what: see `program_of`.
+        estimate: lower bound on the time of the step.
+        lower_seconds: seconds of tracing and lowering.
+        compile_seconds: seconds of compiling with libtpu.
+        host_bytes: largest resident memory of this process so far.
+        program: see `program_fingerprint`.
     """
 
     step: str
@@ -75,8 +76,8 @@ class CompiledStep:
 
     @property
     def fits(self) -> bool:
-        """Whether a chip has the memory."""
-        return self.peak <= USABLE * self.capacity
+        """True if the step fits into a chip's HBM."""
+        return self.peak <= USABLE_SHARE * self.capacity
 
 
 def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
@@ -85,31 +86,31 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
     Args:
         step: one of `steps.STEPS`.
         run: the experiment.
-        topology: the slice; it need not be there.
+        topology: the slice; it need not be attached.
 
     Raises:
-        InputError: mesh and slice, or mesh and batch, do not fit each other, or libtpu is missing.
+        InputError: the mesh does not match the slice or the batch, or libtpu is not installed.
     """
     mesh = _mesh(run, topology)
-    began = time.perf_counter()
+    started = time.perf_counter()
     lowered = lower_step(step, run, mesh)
     lowered_at = time.perf_counter()
-    lasting = _lasting(step, run, mesh)
-    program = _compile(lowered, sum(lasting.values()))
-    seconds = (lowered_at - began, time.perf_counter() - lowered_at)
-    return _describe(step, run, topology, lasting, program, seconds, _fingerprint(lowered))
+    persistent = _persistent_bytes(step, run, mesh)
+    program = _compile(lowered, sum(persistent.values()))
+    seconds = (lowered_at - started, time.perf_counter() - lowered_at)
+    return _compiled_step(step, run, topology, persistent, program, seconds, _fingerprint(lowered))
 
 
-def program_of(step: str, run: RunConfig, topology: Topology) -> str:
-    """The program that a step is, without compiling it: libtpu's version and a hash of all that libtpu is given.
+def program_fingerprint(step: str, run: RunConfig, topology: Topology) -> str:
+    """Returns the version of libtpu and a hash of a step's lowered program and compiler options; compiles nothing.
 
     Args:
         step: one of `steps.STEPS`.
         run: the experiment.
-        topology: the slice; it need not be there.
+        topology: the slice; it need not be attached.
 
     Raises:
-        InputError: as `compile_step`.
+        InputError: as in `compile_step`.
     """
     return _fingerprint(lower_step(step, run, _mesh(run, topology)))
 
@@ -121,44 +122,52 @@ def _mesh(run: RunConfig, topology: Topology) -> Mesh:
 
 
 def _fingerprint(lowered: Any) -> str:
-    given = f"{sorted(compiler_options('tpu').items())}\n{lowered.as_text()}"
-    return f"libtpu {importlib.metadata.version('libtpu')}, {hashlib.sha256(given.encode()).hexdigest()[:16]}"
+    compiler_input = f"{sorted(compiler_options('tpu').items())}\n{lowered.as_text()}"
+    return f"libtpu {importlib.metadata.version('libtpu')}, {hashlib.sha256(compiler_input.encode()).hexdigest()[:16]}"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """Bytes of one device; `arguments` None of a program that the compiler refused."""
+    """Memory and collectives of a compiled program on one device.
+
+    Attributes:
+        arguments: bytes of the arguments; None if the compiler rejected the program.
+        temporaries: peak bytes of temporary arrays.
+        code: bytes of the program's code.
+        hbm_bytes: bytes read from and written to HBM.
+        traffic: collectives by kind.
+    """
 
     arguments: int | None
     temporaries: int
     code: int
-    moved: int
+    hbm_bytes: int
     traffic: dict[str, Traffic]
 
 
-def _compile(lowered: Any, lasting: int) -> _Program:
-    """Compiles; of a program that does not fit, the compiler says at least how much it would take."""
+def _compile(lowered: Any, persistent: int) -> _Program:
+    """Compiles a program; if it does not fit, takes the bytes that it needs from the compiler's error message."""
     try:
         compiled = lowered.compile()
     except Exception as error:  # jaxlib's own error class
-        refused = _REFUSED.search(str(error))
-        if refused is None:
+        rejected = _REJECTED.search(str(error))
+        if rejected is None:
             raise
-        needed = round(float(refused[2]) * _UNITS[refused[3]])
-        return _Program(None, needed - lasting if refused[1] == "Used " else needed, 0, 0, {})
+        needed = round(float(rejected[2]) * _UNITS[rejected[3]])
+        return _Program(None, needed - persistent if rejected[1] == "Used " else needed, 0, 0, {})
     memory = compiled.memory_analysis()
     return _Program(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        # The compiler's sum of temporaries counts every buffer, not those in use at once.
-        moved=memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes,
+        # `temp_size_in_bytes` is the sum over all temporary buffers, not their peak; each is written and read once.
+        hbm_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes,
         traffic=collectives(compiled.as_text()),
     )
 
 
-def _lasting(step: str, run: RunConfig, mesh: Mesh) -> dict[str, int]:
-    """Bytes on one device of what outlives the step."""
+def _persistent_bytes(step: str, run: RunConfig, mesh: Mesh) -> dict[str, int]:
+    """Returns the bytes on one device that persist between steps."""
     state = abstract_train_state(run)
     return {
         "parameters": bytes_per_device(mesh, state.params),
@@ -167,29 +176,29 @@ def _lasting(step: str, run: RunConfig, mesh: Mesh) -> dict[str, int]:
     }
 
 
-def _describe(
+def _compiled_step(
     step: str,
     run: RunConfig,
     topology: Topology,
-    lasting: dict[str, int],
+    persistent: dict[str, int],
     program: _Program,
     seconds: tuple[float, float],
     fingerprint: str,
 ) -> CompiledStep:
     rows, length = run.data.batch_size, run.data.segment_length
     per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
-    tokens = DECODED_ROWS * DECODED_TOKENS if step == "decode" else rows * length
+    tokens = DECODE_ROWS * DECODE_TOKENS if step == "decode" else rows * length
     chips = 1 if step == "decode" else topology.num_chips
     devices = topology.chip.devices
-    again = (DECODED_TOKENS - 1) * _parameters_read(run, lasting) if step == "decode" else 0
-    arguments = sum(lasting.values()) if program.arguments is None else program.arguments
+    repeated_reads = (DECODE_TOKENS - 1) * _parameter_read_bytes(run, persistent) if step == "decode" else 0
+    arguments = sum(persistent.values()) if program.arguments is None else program.arguments
     return CompiledStep(
         step=step,
         topology=topology.name,
         num_chips=chips,
-        batch_size=DECODED_ROWS if step == "decode" else rows,
+        batch_size=DECODE_ROWS if step == "decode" else rows,
         tokens=tokens,
-        **{part: devices * size for part, size in lasting.items()},
+        **{part: devices * size for part, size in persistent.items()},
         temporaries=devices * program.temporaries,
         code=devices * program.code,
         peak=devices * (arguments + program.temporaries + program.code),
@@ -197,10 +206,10 @@ def _describe(
         flops_per_token=per_token,
         flops=per_token * tokens,
         traffic=program.traffic,
-        estimate=estimate(
+        estimate=estimate_step(
             topology.chip,
             flops=per_token * tokens / chips,
-            moved=devices * (program.moved + again),
+            hbm_bytes=devices * (program.hbm_bytes + repeated_reads),
             traffic=program.traffic,
             num_chips=chips,
         ),
@@ -211,6 +220,6 @@ def _describe(
     )
 
 
-def _parameters_read(run: RunConfig, lasting: dict[str, int]) -> int:
-    """Bytes of the parameters on one device as a token's decoding needs them: cast once, outside the loop."""
-    return lasting["parameters"] * jnp.dtype(run.model.dtype).itemsize // jnp.dtype(jnp.float32).itemsize
+def _parameter_read_bytes(run: RunConfig, persistent: dict[str, int]) -> int:
+    """Returns the bytes of parameters that decoding reads for each token: they are cast once, outside the loop."""
+    return persistent["parameters"] * jnp.dtype(run.model.dtype).itemsize // jnp.dtype(jnp.float32).itemsize

@@ -1,4 +1,4 @@
-"""Many compiled steps as one table, made entry by entry: what is finished stays, and the next call goes on."""
+"""A report on many compiled steps; finished entries are kept, and the next call compiles the missing ones."""
 
 import dataclasses
 import json
@@ -13,23 +13,26 @@ from block_recurrent.aot.collectives import Traffic
 from block_recurrent.aot.compile import CompiledStep
 from block_recurrent.aot.roofline import ASSUMPTIONS, Estimate
 from block_recurrent.errors import InputError
+from block_recurrent.files import write_whole
+from block_recurrent.progress import StageCallback
 
-RESULTS = "compile_results"  # the folder of finished entries, beside the report
-FOLDERS = ("table1", "table2", "scaling")  # of gin/, whose files `compile --all` goes through
-ALL_STEPS = ("table1/rec_fixed_skip.gin", "table1/slide_13l.gin", "table1/xl_512.gin")  # evaluated and decoded, too
+RESULTS = "compile_results"  # folder of finished entries, next to the report
+FOLDERS = ("table1", "table2", "scaling")  # folders of gin/ that `compile --all` compiles
+# Files whose evaluation and decoding are compiled, too.
+ALL_STEPS_FILES = ("table1/rec_fixed_skip.gin", "table1/slide_13l.gin", "table1/xl_512.gin")
 SHARED = ("gin/data/pg19_tokens.gin", "gin/recipes/cosine.gin", "gin/hardware/tpu.gin")
 _GB = 1e9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the report.
+    """One row of the report.
 
     Attributes:
-        gin_file: the experiment, below `gin/`.
-        topology: the slice.
+        gin_file: file of the experiment, relative to `gin/`.
+        topology: name of the slice.
         step: `train`, `evaluate` or `decode`.
-        gin_params: what this entry binds besides.
+        gin_params: additional `--gin_param` values.
     """
 
     gin_file: str
@@ -39,25 +42,25 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Its file's stem: one line, one file."""
+        """Stem of the result file."""
         parts = (self.gin_file.removesuffix(".gin"), self.topology, self.step, *self.gin_params)
         return "__".join(re.sub(r"[/:=]", "_", part) for part in parts)
 
     @property
     def gin_files(self) -> list[str]:
-        """The experiment's files, and what every experiment is combined with."""
+        """The experiment's file and the files that every experiment is combined with."""
         return [f"gin/{self.gin_file}", *SHARED]
 
     @property
     def command(self) -> list[str]:
-        """What computes it, in a process of its own: its memory is then its own."""
+        """Arguments of the command that compiles the entry; a separate process measures its memory."""
         arguments = [text for file in self.gin_files for text in ("--gin_file", file)]
         arguments += [text for param in self.gin_params for text in ("--gin_param", param)]
         return ["compile", *arguments, "--topology", self.topology, "--step", self.step]
 
 
-# What a slice has no room for as it is, with what `advice` names first.
-MADE_TO_FIT = (
+# Experiments that do not fit a slice unchanged, with the first setting that `advice` returns.
+ADJUSTED = (
     Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=("MeshConfig.fsdp=8",)),
 )
 
@@ -65,43 +68,43 @@ MADE_TO_FIT = (
 def complete_report(
     entries: Sequence[Entry],
     report: Path,
-    say: Callable[[str], None],
-    progress: Callable[[str, int, int], None],
+    notify: Callable[[str], None],
+    progress: StageCallback,
     *,
     limit: int | None = None,
-    program_of: Callable[[Entry], str] | None = None,
+    fingerprint_of: Callable[[Entry], str] | None = None,
 ) -> int:
-    """Compiles what is missing, and writes the report anew after each entry.
+    """Compiles missing entries and rewrites the report after each one.
 
     Args:
-        entries: all lines, in order.
-        report: the Markdown file; results lie in `compile_results` beside it.
-        say: told what was compiled, what failed and what was deleted.
-        progress: told what goes on, how much of it is done and how much there is.
-        limit: how many entries to compile at most.
-        program_of: the program that an entry is today. Finished entries of another one are deleted first; without it
-            they all stay.
+        entries: all entries, in order.
+        report: the Markdown file; results are in the folder `compile_results` next to it.
+        notify: called with a sentence for each entry that was compiled, failed or was deleted.
+        progress: called with "checking" or "compiling", entries done and entries in all.
+        limit: maximum number of entries to compile.
+        fingerprint_of: returns the fingerprint of an entry's current program. Finished entries with another
+            fingerprint are deleted first. With None, all finished entries are kept.
 
     Returns:
-        How many entries are still missing.
+        Number of entries that are still missing.
     """
     folder = report.parent / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    if program_of is not None:
-        for entry in stale_entries(entries, folder, progress, program_of):
-            say(f"{entry.name}: of another program, deleted")
+    if fingerprint_of is not None:
+        for entry in stale_entries(entries, folder, progress, fingerprint_of):
+            notify(f"{entry.name}: the program has changed, deleted")
             (folder / f"{entry.name}.json").unlink()
     todo = [entry for entry in entries if not (folder / f"{entry.name}.json").exists()][:limit]
     for number, entry in enumerate(todo):
         progress("compiling", number, len(todo))
-        say(f"{entry.name}: {_compile(entry, folder / f'{entry.name}.json')}")
-        report.write_text(markdown(entries, folder))
-    report.write_text(markdown(entries, folder))
+        notify(f"{entry.name}: {_compile(entry, folder / f'{entry.name}.json')}")
+        write_whole(report, markdown(entries, folder))
+    write_whole(report, markdown(entries, folder))
     return sum(not (folder / f"{entry.name}.json").exists() for entry in entries)
 
 
 def _compile(entry: Entry, path: Path) -> str:
-    """Compiles an entry and says in a few words what came of it."""
+    """Compiles an entry and returns the outcome in a few words."""
     command = [sys.executable, "-m", "block_recurrent", *entry.command, "--json", str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if not path.exists():
@@ -115,22 +118,22 @@ def _compile(entry: Entry, path: Path) -> str:
 def stale_entries(
     entries: Sequence[Entry],
     folder: Path,
-    progress: Callable[[str, int, int], None],
-    program_of: Callable[[Entry], str],
+    progress: StageCallback,
+    fingerprint_of: Callable[[Entry], str],
 ) -> list[Entry]:
-    """Finished entries whose program is another one today; each is traced, nothing is changed.
+    """Returns the finished entries whose program has changed; traces every finished entry and changes no file.
 
     Args:
-        entries: all lines.
-        folder: the finished entries' results.
+        entries: all entries.
+        folder: folder of the result files.
         progress: called with "checking", entries done and entries in all.
-        program_of: the program that an entry is today.
+        fingerprint_of: returns the fingerprint of an entry's current program.
     """
     finished = [entry for entry in entries if (folder / f"{entry.name}.json").exists()]
     stale = []
     for number, entry in enumerate(finished):
         progress("checking", number, len(finished))
-        if read_result(folder / f"{entry.name}.json").program != program_of(entry):
+        if read_result(folder / f"{entry.name}.json").program != fingerprint_of(entry):
             stale.append(entry)
     return stale
 
@@ -139,37 +142,35 @@ def write_result(path: Path, compiled: CompiledStep) -> None:
     """Writes a result as JSON; the file appears whole or not at all.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(dataclasses.asdict(compiled), indent=1) + "\n")
-        partial.replace(path)
+        write_whole(path, json.dumps(dataclasses.asdict(compiled), indent=1) + "\n")
     except OSError as error:
         raise InputError(f"--json {path}: cannot be written: {error.strerror}") from None
 
 
 def read_result(path: Path) -> CompiledStep:
-    """Reads what `write_result` wrote."""
+    """Reads a result written by `write_result`."""
     fields: dict[str, Any] = json.loads(path.read_text())
     traffic = {kind: Traffic(**one) for kind, one in fields.pop("traffic").items()}
     return CompiledStep(**fields | {"traffic": traffic, "estimate": Estimate(**fields["estimate"])})
 
 
 def markdown(entries: Sequence[Entry], folder: Path) -> str:
-    """The report: a line for each entry, empty where it is missing."""
+    """Returns the report: a row for each entry, `missing` where there is no result."""
     head = (
         "experiment",
         "slice (chips)",
         "step",
         "rows",
         "fits",
-        "GB a chip: parameters + optimizer + state + temporaries, peak of HBM",
+        "GB per chip: parameters + optimizer + state + temporaries, peak of HBM",
         "collectives (GB)",
-        "FLOPs a token",
-        "FLOPs a step",
+        "FLOPs per token",
+        "FLOPs per step",
         "estimate (utilisation)",
-        "compile, host memory",
+        "compile time, host memory",
     )
     lines = ["# Compiled for TPU slices, ahead of time", "", _about(entries, folder), ""]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -187,19 +188,20 @@ def _about(entries: Sequence[Entry], folder: Path) -> str:
     compilers = " and ".join(sorted({read_result(path).program.partition(",")[0] for path in finished})) or "libtpu"
     shared = " ".join(f"`{file}`" for file in SHARED)
     return (
-        f"{len(finished)} of {len(entries)} entries. Made and continued by `python -m block_recurrent compile --all`; "
-        f"with `--check` entries of programs that have changed since are made again. Every experiment is combined with "
-        f"{shared}. Nothing here was run on a TPU: memory is what the compiler of {compilers} "
-        f"allots, FLOPs are counted analytically (training is three forward passes). {ASSUMPTIONS} Seconds and "
-        "host memory are of a process of its own on a machine with 2 cores (more seconds where others ran)."
+        f"{len(finished)} of {len(entries)} entries. `python -m block_recurrent compile --all` compiles the other "
+        "entries; with `--check` it first deletes entries with a changed program. Every experiment is combined with "
+        f"{shared}. Nothing was run on a TPU: the compiler of {compilers} reports the memory, and FLOPs are "
+        f"counted analytically (a training step as three forward passes). {ASSUMPTIONS} Compile times and host memory "
+        "were measured in a separate process for each entry on a machine with 2 cores; some compile times are longer "
+        "because other programs ran at the same time."
     )
 
 
 def _cells(one: CompiledStep) -> list[str]:
     parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
     traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
-    known = one.code > 0  # a program that the compiler refused has none
-    time = f"{one.estimate.step * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})"
+    known = one.code > 0  # 0 if the compiler rejected the program
+    time = f"{one.estimate.seconds * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})"
     return [
         str(one.batch_size),
         "yes" if one.fits else "no",

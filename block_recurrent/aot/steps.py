@@ -1,4 +1,4 @@
-"""The very programs of training, evaluation and decoding, lowered for devices that are not there."""
+"""Lowers the programs of training, evaluation and decoding for devices that are not attached."""
 
 from typing import Any
 
@@ -17,33 +17,33 @@ from block_recurrent.training.loop import jit_train_step
 from block_recurrent.training.step import SegmentBatch, abstract_train_state
 
 STEPS = ("train", "evaluate", "decode")
-DECODED_ROWS, DECODED_TOKENS = 8, 64  # of one call of the decoding loop
+DECODE_ROWS, DECODE_TOKENS = 8, 64  # one call of the decoding loop
 
 
 def lower_step(step: str, run: RunConfig, mesh: Mesh) -> Any:
-    """Traces a step.
+    """Traces and lowers a step.
 
     Args:
-        step: one of `STEPS`; `decode` is the loop that draws tokens, on one device.
-        run: what is trained; evaluation has training's batch.
-        mesh: of the slice's devices.
+        step: one of `STEPS`; `decode` is the loop that samples tokens, on one device.
+        run: the experiment; evaluation uses the training batch.
+        mesh: mesh of the slice's devices.
 
     Returns:
         `jax.stages.Lowered`.
     """
     if step == "decode":
         return _lower_decode(run, mesh)
-    batch = _place(mesh, abstract_batch(run))
+    batch = _with_shardings(mesh, abstract_batch(run))
     if step == "train":
-        return jit_train_step(run, mesh).lower(_place(mesh, abstract_train_state(run)), batch)
-    params = _place(mesh, abstract_params(run.model))
+        return jit_train_step(run, mesh).lower(_with_shardings(mesh, abstract_train_state(run)), batch)
+    params = _with_shardings(mesh, abstract_params(run.model))
     initialise, take_step = jit_evaluation(run.model, mesh, run.data.batch_size)
-    memory = _place(mesh, jax.eval_shape(initialise, params))
-    return take_step.lower(params, memory, batch)
+    model_state = _with_shardings(mesh, jax.eval_shape(initialise, params))
+    return take_step.lower(params, model_state, batch)
 
 
 def abstract_batch(run: RunConfig) -> SegmentBatch:
-    """Shapes and dtypes of a batch."""
+    """Returns the shapes and dtypes of a batch."""
     shape = (run.data.batch_size, run.data.segment_length)
     return jax.eval_shape(
         lambda: SegmentBatch(
@@ -57,18 +57,18 @@ def abstract_batch(run: RunConfig) -> SegmentBatch:
 
 def _lower_decode(run: RunConfig, mesh: Mesh) -> Any:
     device = SingleDeviceSharding(mesh.devices.flat[0])
-    state = abstract_state(run.model, run.data.segment_length, DECODED_ROWS)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), DECODED_ROWS))
-    counts = jax.ShapeDtypeStruct((DECODED_ROWS,), jnp.int32)
+    state = abstract_state(run.model, run.data.segment_length, DECODE_ROWS)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), DECODE_ROWS))
+    counts = jax.ShapeDtypeStruct((DECODE_ROWS,), jnp.int32)
     arguments = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         (abstract_params(run.model), state, keys, counts),
     )
     decode = jax.jit(decode_tokens, static_argnums=(0, 1, 2, 3))
-    return decode.lower(run.model, Sampling(), DECODED_TOKENS, run.model.vocab_size, *arguments)
+    return decode.lower(run.model, Sampling(), DECODE_TOKENS, run.model.vocab_size, *arguments)
 
 
-def _place(mesh: Mesh, tree: Any) -> Any:
+def _with_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

@@ -1,4 +1,4 @@
-"""What a configuration amounts to, without training: parameters, operations, memory, layout of the batch."""
+"""Summary of a configuration without training: parameters, FLOPs, memory and batch layout."""
 
 import dataclasses
 import math
@@ -15,14 +15,14 @@ from block_recurrent.training.step import abstract_train_state
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
-    """Tables of (what, value), ready to be printed.
+class Summary:
+    """Tables of (name, value) pairs, formatted for printing.
 
     Attributes:
-        layers: kind and parameters of each layer, and of what is beside them.
-        flops: operations per token, by part.
-        memory: bytes per device, by what is kept from step to step.
-        batch: how rows and tokens are divided.
+        layers: kind and parameter count of each layer, of the embedding and of the final norm.
+        flops: FLOPs per token of each part.
+        memory: bytes per device of parameters, gradients, optimizer state and model state.
+        batch: mesh, rows, segments and tokens.
     """
 
     layers: list[tuple[str, str]]
@@ -31,33 +31,33 @@ class Description:
     batch: list[tuple[str, str]]
 
 
-def describe(run: RunConfig, num_devices: int) -> Description:
-    """Describes a run.
+def summarise(run: RunConfig, num_devices: int) -> Summary:
+    """Summarises a run.
 
     Args:
         run: the configuration.
-        num_devices: how many devices the mesh is made for; they need not be there.
+        num_devices: devices of the mesh; they need not be attached.
 
     Raises:
-        InputError: the mesh does not fit the devices, or the batch the mesh.
+        InputError: the mesh does not match the devices, or the batch does not match the mesh.
     """
     shape = mesh_shape(run.mesh, num_devices)
     mesh = AbstractMesh(tuple(shape.values()), tuple(shape))
     check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
-    return Description(_layers(run), _flops(run), _memory(run, mesh), _batch(run, mesh))
+    return Summary(_layers(run), _flops(run), _memory(run, mesh), _batch(run, mesh))
 
 
 def _layers(run: RunConfig) -> list[tuple[str, str]]:
     model, params = run.model, abstract_params(run.model)
-    rows = [("embedding, also the output layer", _count(params["embedding"]))]
+    rows = [("embedding, also the output layer", _parameters(params["embedding"]))]
     for index in range(model.num_layers):
         kind = f"recurrent, {model.num_states} states, {model.gate}:{model.cell}"
-        ordinary = "ordinary, reading the states" if model.feedback else "ordinary"
+        ordinary = "ordinary, attends to the states" if model.feedback else "ordinary"
         kind = "LSTM" if model.layer == "lstm" else kind if index in model.recurrent_indices else ordinary
-        rows.append((f"{layer_name(index)}: {kind}", _count(params["layers"][layer_name(index)])))
-    rows.append(("final norm", _count(params["final_norm"])))
-    rows.append(("all", _count(params)))
-    rows.append(("all but the embedding", f"{_size(params) - _size(params['embedding']):,}"))
+        rows.append((f"{layer_name(index)}: {kind}", _parameters(params["layers"][layer_name(index)])))
+    rows.append(("final norm", _parameters(params["final_norm"])))
+    rows.append(("all", _parameters(params)))
+    rows.append(("all but the embedding", f"{_num_elements(params) - _num_elements(params['embedding']):,}"))
     return rows
 
 
@@ -80,7 +80,7 @@ def _memory(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
     }
     sizes = {name: bytes_per_device(mesh, part) for name, part in parts.items()}
     rows = [(name, _megabytes(size)) for name, size in sizes.items()]
-    return [*rows, ("together, without activations", _megabytes(sum(sizes.values())))]
+    return [*rows, ("all but activations", _megabytes(sum(sizes.values())))]
 
 
 def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
@@ -89,15 +89,15 @@ def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
     rows_per_device = data.batch_size // row_shards(mesh)
     return [
         ("mesh", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())),
-        ("rows", f"{data.batch_size}, {rows_per_device} on a device, in {run.train.accumulate_steps} micro-batch(es)"),
+        ("rows", f"{data.batch_size}, {rows_per_device} per device, in {run.train.accumulate_steps} micro-batch(es)"),
         ("segment", f"{data.segment_length} tokens, {blocks}"),
         ("tokens per step", f"{data.batch_size * data.segment_length:,}"),
-        ("tokens of the run", f"{data.batch_size * data.segment_length * run.train.num_steps:,}"),
+        ("tokens per run", f"{data.batch_size * data.segment_length * run.train.num_steps:,}"),
     ]
 
 
 def bytes_per_device(mesh: Any, tree: Any) -> int:
-    """Bytes of a tree of arrays, or of their shapes, on one device of a mesh."""
+    """Returns the bytes of a tree of arrays, or of their shapes, on one device of a mesh."""
 
     def size(leaf: Any, sharding: Any) -> int:
         return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -105,12 +105,12 @@ def bytes_per_device(mesh: Any, tree: Any) -> int:
     return sum(jax.tree.leaves(jax.tree.map(size, tree, shardings(mesh, tree))))
 
 
-def _size(tree: Any) -> int:
+def _num_elements(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _count(tree: Any) -> str:
-    return f"{_size(tree):,} parameters"
+def _parameters(tree: Any) -> str:
+    return f"{_num_elements(tree):,} parameters"
 
 
 def _megabytes(size: int) -> str:

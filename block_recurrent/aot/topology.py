@@ -1,4 +1,4 @@
-"""TPU slices by name, without a TPU: libtpu describes their devices to jax on any Linux machine."""
+"""TPU slices by name, without a TPU: libtpu describes their devices on any Linux machine."""
 
 import ctypes
 import dataclasses
@@ -7,10 +7,10 @@ import os
 import re
 from typing import Any
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.parallel.chips import CHIPS, Chip
 
-# For this process alone, before libtpu is loaded: ask no metadata server, belong to no real slice.
+# Set before libtpu is loaded: query no metadata server and belong to no real slice.
 _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -25,12 +25,12 @@ _NAME = re.compile(r"(?P<chip>\w+):(?P<shape>\d+(x\d+){1,2})")
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice.
+    """A TPU slice.
 
     Attributes:
         name: such as `v4:2x2x4`.
-        chip: what it is made of.
-        num_chips: how many.
+        chip: its chips' generation.
+        num_chips: number of chips.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Topology:
 
     @classmethod
     def parse(cls, name: str) -> "Topology":
-        """Reads a name.
+        """Parses the name of a slice.
 
         Raises:
-            InputError: it is not CHIP:AxB or CHIP:AxBxC with a known chip.
+            InputError: the name is not CHIP:AxB or CHIP:AxBxC with a known chip.
         """
         match = _NAME.fullmatch(name)
         chips = {chip.name: chip for chip in CHIPS}
@@ -52,17 +52,17 @@ class Topology:
         return cls(name, chips[match["chip"]], math.prod(map(int, match["shape"].split("x"))))
 
     def devices(self) -> list[Any]:
-        """The slice's devices, to compile for and not to run on.
+        """Returns the slice's devices; programs can be compiled for them but not run.
 
         Raises:
-            InputError: libtpu is not installed, or knows no such slice.
+            InputError: libtpu is not installed or does not know the slice.
         """
         os.environ.update(_ENVIRONMENT)
-        _give_memory_back()
+        _return_freed_memory()
         import jax
         from jax.experimental import topologies
 
-        jax.config.update("jax_platforms", "cpu")  # no search for chips: the slice is only described
+        jax.config.update("jax_platforms", "cpu")  # do not search for attached chips
 
         options = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
         try:
@@ -70,17 +70,16 @@ class Topology:
         except ModuleNotFoundError:
             raise InputError("compile: libtpu is not installed; pip install 'block-recurrent[tpu]'") from None
         except Exception as error:  # jaxlib's own error class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"--topology {self.name}: libtpu refuses it: {reason}") from None
+            raise InputError(f"--topology {self.name}: libtpu rejects it: {first_line(error)}") from None
 
 
-def _give_memory_back() -> None:
-    """Lets this process use again, or return, what it frees: glibc would keep an eighth, for threads and small pieces.
+def _return_freed_memory() -> None:
+    """Makes malloc reuse or return freed memory; glibc's defaults retain about an eighth of it.
 
-    One arena: with two, what one thread frees the other cannot use; Rec:lstm:dual took 4.99 or 5.17 GB by chance, and
-    takes 4.99 with one.
+    A single arena lets every thread reuse what another one has freed: compiling Rec:lstm:dual takes 4.99 GB. With two
+    arenas it took 4.99 or 5.17 GB, depending on timing.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
     if set_option is not None:
         for option, value in _MALLOC_OPTIONS.items():
             set_option(option, value)

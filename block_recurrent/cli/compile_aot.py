@@ -1,4 +1,4 @@
-"""`compile`."""
+"""The command `compile`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def compile(
         list[str] | None,
         typer.Option(
             metavar="CHIP:SHAPE",
-            help="The slice: v4:2x2x4, v5e:4x8, v5p:2x2x2, v6e:4x4, tpu7x:2x2x1, ... Repeatable with --all.",
+            help="Slice: v4:2x2x4, v5e:4x8, v5p:2x2x2, v6e:4x4, tpu7x:2x2x1, ... Repeatable with --all.",
         ),
     ] = None,
     step: Annotated[
@@ -36,25 +36,27 @@ def compile(
     ] = None,
     largest_batch: Annotated[
         bool,
-        typer.Option("--largest-batch", help="Also find the largest batch that trains: three more compilations."),
+        typer.Option("--largest-batch", help="Also find the largest batch that trains; compiles three more times."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the (one) result there, too.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON; needs a single --step.")
+    ] = None,
     all_files: Annotated[
-        bool, typer.Option("--all", help="Every file of gin/table1, table2 and scaling, as one report.")
+        bool, typer.Option("--all", help="Compile every file of gin/table1, table2 and scaling into one report.")
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The report of --all; a later call continues it.")] = REPORT,
-    limit: Annotated[int | None, typer.Option(min=1, help="Of --all: compile so many entries, then stop.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Report of --all; finished entries are kept.")] = REPORT,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --all: maximum number of entries to compile.")] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Of --all: first delete finished entries whose program is another one today."),
+        typer.Option("--check", help="With --all: first delete finished entries whose program has changed."),
     ] = False,
     list_only: Annotated[
-        bool, typer.Option("--list", help="With --check: only list those entries; delete and compile nothing.")
+        bool, typer.Option("--list", help="With --all --check: list these entries; delete and compile nothing.")
     ] = False,
 ) -> None:
-    r"""Compile a run's steps for a TPU slice that is not there: does it fit, what does it take, how fast may it be.
+    r"""Compile a run's steps for a TPU slice without a TPU: memory, collectives and a lower bound on step time.
 
-    Needs libtpu (pip install 'block-recurrent\[tpu]') and no TPU. Exit code 1 if something does not fit.
+    Needs libtpu (pip install 'block-recurrent\[tpu]'). Exit code 1 if a step does not fit.
 
     Example: python -m block_recurrent compile --gin_file gin/table1/rec_fixed_skip.gin --gin_file
     gin/data/pg19_tokens.gin --gin_file gin/recipes/cosine.gin --gin_file gin/hardware/tpu.gin --topology v4:2x2x4
@@ -65,26 +67,26 @@ def compile(
     steps = step or ["train"]
     if unknown := [name for name in steps if name not in STEPS]:
         raise InputError(f"--step {unknown[0]}: must be one of {', '.join(STEPS)}")
-    slices = [Topology.parse(name) for name in topology or (SLICES if all_files else ())]
+    topologies = [Topology.parse(name) for name in topology or (SLICES if all_files else ())]
     if all_files:
         one_run = {"--gin_file": gin_file, "--gin_param": gin_param, "--step": step, "--json": json}
         _refuse("does not go with --all", one_run | {"--largest-batch": largest_batch})
         if list_only and not check:
             raise InputError("--list: goes with --all --check")
-        _complete_report([one.name for one in slices], out, limit, check=check, list_only=list_only)
+        _complete_report([one.name for one in topologies], out, limit, check=check, list_only=list_only)
         return
     _refuse("goes with --all", {"--limit": limit, "--check": check, "--list": list_only})
-    if len(slices) != 1:
-        raise InputError(f"--topology: {len(slices)} given; name one slice, such as v4:2x2x4")
+    if len(topologies) != 1:
+        raise InputError(f"--topology: {len(topologies)} given; name one slice, such as v4:2x2x4")
     if json is not None and len(steps) > 1:
         raise InputError("--json: holds one result; give one --step")
     gin_files.parse(gin_file, gin_param)
     run = gin_files.configured_run()
-    fits = [_compile(name, run, slices[0], json) for name in steps]
+    fits = [_compile(name, run, topologies[0], json) for name in steps]
     if largest_batch:
         from block_recurrent.aot.largest_batch import largest_batch as find
 
-        CONSOLE.print(find(run, slices[0]), highlight=False)
+        CONSOLE.print(find(run, topologies[0]), highlight=False)
     raise typer.Exit(0 if all(fits) else 1)
 
 
@@ -106,50 +108,67 @@ def _refuse(reason: str, options: Mapping[str, object]) -> None:
         raise InputError(f"{given[0]}: {reason}")
 
 
-def _show(one: "CompiledStep", advice: str) -> None:
+def _show(compiled: "CompiledStep", advice: str) -> None:
     from block_recurrent.aot.roofline import ASSUMPTIONS
     from block_recurrent.cli import console
 
-    measured = one.code > 0  # the compiler does not say more of a program that does not fit
+    measured = compiled.code > 0  # the compiler reports nothing else about a program that does not fit
     rows = [
-        ("fits", "yes" if one.fits else f"no: {advice}"),
-        ("at most in use of a chip's HBM", f"{one.peak / 1e9:.2f} of {one.capacity / 1e9:.1f} GB"),
-        ("parameters", f"{one.parameters / 1e9:.2f} GB"),
-        ("optimizer", f"{one.optimizer / 1e9:.2f} GB"),
-        ("caches and recurrent states", f"{one.state / 1e9:.2f} GB"),
-        ("temporaries", f"{one.temporaries / 1e9:.2f} GB"),
-        ("the program itself", f"{one.code / 1e9:.2f} GB" if measured else "unknown"),
-        ("batch", f"{one.batch_size} rows, {one.tokens:,} tokens"),
-        ("FLOPs per token, per step", f"{one.flops_per_token:.4g}, {one.flops:.4g}"),
-        *[(kind, f"{t.count} a step, {t.bytes / 1e6:,.1f} MB") for kind, t in one.traffic.items()],
-        ("tracing, compiling", f"{one.lower_seconds:.0f} s, {one.compile_seconds:.0f} s"),
-        ("host memory", f"{one.host_bytes / 1e9:.2f} GB"),
+        ("fits", "yes" if compiled.fits else f"no: {advice}"),
+        ("peak use of a chip's HBM", f"{compiled.peak / 1e9:.2f} of {compiled.capacity / 1e9:.1f} GB"),
+        ("parameters", f"{compiled.parameters / 1e9:.2f} GB"),
+        ("optimizer state", f"{compiled.optimizer / 1e9:.2f} GB"),
+        ("caches and recurrent states", f"{compiled.state / 1e9:.2f} GB"),
+        ("temporaries", f"{compiled.temporaries / 1e9:.2f} GB"),
+        ("program code", f"{compiled.code / 1e9:.2f} GB" if measured else "unknown"),
+        ("batch", f"{compiled.batch_size} rows, {compiled.tokens:,} tokens"),
+        ("FLOPs per token, FLOPs per step", f"{compiled.flops_per_token:.4g}, {compiled.flops:.4g}"),
+        *[(kind, f"{t.count} per step, {t.bytes / 1e6:,.1f} MB") for kind, t in compiled.traffic.items()],
+        ("time of tracing, compiling", f"{compiled.lower_seconds:.0f} s, {compiled.compile_seconds:.0f} s"),
+        ("host memory", f"{compiled.host_bytes / 1e9:.2f} GB"),
     ]
     if measured:
-        parts = one.estimate
+        parts = compiled.estimate
         rows.append(
             (
                 "estimated step",
-                f"at least {parts.step * 1e3:.1f} ms: compute {parts.compute * 1e3:.1f}, memory "
+                f"at least {parts.seconds * 1e3:.1f} ms: compute {parts.compute * 1e3:.1f}, memory "
                 f"{parts.memory * 1e3:.1f}, collectives {parts.communication * 1e3:.1f}; utilisation at most "
                 f"{parts.utilisation:.0%}",
             )
         )
-    console.table(CONSOLE, (f"{one.step} on {one.topology}, {one.num_chips} chip(s)", ""), rows)
+    console.table(CONSOLE, (f"{compiled.step} on {compiled.topology}, {compiled.num_chips} chip(s)", ""), rows)
     if measured:
         CONSOLE.print(ASSUMPTIONS, highlight=False)
 
 
 def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool, list_only: bool) -> None:
-    from block_recurrent.aot.compile_report import (
-        ALL_STEPS,
-        FOLDERS,
-        MADE_TO_FIT,
-        RESULTS,
-        Entry,
-        complete_report,
-        stale_entries,
-    )
+    from block_recurrent.aot.compile_report import complete_report
+
+    entries = report_entries(topologies)
+    if list_only:
+        _list_stale_entries(entries, out)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Stages("compile --all", CONSOLE) as stages:
+        missing = complete_report(
+            entries,
+            out,
+            lambda text: CONSOLE.print(text, highlight=False, soft_wrap=True),
+            stages,
+            limit=limit,
+            fingerprint_of=_fingerprint_of if check else None,
+        )
+    CONSOLE.print(f"{out}: {len(entries) - missing} of {len(entries)} entries", highlight=False)
+
+
+def report_entries(topologies: list[str]) -> "list[Entry]":
+    """Returns the entries of `compile --all` in the report's order.
+
+    Raises:
+        InputError: the current folder has no experiment files.
+    """
+    from block_recurrent.aot.compile_report import ADJUSTED, ALL_STEPS_FILES, FOLDERS, Entry
 
     root = Path("gin")
     tables, scaling = _files(root, FOLDERS[:2]), _files(root, FOLDERS[2:])
@@ -161,34 +180,26 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None, *, che
             Entry(gin_file=file, topology=name, step=step) for name in topologies for file in files for step in steps
         ]
 
-    entries = entries_of(tables, "train") + [entry for entry in MADE_TO_FIT if entry.topology in topologies]
-    entries += entries_of(ALL_STEPS, "evaluate", "decode") + entries_of(scaling, "train")
-    if list_only:
-        with Stages("compile --all --check --list", CONSOLE) as stages:
-            stale = stale_entries(entries, out.parent / RESULTS, stages, _program_of)
-        for entry in stale:
-            CONSOLE.print(entry.name, highlight=False, soft_wrap=True)
-        CONSOLE.print(f"{out}: {len(stale)} stale entries; nothing was deleted", highlight=False)
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with Stages("compile --all", CONSOLE) as stages:
-        missing = complete_report(
-            entries,
-            out,
-            lambda text: CONSOLE.print(text, highlight=False, soft_wrap=True),
-            stages,
-            limit=limit,
-            program_of=_program_of if check else None,
-        )
-    CONSOLE.print(f"{out}: {len(entries) - missing} of {len(entries)} entries", highlight=False)
+    entries = entries_of(tables, "train") + [entry for entry in ADJUSTED if entry.topology in topologies]
+    return entries + entries_of(ALL_STEPS_FILES, "evaluate", "decode") + entries_of(scaling, "train")
 
 
-def _program_of(entry: "Entry") -> str:
-    from block_recurrent.aot.compile import program_of
+def _list_stale_entries(entries: "list[Entry]", out: Path) -> None:
+    from block_recurrent.aot.compile_report import RESULTS, stale_entries
+
+    with Stages("compile --all --check --list", CONSOLE) as stages:
+        stale = stale_entries(entries, out.parent / RESULTS, stages, _fingerprint_of)
+    for entry in stale:
+        CONSOLE.print(entry.name, highlight=False, soft_wrap=True)
+    CONSOLE.print(f"{out}: {len(stale)} stale entries; nothing was deleted", highlight=False)
+
+
+def _fingerprint_of(entry: "Entry") -> str:
+    from block_recurrent.aot.compile import program_fingerprint
     from block_recurrent.aot.topology import Topology
 
     gin_files.parse(entry.gin_files, list(entry.gin_params))
-    return program_of(entry.step, gin_files.configured_run(), Topology.parse(entry.topology))
+    return program_fingerprint(entry.step, gin_files.configured_run(), Topology.parse(entry.topology))
 
 
 def _files(root: Path, folders: Iterable[str]) -> list[str]:

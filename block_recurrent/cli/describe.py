@@ -1,4 +1,4 @@
-"""`describe`."""
+"""The command `describe`."""
 
 from typing import Annotated
 
@@ -12,10 +12,11 @@ def describe(
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="For how many devices; they need not be there. Default: those that are.")
+        int | None,
+        typer.Option(min=1, help="Number of devices; they need not be attached. Default: the attached ones."),
     ] = None,
 ) -> None:
-    """Show what an experiment amounts to without training: layers, parameters, FLOPs, memory, batch layout.
+    """Show the layers, parameters, FLOPs, memory and batch layout of an experiment without training.
 
     Example: python -m block_recurrent describe --gin_file gin/runs/quickstart.gin
     """
@@ -23,11 +24,11 @@ def describe(
     run = gin_files.configured_run()
     import jax
 
-    from block_recurrent.aot.summary import describe as describe_run
+    from block_recurrent.aot.summary import summarise
     from block_recurrent.cli import console
 
-    described = describe_run(run, jax.device_count() if devices is None else devices)
-    console.table(CONSOLE, ("layer", "size"), described.layers)
-    console.table(CONSOLE, ("FLOPs per token (masked keys and recomputation not counted)", ""), described.flops)
-    console.table(CONSOLE, ("memory per device that outlives a step, and the gradients", ""), described.memory)
-    console.table(CONSOLE, ("batch", ""), described.batch)
+    summary = summarise(run, jax.device_count() if devices is None else devices)
+    console.table(CONSOLE, ("layer", "size"), summary.layers)
+    console.table(CONSOLE, ("FLOPs per token (without masked keys and recomputation)", ""), summary.flops)
+    console.table(CONSOLE, ("memory per device: what persists between steps, and the gradients", ""), summary.memory)
+    console.table(CONSOLE, ("batch", ""), summary.batch)

@@ -1,1 +1,1 @@
-"""Benchmarks against stated bounds."""
+"""Benchmarks with bounds."""

@@ -1,9 +1,9 @@
-"""Measures how long, and in how much memory, every row of Table 1 compiles for a v4-32: `make bench-compile`.
+"""Measures compile time and host memory of every row of Table 1 for a v4-32: `make bench-compile`.
 
-Each train step is compiled three times, each time in a process of its own; the rows take turns, so that other work on
-the machine meets all of them. Seconds are those of tracing and compiling, the memory is the largest that the process
-had in use. Every compilation is written down as it ends and the next call goes on from there: delete the file to
-measure again. Exits with 1 if a bound is missed. About 65 minutes on 2 cores.
+Each train step is compiled three times, each time in a separate process. The rows take turns, so that other work on
+the machine affects all of them. The time includes tracing; the memory is the peak of the process. Every measurement is
+saved at once, and the next call measures what is missing: delete the file to measure again. Exits with 1 if a bound is
+missed. About 65 minutes on 2 cores.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from block_recurrent.aot.compile_report import Entry, read_result
+from block_recurrent.files import write_whole
 from block_recurrent.progress import Progress
 from experiments.benchmarks.benchmark import Result, judge
 
@@ -40,7 +41,7 @@ def compile_once(entry: Entry) -> dict[str, float]:
 
 
 def complete(runs: Runs, output: Path) -> None:
-    """Compiles what is missing of three times each row."""
+    """Compiles until every row has three measurements."""
     output.parent.mkdir(parents=True, exist_ok=True)
     done = sum(len(measured) for measured in runs.values())
     with Progress("compiling", ROUNDS * len(runs), done=done, console=Console()) as progress:
@@ -48,9 +49,7 @@ def complete(runs: Runs, output: Path) -> None:
             for row in (row for row, measured in runs.items() if len(measured) == turn):
                 one = compile_once(Entry(gin_file=f"table1/{row}.gin", topology=SLICE, step="train"))
                 runs[row].append(one)
-                partial = output.with_suffix(".partial")
-                partial.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-                partial.replace(output)
+                write_whole(output, json.dumps({"runs": runs}, indent=1) + "\n")
                 done += 1
                 progress.update(done, f"{row}: {one['seconds']:.0f} s, {one['gigabytes']:.2f} GB")
 
@@ -64,8 +63,10 @@ def results(runs: Runs) -> Iterator[Result]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures compiling the rows of Table 1 for TPU v4.")
-    parser.add_argument("--output", default="experiments/benchmarks/results/compile.json")
+    parser = argparse.ArgumentParser(description="Measures compile time and memory of the rows of Table 1 for a v4-32.")
+    parser.add_argument(
+        "--output", default="experiments/benchmarks/results/compile.json", help="[default: %(default)s]"
+    )
     output = Path(parser.parse_args().output)
     finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
     runs = {path.stem: finished.get(path.stem, []) for path in sorted(Path("gin/table1").glob("*.gin"))}

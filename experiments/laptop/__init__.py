@@ -1,1 +1,1 @@
-"""The paper's comparison at a size that a laptop trains."""
+"""The paper's comparison with models small enough for a laptop."""

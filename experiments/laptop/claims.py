@@ -1,4 +1,4 @@
-"""The paper's claims, judged by the laptop's results; the rules stand here, before any result."""
+"""Judges the paper's claims by the laptop's results, with rules fixed before any result existed."""
 
 import dataclasses
 import statistics
@@ -11,22 +11,22 @@ from block_recurrent.evaluation.records import Bootstrap, Estimate
 from experiments.laptop.table import REC, SLIDE, XL_4W
 
 Verdict = Literal["shown", "not shown", "opposite", "missing"]
-Results = dict[str, list[dict[str, Any]]]  # by row, one for each seed
+Results = dict[str, list[dict[str, Any]]]  # by row, one result for each seed
 
-ABOUT_EQUAL = 1.10  # step time over that of the row with one layer more
+ABOUT_EQUAL = 1.10  # largest ratio of step times that counts as equal cost
 HALF = 0.5
 _BOOTSTRAP = Bootstrap(replicates=10_000, level=0.95, seed=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of the paper and what became of it.
+    """A claim of the paper and its verdict.
 
     Attributes:
         text: the claim.
-        rule: when it counts as shown.
-        verdict: by that rule; `opposite` where the interval lies wholly on the other side of 0.
-        figures: what it rests on.
+        rule: condition under which the claim counts as shown.
+        verdict: result of the rule; `opposite` if the whole interval is on the other side of 0.
+        figures: the numbers that decide the verdict.
     """
 
     text: str
@@ -39,14 +39,14 @@ def judge(results: Results, seconds_per_step: dict[str, float]) -> list[Claim]:
     """Judges the three claims.
 
     Args:
-        results: what `run_table.py` has written.
-        seconds_per_step: by row, from `laptop_step_times.py`; empty if it has not run.
+        results: result files of `experiments.tables.run_table`, by row.
+        seconds_per_step: by row, from `experiments.laptop.step_times`; empty if it has not run.
     """
     return [
         _better_than(
             SLIDE,
             ABOUT_EQUAL,
-            "Recurrence is better than one layer more, at about equal cost.",
+            "Recurrence is better than one additional layer, at about equal cost.",
             results,
             seconds_per_step,
         ),
@@ -62,34 +62,34 @@ def judge(results: Results, seconds_per_step: dict[str, float]) -> list[Claim]:
 
 
 def difference(results: Results, row: str, other: str) -> Estimate | None:
-    """Bits per byte of a row less those of another, each the mean over its seeds, paired by document."""
+    """Returns the difference in bits per byte of two rows, each averaged over its seeds, paired by document."""
     if not results.get(row) or not results.get(other):
         return None
     bits = _bits_by_document(results[row]) - _bits_by_document(results[other])
     return ratio_estimate(bits, np.array(results[row][0]["documents"]["bytes"], float), _BOOTSTRAP)
 
 
-def _better_than(other: str, most: float, text: str, results: Results, seconds: dict[str, float]) -> Claim:
-    rule = f"the interval of the difference lies below 0, and so does every seed's; step time at most {most:g} times"
+def _better_than(other: str, max_cost: float, text: str, results: Results, seconds: dict[str, float]) -> Claim:
+    rule = f"the interval and every seed's difference are below 0; step time at most {max_cost:g} times the other row's"
     found = difference(results, REC, other)
     if found is None or found.low is None or found.high is None or not {REC, other} <= set(seconds):
-        return Claim(text=text, rule=rule, verdict="missing", figures="not all results are there")
+        return Claim(text=text, rule=rule, verdict="missing", figures="some results are missing")
     cost = seconds[REC] / seconds[other]
     others = _repeated(results[other], results[REC])
     singles = [_total(ours) - _total(theirs) for ours, theirs in zip(results[REC], others, strict=True)]
     figures = f"{_interval(found)} bits per byte against {other}, at {cost:.2f} times its step time; by seed: "
     figures += ", ".join(f"{single:+.4f}" for single in singles)
     better = found.high < 0 and max(singles) < 0
-    verdict = "shown" if better and cost <= most else "opposite" if found.low > 0 else "not shown"
+    verdict = "shown" if better and cost <= max_cost else "opposite" if found.low > 0 else "not shown"
     return Claim(text=text, rule=rule, verdict=verdict, figures=figures)
 
 
 def _reset_costs(results: Results) -> Claim:
-    text = "Resetting the state at every segment costs bits."
-    rule = "for every seed the interval of the cost, paired by document, lies above 0"
+    text = "Resetting the state at every segment increases the loss."
+    rule = "for every seed the interval of the increase, paired by document, is above 0"
     costs = [r["ablations"]["reset"]["cost_bits_per_byte"] for r in results.get(REC, ()) if "reset" in r["ablations"]]
     if not costs:
-        return Claim(text=text, rule=rule, verdict="missing", figures="not all results are there")
+        return Claim(text=text, rule=rule, verdict="missing", figures="some results are missing")
     estimates = [Estimate(**cost) for cost in costs]
     lows, highs = [e.low or 0.0 for e in estimates], [e.high or 0.0 for e in estimates]
     verdict = "shown" if min(lows) > 0 else "opposite" if max(highs) < 0 else "not shown"
@@ -106,12 +106,12 @@ def _total(result: dict[str, Any]) -> float:
 
 
 def _repeated(results: list[dict[str, Any]], like: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One for each of `like`: a row that was trained once is compared with every seed of the other."""
+    """Repeats a single result, so that it is compared with every seed of the other row."""
     return results if len(results) == len(like) else results[:1] * len(like)
 
 
 def mean_bits(seeds: list[dict[str, Any]]) -> float:
-    """Bits per byte, the mean over seeds."""
+    """Returns bits per byte, averaged over seeds."""
     return statistics.mean(_total(result) for result in seeds)
 
 

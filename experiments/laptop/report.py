@@ -1,4 +1,4 @@
-"""Writes experiments/laptop/README.md and its figure from the results that are there; what is missing is said."""
+"""Writes experiments/laptop/README.md and its figure from the results that exist; others appear as missing."""
 
 import argparse
 import json
@@ -15,33 +15,37 @@ from experiments.laptop.claims import Results, judge, mean_bits
 from experiments.laptop.table import LAPTOP, REC, RESET, SEEDS, SLIDE
 
 _METHOD = """\
-The Python standard library's own source as bytes. The whole validation split is scored, every token after a document's
-first once; nothing was chosen by it (two fifths of the test split are a single file of documentation). All rows have 4
-layers (one has 5), width 128, the same optimizer, learning rate, number of steps and tokens in a step; XL:W, Slide and
-Rec have a window of 128 tokens, XL:4W of 512. **Tuning:** none, for no row: the learning rate is the quickstart's,
-which was chosen before this comparison; heads and window were chosen by step times alone, so that XL:4W costs about
-twice as much as Slide, as in the paper. How many runs a row has is in the table; none is left out.
+**Data:** the source of Python's standard library, as bytes. The whole validation split is scored, every token after a
+document's first once. No setting was chosen with it. The test split is not used, because a single file of
+documentation is two fifths of it.
 
-Intervals: 95 %, bootstrap over documents. They say how much depends on the choice of documents; how much depends on the
-seed is seen from the rows that have two. One data set, one size and at most two seeds make no law.
+**Models:** all rows have 4 layers (one has 5) and width 128, and share the optimizer, the learning rate, the number of
+steps and the tokens per step. XL:W, Slide and Rec have a window of 128 tokens, XL:4W one of 512.
+
+**Tuning:** none, for no row. The learning rate is the quickstart's, which was chosen before this comparison. Heads and
+window were chosen by step time alone, so that XL:4W costs about twice as much as Slide, as in the paper. The table
+states the number of runs of each row; no run is left out.
+
+**Intervals:** 95 %, bootstrap over documents. They show the effect of the choice of documents; the rows with two seeds
+show the effect of the seed. One data set, one size and at most two seeds do not prove a general law.
 """
 _COMMANDS = """\
 ```sh
-make laptop       # about 90 minutes on 2 idle cores; stop it whenever you like, the same command continues
+make laptop       # about 90 minutes on 2 idle cores; may be interrupted, the same command continues
 ```
 
-which is
+runs
 
 ```sh
-python -m experiments.laptop.step_times                # step times, the rows in turns
-python -m experiments.tables.run_table --table laptop  # trains and evaluates what has no file in results/ yet
+python -m experiments.laptop.step_times                # measures step times, the rows in turns
+python -m experiments.tables.run_table --table laptop  # trains and evaluates rows without a file in results/
 python -m experiments.laptop.report                    # writes this page
 ```
 """
 
 
 def read_results(folder: Path) -> Results:
-    """By row, in the order of seeds."""
+    """Reads the result files, by row and in the order of seeds."""
     results: Results = {}
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
@@ -50,7 +54,16 @@ def read_results(folder: Path) -> Results:
 
 
 def table(results: Results, seconds: dict[str, float]) -> str:
-    heads = ("row", "seeds", "bits per byte, by seed", "mean", "step time", "of Slide:+1's", "parameters", "training")
+    heads = (
+        "row",
+        "seeds",
+        "bits per byte, by seed",
+        "mean",
+        "step time",
+        "relative to Slide:+1",
+        "parameters",
+        "training time",
+    )
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in LAPTOP.rows:
         name = REC if row.ablation else row.name
@@ -73,7 +86,7 @@ def table(results: Results, seconds: dict[str, float]) -> str:
 
 
 def claims(results: Results, seconds: dict[str, float]) -> str:
-    lines = ["| claim | verdict | figures | counts as shown if |", "|---|---|---|---|"]
+    lines = ["| claim | verdict | figures | shown if |", "|---|---|---|---|"]
     for claim in judge(results, seconds):
         lines.append(f"| {claim.text} | **{claim.verdict}** | {claim.figures} | {claim.rule} |")
     return "\n".join(lines)
@@ -89,12 +102,12 @@ def provenance(results: Results) -> str:
     lines = [
         f"* Data: {about['store']}, split {about['split']}: {about['scored_tokens']:,} scored tokens of "
         f"{about['documents']} documents, fingerprint {', '.join(sorted(stores))}.",
-        f"* Training: {first['steps']:,} steps, {first['tokens_trained']:,} tokens a run.",
+        f"* Training: {first['steps']:,} steps, {first['tokens_trained']:,} tokens per run.",
         f"* Machine: {machine['cores']} cores, {machine['machine']}, {machine['devices']}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         + ".",
-        "* Each file in `results/` has its commands, seed, fingerprints of data and parameters, seconds, and the loss "
-        "of every document.",
+        "* Each file in `results/` contains its commands, seed, fingerprints of data and parameters, seconds, and the "
+        "loss of every document.",
     ]
     return "\n".join(lines)
 
@@ -116,16 +129,16 @@ def figure(results: Results, seconds: dict[str, float]) -> Figure:
         )
         .properties(height=320)
     )
-    text = "Bits per byte on the validation split against step time, a point for each run."
+    text = "Bits per byte on the validation split against step time, one point per run."
     return Figure(name="bits_by_step_time", title="Laptop reproduction", text=text, runs=(), spec=chart.to_dict())
 
 
 def page(results: Results, seconds: dict[str, float], picture: bool) -> str:
     image = "![Bits per byte against step time](bits_by_step_time.svg)\n\n" if picture else ""
-    about_reset = f"`{RESET}` is the model above it, evaluated once more. Lower is better."
+    about_reset = f"`{RESET}` is an evaluation of the `{REC}` models. Lower is better."
     return (
         "# The paper's comparison at laptop size\n\n"
-        "Written by `experiments/laptop/report.py`; do not edit. `missing` means that the run has not been made.\n\n"
+        "Written by `experiments/laptop/report.py`; do not edit. `missing`: not run or measured yet.\n\n"
         f"## Claims\n\n{claims(results, seconds)}\n\n"
         f"## Table\n\n{table(results, seconds)}\n\n{about_reset}\n\n{image}"
         f"## Method\n\n{_METHOD}\n## Commands\n\n{_COMMANDS}\n## Provenance\n\n{provenance(results)}\n"

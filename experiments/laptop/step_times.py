@@ -1,6 +1,6 @@
-"""Step times of the laptop's rows, taken in turns so that other work on the machine meets all of them.
+"""Measures the step times of the laptop's rows in turns, so that other work on the machine affects all of them.
 
-Writes experiments/laptop/step_times.json. About a minute on 2 cores; the machine should have nothing else to do.
+Writes experiments/laptop/step_times.json. About a minute on 2 cores; the machine should be idle.
 """
 
 import argparse
@@ -18,28 +18,30 @@ from experiments.benchmarks.benchmark import medians
 from experiments.benchmarks.random_tokens import compile_step, repeat
 from experiments.laptop.table import LAPTOP, SLIDE
 
-STEPS_A_TURN = 3
+STEPS_PER_TURN = 3
 
 
-def built(gin_file: str) -> RunConfig:
+def run_of(gin_file: str) -> RunConfig:
     gin_files.parse([gin_file], None)
     return gin_files.configured_run()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("experiments/laptop/step_times.json"))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--output", type=Path, default=Path("experiments/laptop/step_times.json"), help="[default: %(default)s]"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each row [default: %(default)s]")
     arguments = parser.parse_args()
     rows = {row.name: row.gin_file for row in LAPTOP.rows if row.gin_file and row.ablation is None}
-    runs = {name: built(gin_file) for name, gin_file in rows.items()}
-    tasks = {name: repeat(compile_step(run), run, STEPS_A_TURN) for name, run in runs.items()}
-    seconds = {name: value / STEPS_A_TURN for name, value in medians(tasks, rounds=arguments.rounds).items()}
+    runs = {name: run_of(gin_file) for name, gin_file in rows.items()}
+    tasks = {name: repeat(compile_step(run), run, STEPS_PER_TURN) for name, run in runs.items()}
+    seconds = {name: value / STEPS_PER_TURN for name, value in medians(tasks, rounds=arguments.rounds).items()}
     for name, value in seconds.items():
-        print(f"{name:20} {value * 1e3:8.1f} ms a step, {value / seconds[SLIDE]:.3f} of {SLIDE}", flush=True)
+        print(f"{name:20} {value * 1e3:8.1f} ms per step, {value / seconds[SLIDE]:.3f} of {SLIDE}", flush=True)
     record = {
         "seconds_per_step": seconds,
-        "method": f"median of {arguments.rounds} turns of {STEPS_A_TURN} steps, the rows in turns, random tokens",
+        "method": f"median of {arguments.rounds} turns of {STEPS_PER_TURN} steps, the rows in turns, random tokens",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "machine": platform.machine(),

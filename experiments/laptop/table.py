@@ -1,4 +1,4 @@
-"""The laptop reproduction as a table: the paper's comparison in miniature, on text that every Python has."""
+"""The laptop reproduction as a table: the paper's comparison in miniature, on Python's standard library."""
 
 from block_recurrent.paper.tables import Column, PaperRow, PaperTable
 
@@ -27,10 +27,10 @@ LAPTOP = PaperTable(
             gin_file="gin/laptop/rec_fixed_skip.gin",
             cells={},
             ablation="reset",
-            note="the trained model, its state anew at every segment",
+            note="the same trained model, evaluated with its state reset at every segment",
         ),
     ),
 )
 
-# The comparison that the claims rest on is made twice.
+# The rows that the claims compare are trained with two seeds.
 SEEDS = {SLIDE: (0, 1), REC: (0, 1)}

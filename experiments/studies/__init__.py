@@ -1,1 +1,1 @@
-"""Single studies."""
+"""Studies of a single question."""

@@ -1,11 +1,12 @@
-"""Time of a document by its length, for five architectures: `python -m experiments.studies.cost_by_length`.
+"""Measures training time by document length for five architectures: `python -m experiments.studies.cost_by_length`.
 
-A training step on one document of 1k to 64k random tokens, forward and backward through all of it. The vanilla
-transformer attends to the whole document, XL to its window and the one before in one segment after the other, Slide and
-Rec block by block, the LSTM token by token. Models are the laptop's, `gin/laptop/`.
+A measurement is training on one document of 1,024 to 65,536 random tokens, forward and backward through the whole
+document. The vanilla transformer attends to the whole document. XL processes one segment after another and
+attends to its window and the previous one. Slide and Rec process the document block by block, the LSTM token by token.
+The models are those of `gin/laptop/`.
 
-Every measurement is kept as soon as it is made, so a run that is stopped goes on where it was. Writes the table as JSON
-and Markdown, with the exponent b of the fit seconds ~ length ** b, and a figure as PNG and SVG.
+Every measurement is saved at once, and an interrupted run continues. Writes the table as JSON and Markdown, with the
+exponent b of the fit seconds ~ length ** b, and a figure as PNG and SVG.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from etils import epath
 
 from block_recurrent.cli import gin_files
 from block_recurrent.config import RunConfig
+from block_recurrent.files import write_whole
 from block_recurrent.report.figures import Figure
 from block_recurrent.report.pictures import write_pictures
 from experiments.benchmarks.random_tokens import compile_step, repeat
@@ -38,13 +40,13 @@ MODELS = {
     "Rec:fixed:skip": "gin/laptop/rec_fixed_skip.gin",
 }
 LENGTHS = tuple(1024 * 2**power for power in range(7))
-FIT_FROM = 2048  # below, what does not grow with the length weighs on the exponent
-MEASURED_SECONDS = 8.0  # of steps, at least two of them
-USABLE = 0.8  # of the machine's memory
+FIT_FROM = 2048  # constant costs distort the exponent at shorter lengths
+MEASURED_SECONDS = 8.0  # of at least two steps
+USABLE_SHARE = 0.8  # of the machine's memory
 
 
 def run_of(gin_file: str, length: int) -> tuple[RunConfig, int]:
-    """One row that reads a document of this length, and in how many steps it does."""
+    """Returns the configuration of one row that processes a document of this length, and its number of steps."""
     gin_files.parse([gin_file], ["DataConfig.batch_size=1"])
     run = gin_files.configured_run()
     if run.model.window_length == run.data.segment_length:  # XL: one window at a time
@@ -53,17 +55,17 @@ def run_of(gin_file: str, length: int) -> tuple[RunConfig, int]:
 
 
 def measure(run: RunConfig, steps: int) -> dict[str, Any]:
-    """Median seconds for a document, over as many repetitions as fit into the time; None where memory is too small."""
+    """Returns the median seconds for a document over repeated steps; None if the step does not fit into memory."""
     step = compile_step(run)
     needed = step.memory_analysis().temp_size_in_bytes
-    if needed > USABLE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if needed > USABLE_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         return {"seconds": None, "gigabytes": needed / 1e9}
-    take = repeat(step, run)
-    take()
+    run_steps = repeat(step, run)
+    run_steps()
     seconds: list[float] = []
     while len(seconds) < 2 or sum(seconds) < MEASURED_SECONDS:
         start = time.perf_counter()
-        take()
+        run_steps()
         seconds.append(time.perf_counter() - start)
     return {
         "seconds": statistics.median(seconds) * steps,
@@ -74,7 +76,7 @@ def measure(run: RunConfig, steps: int) -> dict[str, Any]:
 
 
 def exponent(points: dict[str, dict[str, Any]]) -> float | None:
-    """Least squares of log seconds on log length; None with fewer than two lengths."""
+    """Returns the least-squares slope of log seconds over log length; None with fewer than two lengths."""
     chosen = [(int(length), point["seconds"]) for length, point in points.items() if int(length) >= FIT_FROM]
     chosen = [(length, seconds) for length, seconds in chosen if seconds is not None]
     if len(chosen) < 2:
@@ -84,7 +86,7 @@ def exponent(points: dict[str, dict[str, Any]]) -> float | None:
 
 
 def as_markdown(record: dict[str, Any]) -> str:
-    heads = ["tokens of the document", *(f"{length:,}" for length in LENGTHS), f"exponent from {FIT_FROM:,}"]
+    heads = ["document length in tokens", *(f"{length:,}" for length in LENGTHS), f"exponent from {FIT_FROM:,}"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, points in record["measurements"].items():
         cells = []
@@ -97,7 +99,7 @@ def as_markdown(record: dict[str, Any]) -> str:
     machine = f"{record['cores']} cores ({record['machine']}), jax {record['jax']}"
     text = (
         f"Seconds of training on one document, forward and backward, on {machine}. Models of `gin/laptop/`. "
-        "`memory`: the step needs more than four fifths of the machine's."
+        "`memory`: the step needs more than four fifths of the machine's memory."
     )
     return f"# Cost by document length\n\n{text}\n\n" + "\n".join(lines) + "\n"
 
@@ -124,8 +126,26 @@ def figure(record: dict[str, Any]) -> Figure:
         )
         .properties(height=320)
     )
-    text = "Seconds of training on one document against its length, both logarithmic, a line for each architecture."
+    text = "Seconds of training on one document against its length, both logarithmic, one line per architecture."
     return Figure(name="cost_by_length", title="Cost by document length", text=text, runs=(), spec=chart.to_dict())
+
+
+def complete(record: dict[str, Any], path: Path, lengths: list[int], models: list[str]) -> None:
+    """Takes the missing measurements, shortest documents first, and saves the record after each one."""
+    for length, name in ((length, name) for length in lengths for name in models):
+        points = record["measurements"][name]
+        if str(length) in points:
+            continue
+        if any(point["seconds"] is None for point in points.values()):  # a shorter document did not fit
+            points[str(length)] = {"seconds": None, "gigabytes": None}
+        else:
+            points[str(length)] = measure(*run_of(MODELS[name], length))
+        seconds = points[str(length)]["seconds"]
+        print(f"{name:15} {length:7,} tokens: {'memory' if seconds is None else f'{seconds:.3f} s'}", flush=True)
+        record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record["exponents"] = {name: exponent(points) for name, points in record["measurements"].items()}
+        write_whole(path, json.dumps(record, indent=1) + "\n")
+        jax.clear_caches()
 
 
 def main() -> None:
@@ -134,7 +154,9 @@ def main() -> None:
         "--folder", type=Path, default=Path("experiments/studies/results"), help="[default: %(default)s]"
     )
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="tokens [default: %(default)s]")
+    parser.add_argument(
+        "--longest", type=int, default=LENGTHS[-1], help="longest document, in tokens [default: %(default)s]"
+    )
     arguments = parser.parse_args()
     path = arguments.folder / "cost_by_length.json"
     record: dict[str, Any] = {"measurements": {name: {} for name in MODELS}}
@@ -142,23 +164,7 @@ def main() -> None:
         record = json.loads(path.read_text())
     record |= {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for length in (length for length in LENGTHS if length <= arguments.longest):
-        for name in arguments.models:
-            points = record["measurements"][name]
-            if str(length) in points:
-                continue
-            if any(point["seconds"] is None for point in points.values()):
-                points[str(length)] = {"seconds": None, "gigabytes": None}  # a shorter document was too long already
-            else:
-                points[str(length)] = measure(*run_of(MODELS[name], length))
-            seconds = points[str(length)]["seconds"]
-            print(f"{name:15} {length:7,} tokens: {'memory' if seconds is None else f'{seconds:.3f} s'}", flush=True)
-            record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            record["exponents"] = {name: exponent(points) for name, points in record["measurements"].items()}
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(record, indent=1) + "\n")
-            partial.replace(path)
-            jax.clear_caches()
+    complete(record, path, [length for length in LENGTHS if length <= arguments.longest], arguments.models)
     (arguments.folder / "cost_by_length.md").write_text(as_markdown(record))
     write_pictures(figure(record), epath.Path(arguments.folder))
     print(as_markdown(record))

@@ -1,8 +1,8 @@
-"""Exports a run with new random cells in its recurrent layers: `python -m experiments.studies.random_cell RUN OUT`.
+"""Exports a run with random cells in its recurrent layers: `python -m experiments.studies.random_cell RUN OUT`.
 
-Everything that the states are made with is drawn anew (projections, cell, gates, position embeddings, initial states);
-the tokens' side stays as trained. Such states remember nothing that the model could use, so `evaluate --ablations` has
-to say that they contribute nothing: this checks the check.
+All parameters that compute the states are initialised again: projections, cell, gates, position embeddings and initial
+states. The parameters of the token side stay as trained. The model cannot use such states, so `evaluate --ablations`
+must report that they contribute nothing. This is a control for the ablations.
 """
 
 import argparse
@@ -10,16 +10,16 @@ import dataclasses
 from pathlib import Path
 
 import jax
-from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.files import resolve
 from block_recurrent.model.language_model import init_params
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
 
 
 def with_random_cells(saved: SavedRun, seed: int) -> Params:
-    """The run's parameters, those of its recurrent states drawn anew.
+    """Returns the run's parameters with newly initialised parameters of its recurrent states.
 
     Raises:
         InputError: the model has no recurrent layer.
@@ -28,19 +28,19 @@ def with_random_cells(saved: SavedRun, seed: int) -> Params:
     layers = dict(saved.params["layers"])
     recurrent = [name for name, layer in layers.items() if "states" in layer]
     if not recurrent:
-        raise InputError("the run's model has no recurrent layer")
+        raise InputError("the run's model has no recurrent layer; choose a run with ModelConfig.recurrent_layers")
     return {**saved.params, "layers": layers | {n: {**layers[n], "states": fresh[n]["states"]} for n in recurrent}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Gives a run new random cells.")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("out", type=Path, help="where the export goes")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = argparse.ArgumentParser(description="Exports a run with random cells in its recurrent layers.")
+    parser.add_argument("run", type=Path, help="workdir of the run")
+    parser.add_argument("out", type=Path, help="folder of the export")
+    parser.add_argument("--seed", type=int, default=1, help="of the random cells [default: %(default)s]")
     arguments = parser.parse_args()
-    saved = SavedRun.load(epath.Path(arguments.run.absolute()))
+    saved = SavedRun.load(resolve(arguments.run))
     changed = dataclasses.replace(saved, params=with_random_cells(saved, arguments.seed))
-    changed.export(epath.Path(arguments.out.absolute()))
+    changed.export(resolve(arguments.out))
     print(f"step {saved.step} with random cells written to {arguments.out}")
 
 

@@ -1,1 +1,1 @@
-"""The paper's tables, run row by row."""
+"""The paper's tables: trains and evaluates their rows."""

@@ -1,4 +1,4 @@
-"""One run of a table: its commands, how far it is, and the result that it leaves."""
+"""One run of a table: its commands, its progress and its result."""
 
 import dataclasses
 import datetime
@@ -19,29 +19,30 @@ from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.records import read
 from block_recurrent.evaluation.results import Ablations, Scores
+from block_recurrent.files import write_whole
 from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.paper.reproduction import run_folder
 from block_recurrent.paper.tables import PaperTable
 from block_recurrent.training.metric_writer import read_metrics
 
-State = Literal["finished", "evaluated", "begun", "missing"]
+State = Literal["finished", "evaluated", "started", "missing"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A model to be trained on a data set with a seed, and evaluated.
+    """A model that is trained on a data set with one seed and evaluated.
 
     Attributes:
-        row: name of the row; of several that share the run, the first.
-        gin_file: of the model.
-        data: of the data set, by its file in `gin/data/`.
-        split: to evaluate on.
-        recipe: file in `gin/recipes/`; None where the experiment file has one itself.
+        row: name of the row; the first one if several rows share the run.
+        gin_file: file of the model.
+        data: data set, as the name of its file in `gin/data/`.
+        split: split to evaluate.
+        recipe: name of a file in `gin/recipes/`; None if `gin_file` contains the recipe.
         seed: of parameters, dropout and data order.
-        params: `--gin_param`s on top.
-        ablations: whether a row of the table needs `evaluate --ablations`.
+        params: additional `--gin_param` values.
+        ablations: True if a row of the table needs `evaluate --ablations`.
         runs: folder of all runs.
-        results: folder of the results.
+        results: folder of the result files.
     """
 
     row: str
@@ -73,42 +74,44 @@ class Experiment:
         return [f"TrainConfig.seed={self.seed}", f"DataConfig.seed={self.seed}", *self.params]
 
     def config(self) -> RunConfig:
-        """What is trained.
+        """Returns the configuration of the run.
 
         Raises:
-            InputError: files and parameters do not make a run.
+            InputError: the files and parameters are not a valid configuration.
         """
         gin_files.parse(self.gin_file_names, self.gin_params)
         return gin_files.configured_run()
 
     def commands(self) -> list[list[str]]:
-        """`prepare`, which does nothing where the store is there; `train`, which goes on; `evaluate`."""
+        """Returns the commands `prepare`, `train` and `evaluate`.
+
+        `prepare` does nothing if the store exists, and `train` continues from the newest checkpoint.
+        """
         files = [word for name in self.gin_file_names for word in ("--gin_file", name)]
         params = [word for param in self.gin_params for word in ("--gin_param", param)]
         program = [sys.executable, "-m", "block_recurrent"]
-        study = ["--ablations"] if self._studied() else []
-        evaluate = ["evaluate", "--workdir", str(self.workdir), "--split", self.split, *study]
+        ablations = ["--ablations"] if self._needs_ablations() else []
         return [
             [*program, "prepare", *files, *params],
             [*program, "train", *files, *params, "--workdir", str(self.workdir)],
-            [*program, *evaluate],
+            [*program, "evaluate", "--workdir", str(self.workdir), "--split", self.split, *ablations],
         ]
 
     def finished(self) -> bool:
-        """Whether its result is there.
+        """Returns whether the result file exists.
 
         Raises:
-            InputError: there is a result of something else under this name.
+            InputError: the file contains the result of another experiment.
         """
         if not self.result_path.exists():
             return False
-        made = json.loads(self.result_path.read_text())["experiment"]
-        if made != self.identity():
-            raise InputError(f"{self.result_path}: made by another experiment ({made}); choose other --results")
+        found = json.loads(self.result_path.read_text())["experiment"]
+        if found != self.identity():
+            raise InputError(f"{self.result_path}: made by another experiment ({found}); choose other --results")
         return True
 
     def state(self) -> State:
-        """How far it is: `evaluated` has everything but the result file.
+        """Returns how far the run is; an `evaluated` one lacks only its result file.
 
         Raises:
             InputError: as in `finished`.
@@ -117,18 +120,18 @@ class Experiment:
             return "finished"
         if not self.workdir.exists():
             return "missing"
-        done = (self.evaluation / (Ablations if self._studied() else Scores).FILE).exists()
-        return "evaluated" if done else "begun"
+        done = (self.evaluation / (Ablations if self._needs_ablations() else Scores).FILE).exists()
+        return "evaluated" if done else "started"
 
     @property
     def evaluation(self) -> epath.Path:
-        """Where `evaluate` writes what it found of the last step."""
+        """Folder in which `evaluate` writes the results of the last step."""
         run = self.config()
         store = Path(run.data.store).name
         return self.workdir / "evaluation" / store / self.split / f"step_{run.train.num_steps}"
 
     def identity(self) -> dict[str, Any]:
-        """What decides the numbers."""
+        """Returns everything that determines the numbers."""
         return {
             "gin_files": self.gin_file_names,
             "gin_params": self.gin_params,
@@ -136,22 +139,19 @@ class Experiment:
             "ablations": self.ablations,
         }
 
-    def _studied(self) -> bool:
-        return self.ablations and bool(self.config().model.recurrent_layers)
-
     def write_result(self, table: str) -> None:
-        """Gathers what the finished run has left into one small file, written in one move.
+        """Collects the results of the finished run in one small file, which appears whole or not at all.
+
+        Args:
+            table: name of the table.
 
         Raises:
-            InputError: the run has no evaluation of its last step.
+            InputError: the last step has not been evaluated.
         """
-        run, folder = self.config(), self.evaluation
-        scores, study = read(Scores, folder), read(Ablations, folder)
+        scores, ablations = read(Scores, self.evaluation), read(Ablations, self.evaluation)
         if scores is None:
-            raise InputError(f"{folder}: no evaluation is there")
-        documents = parquet.read_table(os.fspath(folder / "documents.parquet")).to_pydict()
-        speed = [line["seconds_per_step"] for line in read_metrics(self.workdir) if line["group"] == "speed"]
-        flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
+            raise InputError(f"{self.evaluation}: no evaluation found; run {shlex.join(self.commands()[-1])}")
+        documents = parquet.read_table(os.fspath(self.evaluation / "documents.parquet")).to_pydict()
         result = {
             "table": table,
             "row": self.row,
@@ -161,38 +161,53 @@ class Experiment:
             "commands": [shlex.join(["python", *command[1:]]) for command in self.commands()],
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "parameters": scores.subject.parameters,
-            "training_flops_per_token": flops,
-            "steps": run.train.num_steps,
-            "tokens_trained": run.train.num_steps * run.data.batch_size * run.data.segment_length,
-            "training_seconds": sum(speed) * run.train.log_every,
-            "median_seconds_per_step": statistics.median(speed[1:] or speed),
+            **self._training_facts(),
             "machine": {
                 "cores": os.cpu_count(),
                 "machine": platform.machine(),
                 "devices": scores.provenance.devices,
                 "versions": scores.provenance.versions,
             },
-            "evaluation": {
-                "store": scores.data.source,
-                "split": self.split,
-                "store_fingerprint": scores.data.fingerprint,
-                "params_fingerprint": scores.subject.fingerprint,
-                "documents": scores.documents,
-                "scored_tokens": scores.tokens,
-                "bytes": scores.bytes,
-                "bits_per_token": dataclasses.asdict(scores.bits_per_token),
-                "bits_per_byte": dataclasses.asdict(scores.bits_per_byte),
-            },
+            "evaluation": {"store": scores.data.source, "split": self.split, **_score_facts(scores)},
             "ablations": {
                 a.name: {"bits_per_byte": a.bits_per_byte.value, "cost_bits_per_byte": dataclasses.asdict(a.cost)}
-                for a in (() if study is None else study.ablations)
+                for a in (() if ablations is None else ablations.ablations)
             },
             "documents": {name: documents[name] for name in ("name", "bytes", "nats")},
         }
         self.results.mkdir(parents=True, exist_ok=True)
-        partial = self.result_path.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(self.result_path)
+        write_whole(self.result_path, json.dumps(result, indent=1) + "\n")
+
+    def _needs_ablations(self) -> bool:
+        return self.ablations and bool(self.config().model.recurrent_layers)
+
+    def _training_facts(self) -> dict[str, Any]:
+        run = self.config()
+        speed = [line["seconds_per_step"] for line in read_metrics(self.workdir) if line["group"] == "speed"]
+        return {
+            "training_flops_per_token": training_flops(run),
+            "steps": run.train.num_steps,
+            "tokens_trained": run.train.num_steps * run.data.batch_size * run.data.segment_length,
+            "training_seconds": sum(speed) * run.train.log_every,
+            "median_seconds_per_step": statistics.median(speed[1:] or speed),
+        }
+
+
+def training_flops(run: RunConfig) -> float:
+    """Returns the FLOPs of training on one token."""
+    return TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
+
+
+def _score_facts(scores: Scores) -> dict[str, Any]:
+    return {
+        "store_fingerprint": scores.data.fingerprint,
+        "params_fingerprint": scores.subject.fingerprint,
+        "documents": scores.documents,
+        "scored_tokens": scores.tokens,
+        "bytes": scores.bytes,
+        "bits_per_token": dataclasses.asdict(scores.bits_per_token),
+        "bits_per_byte": dataclasses.asdict(scores.bits_per_byte),
+    }
 
 
 def experiments(
@@ -206,45 +221,44 @@ def experiments(
     rows: str = "",
     params: tuple[str, ...] = (),
 ) -> list[Experiment]:
-    """The runs of a table, in its order: all rows on one data set, then the next; each run once.
+    """Returns the runs of a table: all rows on the first data set, then on the next; each run once.
 
     Args:
-        table: what to fill.
+        table: the table to fill.
         runs: folder of all runs.
-        results: folder of the results.
-        data: the data sets, by their files in `gin/data/`; None means all columns of the table.
-        recipe: file in `gin/recipes/`, or None.
-        seeds: by row; rows that are not named have seed 0.
-        rows: only rows whose name holds this text.
-        params: `--gin_param`s for all of them.
+        results: folder of the result files.
+        data: names of files in `gin/data/`; None selects all columns of the table.
+        recipe: name of a file in `gin/recipes/`, or None.
+        seeds: seeds by row; a row that is not named has seed 0.
+        rows: text that a row's name must contain.
+        params: `--gin_param` values of all runs.
 
     Raises:
-        InputError: a data set or text that no column or row has.
+        InputError: the table has no such data set or row.
     """
-    splits = {column.data: column.split for column in table.columns if column.data is not None and column.split}
+    splits = {column.data: column.split or "" for column in table.columns if column.data is not None and column.split}
     unknown = sorted(set(data or ()) - set(splits))
     if unknown:
         raise InputError(f"--data {unknown[0]}: {table.name} has {', '.join(splits)}")
-    trained = [row for row in table.rows if row.gin_file is not None and rows.lower() in row.name.lower()]
-    if not trained:
-        raise InputError(f"--rows {rows}: {table.name} has {', '.join(row.name for row in table.rows if row.gin_file)}")
+    gin_files_by_row = {row.name: row.gin_file for row in table.rows if row.gin_file is not None}
+    selected = {name: file for name, file in gin_files_by_row.items() if rows.lower() in name.lower()}
+    if not selected:
+        raise InputError(f"--rows {rows}: {table.name} has {', '.join(gin_files_by_row)}")
     found: dict[tuple[str, str, int], Experiment] = {}
     ablated = {row.gin_file for row in table.rows if row.ablation}
-    for name in data or splits:
-        for row in trained:
-            assert row.gin_file is not None
-            for seed in seeds.get(row.name, (0,)):
-                experiment = Experiment(
-                    row=row.name,
-                    gin_file=row.gin_file,
-                    data=name,
-                    split=splits[name] or "",
-                    recipe=recipe,
-                    seed=seed,
-                    params=params,
-                    ablations=row.gin_file in ablated,
-                    runs=runs,
-                    results=results,
-                )
-                found.setdefault((row.gin_file, name, seed), experiment)
+    runs_of_table = [(d, row, seed) for d in data or splits for row in selected for seed in seeds.get(row, (0,))]
+    for name, row, seed in runs_of_table:
+        experiment = Experiment(
+            row=row,
+            gin_file=selected[row],
+            data=name,
+            split=splits[name],
+            recipe=recipe,
+            seed=seed,
+            params=params,
+            ablations=selected[row] in ablated,
+            runs=runs,
+            results=results,
+        )
+        found.setdefault((experiment.gin_file, name, seed), experiment)
     return list(found.values())

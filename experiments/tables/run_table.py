@@ -1,8 +1,8 @@
-"""Trains and evaluates what is missing of a table: `python -m experiments.tables.run_table --table table1 --list`.
+"""Trains and evaluates the missing runs of a table: `python -m experiments.tables.run_table --table table1 --list`.
 
-Stop it whenever you like: the run goes on from its newest checkpoint the next time, and finished ones are left alone.
-A finished run leaves one small JSON file in the results' folder, which is what counts as finished. Runs that were made
-and evaluated elsewhere are only gathered, once their folders lie below --runs.
+The program may be interrupted: the next call continues from the newest checkpoint and skips finished runs. A run is
+finished when its small JSON file exists in the folder of results. For a run that was trained and evaluated on another
+machine and copied to --runs, only this file is written.
 """
 
 import argparse
@@ -19,11 +19,10 @@ from rich.console import Console
 
 from block_recurrent.cli import console
 from block_recurrent.errors import InputError
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.model.language_model import count_params
 from block_recurrent.paper.tables import TABLES, PaperTable
 from experiments.laptop.table import LAPTOP, SEEDS
-from experiments.tables.experiment import Experiment, experiments
+from experiments.tables.experiment import Experiment, experiments, training_flops
 
 CONSOLE = Console()
 ALL = {**TABLES, LAPTOP.name: LAPTOP}
@@ -32,12 +31,12 @@ BASELINES = ("Slide:13L", "Slide:13L 150M", "Slide:+1 layer")
 
 
 def list_experiments(found: list[Experiment]) -> None:
-    """Prints every run with its size against the baseline's, and how far it is."""
+    """Prints every run with its size relative to the baseline's, and its state."""
     sizes = {}
     for experiment in found:
         run = experiment.config()
-        flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
-        sizes[experiment] = run, count_params(run.model) - run.model.vocab_size * run.model.embed_dim, flops
+        params = count_params(run.model) - run.model.vocab_size * run.model.embed_dim
+        sizes[experiment] = run, params, training_flops(run)
     baselines = {e.data: sizes[e][1:] for e in found if e.row in BASELINES}
     rows = []
     for experiment, (run, params, flops) in sizes.items():
@@ -49,11 +48,13 @@ def list_experiments(found: list[Experiment]) -> None:
         rows.append((*about, *counts, f"{run.train.num_steps:,}", experiment.state()))
     heads = ("row", "file", "data", "seed", "parameters*", "relative", "FLOPs/token", "relative", "tokens/step")
     console.table(CONSOLE, (*heads, "steps", "state"), rows)
-    CONSOLE.print("* without the embedding; FLOPs of training; relative to the row with one layer more", style="dim")
+    CONSOLE.print(
+        "* without the embedding; FLOPs of training; relative to the row with one additional layer", style="dim"
+    )
 
 
 def print_commands(missing: list[Experiment]) -> None:
-    """Prints what would be run, as a shell script."""
+    """Prints the commands of the missing runs as a shell script."""
     for number, experiment in enumerate(missing, 1):
         print(_heading(number, len(missing), experiment))
         for command in experiment.commands():
@@ -61,7 +62,7 @@ def print_commands(missing: list[Experiment]) -> None:
 
 
 def print_tpu_commands(missing: list[Experiment], tpu: str) -> None:
-    """Prints what would be run with a TPU slice, NAME:ZONE, for training (see docs/tpu.md)."""
+    """Prints the commands of the missing runs, with training on the TPU slice NAME:ZONE (see docs/tpu.md)."""
     name, _, zone = tpu.partition(":")
     if not name or not zone:
         raise InputError(f"--tpu {tpu}: must be NAME:ZONE, e.g. table1:us-central2-b")
@@ -71,7 +72,7 @@ def print_tpu_commands(missing: list[Experiment], tpu: str) -> None:
         print(_heading(number, len(missing), experiment))
         print(f"{_shell(prepare)}  # from any machine")
         print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh {shlex.join(arguments)}")
-        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh status  # when training has ended:")
+        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh status  # after the end of training:")
         print(f"{_shell(evaluate)}  # from one machine")
 
 
@@ -84,9 +85,9 @@ def _shell(command: list[str]) -> str:
 
 
 def run_to_end(command: list[str]) -> int:
-    """Runs a command; being asked to end is passed on, and then waited for what it saves. Gives its exit code."""
+    """Runs a command and returns its exit code; SIGTERM is passed on, and the command may save before it ends."""
     with subprocess.Popen(command) as process:
-        # Ctrl-C in a terminal reaches the command by itself.
+        # The terminal sends Ctrl-C to the command, too.
         handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
@@ -97,35 +98,52 @@ def run_to_end(command: list[str]) -> int:
 
 
 def launch(table: PaperTable, missing: list[Experiment]) -> int:
-    """Runs the experiments one after the other; gives the exit code of the first command that fails."""
-    began = time.monotonic()
+    """Runs the experiments in turn; returns the exit code of the first command that fails, or 0."""
+    started = time.monotonic()
     for number, experiment in enumerate(missing):
-        left = f", {(time.monotonic() - began) / number * (len(missing) - number) / 60:.0f} min left" if number else ""
+        left = (
+            f", {(time.monotonic() - started) / number * (len(missing) - number) / 60:.0f} min left" if number else ""
+        )
         what = f"{experiment.row} on {experiment.data}, seed {experiment.seed}"
         CONSOLE.rule(f"{number + 1} of {len(missing)}: {what}{left}")
         for command in [] if experiment.state() == "evaluated" else experiment.commands():
             code = run_to_end(command)
             if code:
-                CONSOLE.print(f"ended with {code}: {shlex.join(command)}. The same command of this program continues.")
+                CONSOLE.print(f"exit code {code}: {shlex.join(command)}. Call this program again to continue.")
                 return code
         experiment.write_result(table.name)
         CONSOLE.print(f"written to {experiment.result_path}")
     return 0
 
 
+def default_results(table: PaperTable) -> Path:
+    """Returns the folder of a table's result files, relative to the repository's root."""
+    return Path("experiments/laptop/results") if table is LAPTOP else Path("experiments/tables/results") / table.name
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", required=True, choices=list(ALL))
-    parser.add_argument("--list", action="store_true", help="show every run, its size and how far it is")
+    parser.add_argument("--list", action="store_true", help="print every run with its size and state")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the missing runs")
-    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: training on this slice")
-    parser.add_argument("--rows", default="", help="only rows whose name holds this text")
-    parser.add_argument("--data", nargs="+", help="data sets, by their files in gin/data/ [default: all columns]")
-    parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="learning rate [default: %(default)s]")
-    parser.add_argument("--seeds", type=int, nargs="+", help="[default: 0; the laptop's rows have their own]")
-    parser.add_argument("--gin_param", action="append", default=[], metavar="NAME=VALUE", help="for all runs")
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="local or gs:// [default: %(default)s]")
-    parser.add_argument("--results", type=Path, help="[default: experiments/TABLE/results]")
+    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: train on this slice")
+    parser.add_argument("--rows", default="", help="only rows with this text in their name")
+    parser.add_argument("--data", nargs="+", help="names of files in gin/data/ [default: all columns]")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default=RECIPES[0], help="learning rate schedule [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="seeds of every row [default: 0; the laptop's rows have their own]"
+    )
+    parser.add_argument("--gin_param", action="append", default=[], metavar="NAME=VALUE", help="applied to all runs")
+    parser.add_argument(
+        "--runs", default="runs", metavar="DIR", help="folder of the runs, local or gs:// [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="folder of the result files [default: experiments/tables/results/TABLE; laptop has its own]",
+    )
     return parser.parse_args()
 
 
@@ -138,7 +156,7 @@ def main() -> int:
     found = experiments(
         table,
         runs=epath.Path(arguments.runs),
-        results=arguments.results or Path("experiments") / table.name / "results",
+        results=arguments.results or default_results(table),
         data=arguments.data,
         recipe=None if laptop else arguments.recipe,
         seeds=seeds,
@@ -150,7 +168,7 @@ def main() -> int:
         return 0
     missing = [experiment for experiment in found if not experiment.finished()]
     for experiment in missing:
-        experiment.config()  # a mistake in any of them is told before the first begins
+        experiment.config()  # report a mistake in any of them before the first run starts
     if arguments.dry_run:
         print_tpu_commands(missing, arguments.tpu) if arguments.tpu else print_commands(missing)
         return 0
@@ -160,7 +178,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BrokenPipeError:  # what reads the list has seen enough; Python's own last flush must not fail again
+    except BrokenPipeError:  # the reader has closed the pipe; keep Python's final flush from failing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except InputError as error:

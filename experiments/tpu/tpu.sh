@@ -1,39 +1,40 @@
 #!/usr/bin/env bash
-# From a Google Cloud project to a training run on a TPU slice, and back. docs/tpu.md walks through it.
+# Creates a TPU slice, trains on it and deletes it. docs/tpu.md describes the steps.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 usage: experiments/tpu/tpu.sh COMMAND [ARGUMENT ...]
 
-  create                  queue the slice, and wait until it is there
-  install                 copy this checkout's last commit to every host and install it with its TPU support
-  train TRAIN_ARGUMENT..  start `python -m block_recurrent train ...` on every host, in the background; again: continue
+  create                  request the slice and wait until it is active
+  install                 copy the last commit of this checkout to every host and install it with TPU support
+  train TRAIN_ARGUMENT..  run `python -m block_recurrent train ...` on every host in the background; again: continue
   logs                    follow the first host's output
-  status                  the slice's state, and whether training runs on each host
-  stop                    ask training to save and end (end `supervise` first: it would start training again)
-  supervise TRAIN_ARG..   create, install, train, watch; a preempted slice is asked for again, and training that was asked
-                          to end, was killed or lost a host is started again: the run continues. Ends with the training's exit code
-  fetch URL FOLDER        copy a workdir's metrics and newest results from gs://
-  delete                  give the slice back
+  status                  show the state of the slice, and whether training runs on each host
+  stop                    make training save and stop (stop `supervise` first: it would restart training)
+  supervise TRAIN_ARG..   create, install, train and watch; requests a preempted slice again and restarts training that
+                          was stopped, was killed or lost a host: the run continues. Exits with training's exit code
+  fetch URL FOLDER        copy a workdir from gs://, without its checkpoints
+  delete                  delete the slice
 
 Settings, as environment variables:
-  NAME       of the slice                                   (default: block-recurrent)
-  ZONE       such as us-central2-b                          (required)
+  NAME       name of the slice                              (default: block-recurrent)
+  ZONE       zone, such as us-central2-b                    (required)
   TYPE       accelerator type, such as v4-32 or v6e-16      (required by create and supervise)
-  RUNTIME    of the TPU VM                                  (default: the one for TYPE)
-  PROJECT    Google Cloud project                           (default: gcloud's own)
-  SPOT=1     a preemptible slice
-  HOST_ENVIRONMENT  settings on the hosts, NAME=VALUE ...   (besides those of experiments/tpu/host.env)
-  DRY_RUN=1  print the commands and run none of them
+  RUNTIME    software version of the TPU VM                 (default: the one for TYPE)
+  PROJECT    Google Cloud project                           (default: gcloud's)
+  SPOT=1     request a preemptible slice
+  HOST_ENVIRONMENT  settings on the hosts, NAME=VALUE ...   (in addition to experiments/tpu/host.env)
+  DRY_RUN=1  print the commands without running them
 
-An existing TPU VM is used by giving its NAME and ZONE and leaving out `create`.
+To use an existing TPU VM, set its NAME and ZONE and skip `create`.
 TEXT
 }
 
 NAME=${NAME:-block-recurrent}
 LOG=block_recurrent.log
-# A host's own words. The pattern of training's process matches neither the shell that starts it nor one that looks for it.
+# Expanded on the hosts. The pattern matches the training process, but neither the shell that starts it nor one that
+# searches for it.
 # shellcheck disable=SC2016
 PYTHON='"$HOME/block_recurrent_venv/bin/python"'
 # shellcheck disable=SC2016
@@ -48,7 +49,7 @@ need() {
   [[ -n "${!1:-}" ]] || fail "$1 is not set; see tpu.sh --help"
 }
 
-# Prints a command so that it can be pasted, and runs it unless this is a dry run.
+# Prints a command in a form that can be pasted, and runs it unless DRY_RUN is set.
 run() {
   printf '+'
   printf ' %q' "$@"
@@ -75,26 +76,26 @@ runtime() {
   esac
 }
 
-# The slice's state in Google Cloud's words; MISSING if there is none, UNKNOWN if it could not be asked for.
+# Prints the slice's state as Google Cloud names it; MISSING if the slice does not exist, UNKNOWN if the query failed.
 queue_state() {
-  local said
-  if said=$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+  local reply
+  if reply=$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
     --format='value(state.state)' 2>&1); then
-    echo "${said##*$'\n'}"
-  elif [[ "$said" == *NOT_FOUND* ]]; then
+    echo "${reply##*$'\n'}"
+  elif [[ "$reply" == *NOT_FOUND* ]]; then
     echo MISSING
   else
     echo UNKNOWN
   fi
 }
 
-# How training ended on the first host; nothing while it runs, or if the host could not be asked.
+# Prints the exit code of training on the first host; nothing while training runs or if the host is unreachable.
 exit_code() {
   gcloud compute tpus tpu-vm ssh "$NAME" --worker=0 --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
     --command='cat train.exit' 2>/dev/null | tail -n 1
 }
 
-say() {
+notify() {
   echo "$(date +%H:%M:%S) $NAME: $1"
 }
 
@@ -104,16 +105,16 @@ create() {
   [[ -n "$version" ]] || version=$(runtime)
   tpu queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" --runtime-version="$version" \
     ${SPOT:+--spot}
-  [[ -n "${DRY_RUN:-}" ]] || wait_until_there
+  [[ -n "${DRY_RUN:-}" ]] || wait_until_active
 }
 
-wait_until_there() {
+wait_until_active() {
   local state
   while state=$(queue_state) && [[ "$state" != ACTIVE ]]; do
     case "$state" in
-      FAILED | SUSPENDED | MISSING) fail "the slice $NAME did not come: $state; tpu.sh delete, then create again" ;;
+      FAILED | SUSPENDED | MISSING) fail "the slice $NAME was not created: $state; run tpu.sh delete, then tpu.sh create" ;;
     esac
-    say "$state"
+    notify "$state"
     sleep 30
   done
 }
@@ -135,15 +136,15 @@ install() {
 
 check_training() {
   [[ $# -gt 0 ]] || fail "train: give the arguments of python -m block_recurrent train"
-  [[ " $* " == *" --workdir gs://"* ]] || fail "train: --workdir must be on gs://: the hosts of a slice share no disk"
+  [[ " $* " == *" --workdir gs://"* ]] || fail "train: --workdir must be on gs://, because the hosts of a slice share no disk"
 }
 
 train() {
   check_training "$@"
   local arguments
   arguments=$(printf ' %q' "$@")
-  # A host on which training runs already keeps it: the lock is taken. How training ends is kept for `supervise`. All that
-  # runs in the background is redirected, or the connection would stay open.
+  # The lock keeps a host from starting training twice. `supervise` reads the exit code from train.exit. All streams of
+  # the background job are redirected, because the ssh connection would stay open otherwise.
   on_every_host "cd block_recurrent_code || exit; { flock --nonblock 9 || exit 0; trap '' HUP; rm -f ../train.exit; \
 set -a; ${HOST_ENVIRONMENT:-:}; . experiments/tpu/host.env; set +a; \
 $PYTHON -m block_recurrent train$arguments; echo \$? >../train.exit; } \
@@ -155,7 +156,7 @@ status() {
   on_every_host "pgrep -af $TRAINING || echo 'no training runs here'"
 }
 
-# Commands that a preemption may interrupt are scripts of their own: their failure does not end the watch.
+# Commands that a preemption may interrupt run as separate scripts, so that their failure does not end this one.
 supervise() {
   need ZONE
   need TYPE
@@ -171,7 +172,7 @@ supervise() {
     if on_every_host "pgrep -f $TRAINING >/dev/null" || { "$0" install && "$0" train "$@"; }; then
       watch
     else
-      say "could not be set up; trying again"
+      notify "setup failed; trying again"
       sleep 60
     fi
   done
@@ -184,15 +185,15 @@ get_slice() {
     ACTIVE | UNKNOWN) ;;
     MISSING) create ;;
     SUSPENDING | SUSPENDED | FAILED)
-      say "$state; asking for another slice"
+      notify "$state; requesting another slice"
       delete
       create
       ;;
-    *) wait_until_there ;;
+    *) wait_until_active ;;
   esac
 }
 
-# Returns when training has to be started again; ends the script when it has come to its own end.
+# Returns when training must be restarted; exits when training has ended by itself.
 watch() {
   local state code
   while state=$(queue_state) && [[ "$state" == ACTIVE || "$state" == UNKNOWN ]]; do
@@ -200,10 +201,10 @@ watch() {
     code=$(exit_code) || continue
     [[ -n "$code" ]] || continue
     on_every_host "tail -n 5 $LOG" || true
-    case "$code" in # block_recurrent/errors.py, and what a shell says of a process that was killed from outside
-      0) say "training has ended" && exit 0 ;;
-      4 | 75 | 137 | 143) say "training ended with exit code $code; starting it again" && return ;;
-      *) say "training failed with exit code $code; see the log above" && exit "$code" ;;
+    case "$code" in # block_recurrent/errors.py; 137 and 143: killed by a signal
+      0) notify "training has ended" && exit 0 ;;
+      4 | 75 | 137 | 143) notify "training ended with exit code $code; restarting it" && return ;;
+      *) notify "training failed with exit code $code; see the log above" && exit "$code" ;;
     esac
   done
 }

@@ -1,4 +1,4 @@
-"""Counting what devices tell one another: in a program written by hand, and in one that jax compiles."""
+"""Counts of collectives in a program written by hand and in one compiled by jax."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 """
 
 
-def test_a_loop_counts_as_often_as_it_runs():
+def test_collectives_in_a_loop_are_counted_once_per_iteration():
     assert collectives(PROGRAM) == {
         "all-reduce": Traffic(count=2, bytes=400 + 48),
         "all-gather": Traffic(count=7, bytes=7 * 64),
@@ -43,15 +43,15 @@ def test_a_loop_counts_as_often_as_it_runs():
     }
 
 
-def test_the_number_of_rounds_is_read_from_the_condition_where_it_is_not_noted():
-    noted = ', backend_config={"known_trip_count":{"n":"7"}}'
+def test_an_unrecorded_number_of_iterations_is_read_from_the_condition():
+    recorded = ', backend_config={"known_trip_count":{"n":"7"}}'
     bound = "  %bound = s32[]{:T(128)} constant(7)\n  ROOT %less"
-    assert collectives(PROGRAM.replace(noted, "").replace("  ROOT %less", bound)) == collectives(PROGRAM)
+    assert collectives(PROGRAM.replace(recorded, "").replace("  ROOT %less", bound)) == collectives(PROGRAM)
     with pytest.raises(ValueError, match="all-gather"):
-        collectives(PROGRAM.replace(noted, ""))
+        collectives(PROGRAM.replace(recorded, ""))
 
 
-def test_a_compiled_sum_over_devices_is_one_all_reduce():
+def test_a_sum_over_devices_compiles_to_one_all_reduce():
     mesh = make_mesh(MeshConfig())
     x = jax.ShapeDtypeStruct((64, 3), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
     replicated = NamedSharding(mesh, PartitionSpec())

@@ -1,4 +1,4 @@
-"""Steps compiled by libtpu for slices that are not there: `make test-tpu-compile`."""
+"""Steps compiled by libtpu for slices without a TPU: `make test-tpu-compile`."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ SMALL = {
 
 
 def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What `compile` finds, in a process of its own."""
+    """Runs `compile` in a separate process and returns its JSON result."""
     result = tmp_path / "result.json"
     flags = [text for name, value in (params or {}).items() for text in ("--gin_param", f"{name}={value}")]
     command = [sys.executable, "-m", "block_recurrent", "compile", *arguments, *flags, "--json", str(result)]
@@ -37,14 +37,14 @@ def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = No
 
 
 @pytest.mark.parametrize("step", ["train", "evaluate", "decode"])
-def test_a_small_run(tmp_path, step):
+def test_a_small_run_compiles(tmp_path, step):
     quickstart = ("--gin_file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
     found = compiled(tmp_path, *quickstart, params=SMALL)
     assert 0 < found["peak"] < found["capacity"]
-    told = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
-    assert (told > 1_000_000) == (step == "train")  # gradients; evaluation adds up a number for each row
+    all_reduced = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
+    assert (all_reduced > 1_000_000) == (step == "train")  # gradients; evaluation reduces one number for each row
     assert found["num_chips"] == (1 if step == "decode" else 4)
-    reads = 64 if step == "decode" else 1  # of all parameters, one for each token
+    reads = 64 if step == "decode" else 1  # decoding reads all parameters once for each token
     assert found["estimate"]["memory"] >= reads * found["parameters"] / 1200e9
 
 
@@ -54,8 +54,8 @@ def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[
     return compiled(tmp_path, *arguments, "--topology", topology, params=params)
 
 
-def test_a_row_of_table_1_at_its_size(tmp_path):
-    """16 rows on 16 chips are one 4096-token sequence each."""
+def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
+    """16 rows on 16 chips: one sequence of 4096 tokens on each chip."""
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16})
     assert found["peak"] <= 4.0e9
     assert found["host_bytes"] <= 5.0e9

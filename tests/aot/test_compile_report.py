@@ -1,4 +1,4 @@
-"""The report is made entry by entry and goes on where it stopped."""
+"""The report compiles entry by entry and continues after an interruption."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ ENTRIES = [
 ]
 
 
-def test_a_result_is_read_back_as_it_was(tmp_path):
+def test_a_result_survives_writing_and_reading(tmp_path):
     compile_report.write_result(tmp_path / "one.json", COMPILED)
     assert compile_report.read_result(tmp_path / "one.json") == COMPILED
 
@@ -56,23 +56,23 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
-    path, said, steps = tmp_path / "report.md", [], []
-    assert compile_report.complete_report(ENTRIES, path, said.append, lambda *step: steps.append(step)) == 1
-    assert said[0].endswith("slide_13l__v4_2x2x4__train: fits; 99 s, 4.00 GB to compile")
-    assert said[-1].endswith("exit code 2: error: broken")
+    path, messages, steps = tmp_path / "report.md", [], []
+    assert compile_report.complete_report(ENTRIES, path, messages.append, lambda *step: steps.append(step)) == 1
+    assert messages[0].endswith("slide_13l__v4_2x2x4__train: fits; 99 s, 4.00 GB to compile")
+    assert messages[-1].endswith("exit code 2: error: broken")
     assert steps == [("compiling", 0, 2), ("compiling", 1, 2)]
     assert calls[0][:4] == [sys.executable, "-m", "block_recurrent", "compile"]
     first = path.read_text()
     assert "1 of 2 entries" in first
-    assert "the compiler of libtpu 1.0 allots" in first
+    assert "the compiler of libtpu 1.0 reports the memory" in first
     assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01 + 3.00, 4.61 of 34.36 |" in first
     assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
-    assert compile_report.complete_report(ENTRIES, path, said.append, lambda *_: None, limit=1) == 0
+    assert compile_report.complete_report(ENTRIES, path, messages.append, lambda *_: None, limit=1) == 0
     assert len(calls) == 3
     assert "missing" not in path.read_text()
 
 
-def test_an_entry_with_parameters_of_its_own_is_a_line_of_its_own(tmp_path):
+def test_an_entry_with_gin_params_has_its_own_row(tmp_path):
     plain, changed = (
         compile_report.Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=params)
         for params in ((), ("MeshConfig.fsdp=8",))
@@ -85,7 +85,7 @@ def test_an_entry_with_parameters_of_its_own_is_a_line_of_its_own(tmp_path):
     assert "| table2/rec_1300m `MeshConfig.fsdp=8` | v5e:4x8 (16) | train | 32 | yes |" in text
 
 
-def test_finished_entries_of_another_program_are_made_again(tmp_path, monkeypatch):
+def test_finished_entries_with_a_changed_program_are_compiled_again(tmp_path, monkeypatch):
     compiled = []
 
     def run(command, **_):
@@ -95,19 +95,35 @@ def test_finished_entries_of_another_program_are_made_again(tmp_path, monkeypatc
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
-    said, steps = [], []
+    messages, steps = [], []
     programs = {ENTRIES[0]: COMPILED.program, ENTRIES[1]: "libtpu 1.0, another"}
-    arguments = (ENTRIES, tmp_path / "report.md", said.append, lambda *step: steps.append(step))
-    compile_report.complete_report(*arguments, program_of=programs.__getitem__)
+    arguments = (ENTRIES, tmp_path / "report.md", messages.append, lambda *step: steps.append(step))
+    compile_report.complete_report(*arguments, fingerprint_of=programs.__getitem__)
     assert compiled == [entry.name for entry in ENTRIES]  # all were missing
-    compile_report.complete_report(*arguments, program_of=programs.__getitem__)
+    compile_report.complete_report(*arguments, fingerprint_of=programs.__getitem__)
     assert compiled == [ENTRIES[0].name, ENTRIES[1].name, ENTRIES[1].name]
-    assert f"{ENTRIES[1].name}: of another program, deleted" in said
+    assert f"{ENTRIES[1].name}: the program has changed, deleted" in messages
     assert steps[2:4] == [("checking", 0, 2), ("checking", 1, 2)]
 
 
-class Refusing:
-    """A lowered program that libtpu refuses."""
+def test_stale_entries_have_a_changed_program_and_stay_in_the_folder(tmp_path):
+    results = [tmp_path / f"{entry.name}.json" for entry in ENTRIES]
+    for path in results:
+        compile_report.write_result(path, COMPILED)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    missing = compile_report.Entry(gin_file="table1/xl_1024.gin", topology="v4:2x2x4", step="train")
+    programs = {ENTRIES[0]: COMPILED.program, ENTRIES[1]: "libtpu 1.0, another"}
+    steps: list[tuple[str, int, int]] = []
+    stale = compile_report.stale_entries(
+        [*ENTRIES, missing], tmp_path, lambda *step: steps.append(step), programs.__getitem__
+    )
+    assert stale == [ENTRIES[1]]
+    assert steps == [("checking", 0, 2), ("checking", 1, 2)]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Rejected:
+    """A lowered program that libtpu rejects."""
 
     def __init__(self, message: str) -> None:
         self.message = message
@@ -126,11 +142,11 @@ class Refusing:
         ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 4.00G of 3.75G hbm. Exceeded by", 3 << 30),
     ],
 )
-def test_a_refusal_tells_what_would_be_needed(message, temporaries):
-    program = compile._compile(Refusing(message), lasting=1 << 30)
+def test_the_bytes_that_a_rejected_program_needs_are_read_from_the_error(message, temporaries):
+    program = compile._compile(Rejected(message), persistent=1 << 30)
     assert (program.temporaries, program.code, program.arguments) == (temporaries, 0, None)
 
 
-def test_another_error_of_the_compiler_is_not_a_refusal():
+def test_any_other_compiler_error_is_raised():
     with pytest.raises(RuntimeError, match="internal"):
-        compile._compile(Refusing("internal"), lasting=0)
+        compile._compile(Rejected("internal"), persistent=0)

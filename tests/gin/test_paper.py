@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from block_recurrent.aot.summary import describe
+from block_recurrent.aot.summary import summarise
 from block_recurrent.cli import gin_files
 from block_recurrent.config import EvaluationConfig, ModelConfig, RunConfig
 from block_recurrent.errors import InputError
@@ -199,8 +199,8 @@ def test_recurrence_costs_about_as_much_as_the_thirteenth_layer():
 
 def test_describe_shows_tokens_per_step_and_parameters():
     run = built("gin/table1/rec_fixed_skip.gin")
-    model, described = run.model, describe(run, 32)
-    assert dict(described.batch)["tokens per step"] == "131,072"
+    model, summary = run.model, summarise(run, 32)
+    assert dict(summary.batch)["tokens per step"] == "131,072"
     states = 2 * 512 * 1024  # initial states and their positions; the rest are scales and relative positions
     kernels_and_states = sum(kernels(model).values()) + states
-    assert 0 < int(dict(described.layers)["all but the embedding"].replace(",", "")) - kernels_and_states < 50_000
+    assert 0 < int(dict(summary.layers)["all but the embedding"].replace(",", "")) - kernels_and_states < 50_000

@@ -1,7 +1,7 @@
-"""Stands in for `gcloud`: a slice of two hosts, which are two folders of $CLOUD, and its queue's state in a file there.
+"""A fake `gcloud` with a slice of two hosts: folders of $CLOUD. The file $CLOUD/state is the state of the slice.
 
-Commands for a host run in its folder by a shell. What was called is written to $CLOUD/calls, a line each. While there
-is a file $CLOUD/unreachable nothing works.
+Commands for a host run in a shell in its folder. Every call appends a line to $CLOUD/calls. All calls fail while the
+file $CLOUD/unreachable exists.
 """
 
 import os
@@ -48,14 +48,14 @@ def main() -> int:
         case ["compute", "tpus", "queued-resources", "delete", _]:
             STATE.unlink()
             for host in HOSTS:
-                shutil.rmtree(host, ignore_errors=True)  # a shell that outlived its training may still write there
+                shutil.rmtree(host, ignore_errors=True)  # a shell may still write there after the end of its training
         case ["compute", "tpus", "tpu-vm", "scp", source, target]:
             for host in HOSTS:
                 shutil.copy(source, host / target.partition(":")[2])
         case ["compute", "tpus", "tpu-vm", "ssh", _]:
             return ssh()
         case _:
-            raise SystemExit(f"not faked: {words}")
+            raise SystemExit(f"fake gcloud does not support: {words}")
     return 0
 
 

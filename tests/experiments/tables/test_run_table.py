@@ -1,4 +1,4 @@
-"""Tables as experiments: every row in miniature, and the driver from the command line to the reproduced table."""
+"""The paper's tables: every row in miniature, and `run_table` from the command line to the reproduced table."""
 
 import csv
 import dataclasses
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ WINDOW = 4
 
 
 def miniature(store: Any) -> tuple[str, ...]:
-    """Parameters that shrink any row: narrow, few layers, short blocks, three steps on a tiny store of bytes."""
+    """Returns `--gin_param` values for a narrow model and three steps on a tiny store of bytes."""
     return (
         f"DataConfig.store='{store}'",
         "DataConfig.batch_size=2",
@@ -51,7 +52,7 @@ def miniature(store: Any) -> tuple[str, ...]:
 
 
 def shrunken(experiment: Experiment) -> tuple[str, ...]:
-    """Three layers, as many recurrent ones as the row has, and short blocks, as many in a segment as the row has."""
+    """Returns `--gin_param` values for three layers and short blocks; keeps recurrent layers and blocks per segment."""
     run = experiment.config()
     assert run.model.window_length is not None
     segment = WINDOW * run.data.segment_length // run.model.window_length
@@ -75,7 +76,7 @@ QUICK = {"gin/table1/rec_lstm_dual.gin", "gin/laptop/slide_5l.gin"}
 
 
 def cases() -> list[Any]:
-    """One row of each kind; with `-m slow` the others. Sizes of the scaling figure differ in widths alone."""
+    """Returns the rows; most are slow. Of the scaling figure only two: its sizes differ only in width."""
     found = [*rows(TABLE_1, "pg19_bytes"), *rows(LAPTOP, "python_stdlib"), *rows(TABLE_2, "pg19_tokens")]
     found += [*rows(SCALING, "pg19_tokens")[:2], *rows(ABLATIONS, "pg19_tokens")[1:]]
     slow = pytest.mark.slow
@@ -92,13 +93,13 @@ def test_a_miniature_of_every_row_trains(experiment, store_folder, tmp_path):
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Runs `run_table.py` in this process."""
-    monkeypatch.setattr("sys.argv", ["run_table.py", *map(str, arguments)])
+    """Runs `experiments.tables.run_table` in this process."""
+    monkeypatch.setattr("sys.argv", ["run_table", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "250")
     return run_table.main()
 
 
-def test_lists_every_row_with_its_size_against_the_extra_layer(monkeypatch, capsys, tmp_path):
+def test_the_list_has_every_row_with_its_size_relative_to_the_extra_layer(monkeypatch, capsys, tmp_path):
     common = ("--table", "table1", "--data", "pg19_tokens", "--runs", tmp_path, "--results", tmp_path)
     assert command(monkeypatch, *common, "--list") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -110,7 +111,7 @@ def test_lists_every_row_with_its_size_against_the_extra_layer(monkeypatch, caps
     assert re.search(r"160\.46 M +0\.981 +1,254\.4 M +0\.995 +131,072", rec)
 
 
-def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp_path):
+def test_a_dry_run_prints_commands_for_this_machine_or_a_tpu(monkeypatch, capsys, tmp_path):
     common = ("--table", "table1", "--data", "arxiv", "--rows", "fixed:skip", "--recipe", "cosine", "--dry-run")
     folders = ("--runs", "gs://bucket/runs", "--results", tmp_path)
     assert command(monkeypatch, *common, *folders) == 0
@@ -129,6 +130,12 @@ def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp
     assert all(line.endswith("--gin_file gin/hardware/tpu.gin") for line in remote)
 
 
+def test_every_table_has_its_own_folder_of_results():
+    assert run_table.default_results(TABLE_1) == Path("experiments/tables/results/table1")
+    assert run_table.default_results(SCALING) == Path("experiments/tables/results/scaling")
+    assert run_table.default_results(LAPTOP) == Path("experiments/laptop/results")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,12 +145,12 @@ def test_prints_commands_for_this_machine_and_for_a_tpu(monkeypatch, capsys, tmp
         (("--table", "table1", "--gin_param", "ModelConfig.cell='x'", "--dry-run"), "ModelConfig.cell = 'x': must be"),
     ],
 )
-def test_mistakes_are_told_before_anything_begins(arguments, message, monkeypatch, tmp_path):
+def test_mistakes_are_reported_before_the_first_run_starts(arguments, message, monkeypatch, tmp_path):
     with pytest.raises(InputError, match=re.escape(message)):
         command(monkeypatch, *arguments, "--runs", tmp_path, "--results", tmp_path)
 
 
-def test_a_reader_that_has_seen_enough_is_no_error_of_ours():
+def test_a_closed_pipe_causes_no_error_message():
     script = [sys.executable, "-m", "experiments.tables.run_table", "--table", "table2", "--dry-run"]
     read, write = os.pipe()
     os.close(read)
@@ -153,8 +160,8 @@ def test_a_reader_that_has_seen_enough_is_no_error_of_ours():
 
 
 @pytest.mark.slow
-def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tmp_path, store_folder):
-    """One row: run from text to result; gathered where its result is gone; refused with other parameters."""
+def test_a_row_is_run_evaluated_and_filled_into_the_table(monkeypatch, capfd, tmp_path, store_folder):
+    """One row: run from text to result, collected again without its result file, rejected with other parameters."""
     store, runs, results = tmp_path / "store", tmp_path / "runs", tmp_path / "results"
     shrink = (
         *miniature(store)[1:],
@@ -175,7 +182,7 @@ def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tm
     assert (result["row"], result["steps"], result["tokens_trained"]) == ("Slide:13L", 3, 3 * 2 * 2 * WINDOW)
     bits = sum(result["documents"]["nats"]) / math.log(2)
     assert result["evaluation"]["bits_per_byte"]["value"] == pytest.approx(bits / sum(result["documents"]["bytes"]))
-    path.unlink()  # the run is there still: gathered, not run
+    path.unlink()  # the run still exists: only the result is written
     before = sorted((runs / "table1").rglob("*"))
     assert command(monkeypatch, *arguments) == 0
     assert sorted((runs / "table1").rglob("*")) == before
@@ -196,7 +203,7 @@ def test_runs_evaluates_keeps_results_and_fills_the_table(monkeypatch, capfd, tm
     assert lines["Slide:13L", "step time"]["here"] == "1.000"
 
 
-SAVES_WHEN_ASKED_TO_END = """
+SAVES_ON_SIGTERM = """
 import signal, sys, time
 def save(*_):
     time.sleep(0.2)
@@ -208,15 +215,15 @@ time.sleep(60)
 """
 
 
-def test_asking_the_driver_to_end_asks_the_run_and_waits_for_it(capfd):
-    def ask() -> None:
+def test_sigterm_is_passed_on_to_the_run_which_may_save(capfd):
+    def send_sigterm() -> None:
         printed = ""
         while "begun" not in printed:
             time.sleep(0.02)
             printed += capfd.readouterr().out
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=ask).start()
-    assert run_table.run_to_end([sys.executable, "-c", SAVES_WHEN_ASKED_TO_END]) == 75
+    threading.Thread(target=send_sigterm).start()
+    assert run_table.run_to_end([sys.executable, "-c", SAVES_ON_SIGTERM]) == 75
     assert "saved" in capfd.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,4 +1,4 @@
-"""The launch scripts: what they would run, what they do with a faked slice, and that the shell reads them as meant."""
+"""The launch scripts: the commands they print, their behaviour with a fake slice, and shellcheck."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def commands(*arguments: str, **settings: str) -> list[list[str]]:
     return [shlex.split(line.replace("$'", "'"))[1:] for line in done.stdout.splitlines() if line.startswith("+ ")]
 
 
-def test_create_asks_for_the_slice_with_its_runtime():
+def test_create_requests_the_slice_with_its_runtime():
     (create,) = commands("create", SPOT="1")
     assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "slice"]
     assert {"--node-id=slice", "--accelerator-type=v4-32", "--spot", "--zone=us-central2-b", "--project=mine"} <= {
@@ -57,14 +57,14 @@ def test_train_runs_the_same_command_on_every_host():
     (train,) = commands("train", *flags)
     assert train[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice"]
     assert "--worker=all" in train
-    (sent,) = [argument.removeprefix("--command=") for argument in train if argument.startswith("--command=")]
-    started = shlex.split(sent)
+    (remote,) = [argument.removeprefix("--command=") for argument in train if argument.startswith("--command=")]
+    started = shlex.split(remote)
     first = started.index("block_recurrent")
     assert started[first - 1 : first + 2] == ["-m", "block_recurrent", "train"]
     assert " ".join(started[first + 2 :]).startswith(" ".join(flags) + "; ")
 
 
-def test_the_rest_of_a_slices_life():
+def test_the_other_commands_call_gcloud():
     archive, copy, _, install = commands("install")
     assert archive[:2] == ["git", "archive"]
     assert {"scp", "--worker=all"} <= {*copy}
@@ -89,14 +89,14 @@ def test_the_rest_of_a_slices_life():
         (["lanuch"], {}, "lanuch: no such command"),
     ],
 )
-def test_mistakes_are_one_line(arguments, settings, message):
+def test_a_mistake_prints_one_line(arguments, settings, message):
     done = dry_run(*arguments, **settings)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-# In place of training: writes down how it was called, and ends when it is told to.
+# Replaces training: records its arguments and waits for an exit code or a signal.
 TRAINING = """
 import json, os, pathlib, signal, sys, time
 home = pathlib.Path(os.environ["HOME"])
@@ -113,7 +113,7 @@ FLAGS = ["--gin_param", "DataConfig.store='gs://b/a store'", "--workdir", "gs://
 
 
 class Cloud:
-    """A checkout and a slice of two hosts, all of them folders; `gcloud`, `sleep` and the hosts' Python are faked."""
+    """A checkout and a slice of two hosts, all of them folders; `gcloud`, `sleep` and the hosts' Python are fakes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.hosts = folder, (folder / "host_0", folder / "host_1")
@@ -135,7 +135,7 @@ class Cloud:
         shutil.copytree(FOLDER, checkout / "experiments" / "tpu", ignore=shutil.ignore_patterns("compile_*"))
         (checkout / "block_recurrent").mkdir()
         (checkout / "block_recurrent" / "__main__.py").write_text(TRAINING)
-        author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+        author = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
         for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "code"]):
             subprocess.run(["git", *words], cwd=checkout, check=True)
 
@@ -157,17 +157,17 @@ class Cloud:
         return output
 
     def calls(self, *words: str) -> int:
-        """How often gcloud was called so."""
+        """Returns how many calls of gcloud contained these words."""
         path = self.folder / "calls"
         return sum(set(words) <= set(line.split()) for line in path.read_text().splitlines()) if path.exists() else 0
 
     def starts(self) -> list[list[Any]]:
-        """How training was started on each host since the slice is there."""
+        """Returns the starts of training on each host of the current slice."""
         starts = []
         for host in self.hosts:
             try:
                 starts.append([json.loads(line) for line in (host / "starts").read_text().splitlines()])
-            except FileNotFoundError:  # not there yet, or no more
+            except FileNotFoundError:  # the host or its first start does not exist
                 starts.append([])
         return starts
 
@@ -193,12 +193,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_slice_from_its_creation_to_its_end(cloud):
+def test_a_slice_is_created_used_and_deleted(cloud):
     for command in (["create"], ["install"], ["train", *FLAGS]):
         cloud.run(*command)
     once = [[["train", *FLAGS], f"{host}/jax_cache"] for host in cloud.hosts]
     wait_for(lambda: cloud.starts() == [[first] for first in once])
-    cloud.run("train", *FLAGS)  # it runs already: nothing is started
+    cloud.run("train", *FLAGS)  # training runs already; nothing is started
     assert "no training runs here" not in cloud.run("status")
     cloud.run("stop")
     wait_for(lambda: all(exits.exists() and exits.read_text() for exits in cloud.exits))
@@ -210,7 +210,7 @@ def test_a_slice_from_its_creation_to_its_end(cloud):
     assert not (cloud.folder / "state").exists()
 
 
-def test_a_supervised_run_survives_preemption_and_being_asked_to_end(cloud):
+def test_a_supervised_run_continues_after_preemption_and_after_being_stopped(cloud):
     watching = cloud.start("supervise", *FLAGS)
     wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
     cloud.end_training(75)
@@ -220,17 +220,17 @@ def test_a_supervised_run_survives_preemption_and_being_asked_to_end(cloud):
     cloud.end_training(0)
     output, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0, output
-    assert "SUSPENDED; asking for another slice" in output
+    assert "SUSPENDED; requesting another slice" in output
     assert "training has ended" in output
     assert cloud.calls("delete") == 1
 
 
-def test_a_cloud_that_does_not_answer_is_no_preemption(cloud):
+def test_an_unreachable_cloud_is_not_a_preemption(cloud):
     watching = cloud.start("supervise", *FLAGS)
     wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
     (cloud.folder / "unreachable").touch()
-    asked = cloud.calls("describe")
-    wait_for(lambda: cloud.calls("describe") > asked + 2)
+    queries = cloud.calls("describe")
+    wait_for(lambda: cloud.calls("describe") > queries + 2)
     (cloud.folder / "unreachable").unlink()
     cloud.end_training(0)
     watching.communicate(timeout=30)
@@ -239,7 +239,7 @@ def test_a_cloud_that_does_not_answer_is_no_preemption(cloud):
     assert [len(times) for times in cloud.starts()] == [1, 1]
 
 
-def test_a_supervised_run_that_fails_is_not_started_again(cloud):
+def test_a_supervised_run_that_fails_is_not_restarted(cloud):
     watching = cloud.start("supervise", *FLAGS)
     wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
     cloud.end_training(3)
@@ -250,7 +250,7 @@ def test_a_supervised_run_that_fails_is_not_started_again(cloud):
 
 
 def test_the_image_runs_any_command_with_the_hosts_settings(tmp_path):
-    """The entry point as the Dockerfile writes it, with a Python that prints what it is called with."""
+    """Runs the entry point of the Dockerfile with a Python that prints its arguments."""
     line = (FOLDER / "Dockerfile").read_text().partition("\nENTRYPOINT ")[2]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$JAX_COMPILATION_CACHE_DIR" $PPID\n')
@@ -266,13 +266,13 @@ def test_the_image_runs_any_command_with_the_hosts_settings(tmp_path):
             text=True,
             check=True,
         )
-        parent = str(os.getpid())  # no shell stands between: a SIGTERM reaches Python
+        parent = str(os.getpid())  # the shell has been replaced, so SIGTERM reaches Python
         assert done.stdout.splitlines() == ["-m", "block_recurrent", *FLAGS, cache, parent]
 
 
 @pytest.mark.slow
-def test_the_image_has_all_that_its_installation_needs(tmp_path):
-    """What the Dockerfile copies before it installs, built without the rest of the checkout."""
+def test_the_image_contains_all_files_that_its_installation_needs(tmp_path):
+    """Builds a wheel from the files that the Dockerfile copies before it installs."""
     before, _, _ = (FOLDER / "Dockerfile").read_text().partition("\nRUN pip install")
     root, image = FOLDER.parent.parent, tmp_path / "image"
     image.mkdir()
@@ -291,7 +291,7 @@ def test_the_image_has_all_that_its_installation_needs(tmp_path):
     assert package | experiments <= names
 
 
-def test_the_jobset_is_a_run_on_as_many_hosts_as_its_slice_has():
+def test_the_jobset_starts_one_process_on_every_host_of_its_slice():
     manifest = yaml.safe_load((FOLDER / "jobset.yaml").read_text())
     (job,) = manifest["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
@@ -307,7 +307,7 @@ def test_the_jobset_is_a_run_on_as_many_hosts_as_its_slice_has():
     assert job["template"]["spec"]["parallelism"] == job["template"]["spec"]["completions"] == hosts
 
 
-def test_shellcheck_finds_nothing():
+def test_shellcheck_reports_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert shellcheck is not None
     subprocess.run([shellcheck, SCRIPT, FOLDER.parent.parent / ".ci" / "run"], check=True)
