@@ -1,4 +1,4 @@
-"""Published figures of TPU chips (docs.cloud.google.com/tpu/docs/system-architecture), and how to compile for them."""
+"""Published figures of TPU chips (docs.cloud.google.com/tpu/docs/system-architecture)."""
 
 import dataclasses
 
@@ -71,15 +71,6 @@ CHIPS = (
         link_bandwidth=1200e9,
     ),
 )
-
-
-def compiler_options(platform: str) -> dict[str, bool]:
-    """What to ask of the compiler, for `jax.jit`, by jax's name of the platform.
-
-    Equal parts of a program, such as the layers of a stack, become calls of one piece of code: in the 150M models that
-    is a third less of it, in a chip's memory and in the compiler's.
-    """
-    return {"xla_tpu_enable_deduplicated_calls": True} if platform == "tpu" else {}
 
 
 def peak_flops(device_kind: str) -> float | None:

@@ -20,7 +20,7 @@ from block_recurrent.data.batching.batches import Batch, BatchReader
 from block_recurrent.data.batching.schedule import EvaluationSchedule
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.model.language_model import init_params, init_state
-from block_recurrent.parallel.chips import compiler_options
+from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.sharding import local_rows, place_rows, replicated, row_shards, shardings
 from block_recurrent.training.step import SegmentBatch, eval_step
 from block_recurrent.typing import Params

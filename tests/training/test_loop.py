@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -14,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from rich.console import Console
 
 from block_recurrent.config import RunConfig
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, PreemptedError
 from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
 from block_recurrent.training.run_record import check_record
 from block_recurrent.training.step import TrainState, abstract_train_state
+from tests.support.run_training import write_run
 from tests.support.workdirs import QUIET, run_config
 
 
@@ -39,8 +42,8 @@ def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(compare, a, b)
 
 
-def without_speed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [line for line in lines if line["group"] != "speed"]
+def metrics_without_speed(workdir: Path) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(epath.Path(workdir)) if line["group"] != "speed"]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +62,8 @@ def test_ten_steps_equal_five_a_restart_and_five(uninterrupted, tmp_path):
     state, expected = final_state(tmp_path, run), final_state(whole, run)
     assert int(state.step) == 10
     assert_same(state, expected)  # parameters, optimizer, caches, recurrent states, keys
-    lines, expected_lines = (without_speed(read_metrics(epath.Path(folder))) for folder in (tmp_path, whole))
-    assert lines == expected_lines  # the losses of all steps: the data was the same
+    lines = metrics_without_speed(tmp_path)
+    assert lines == metrics_without_speed(whole)  # the losses of all steps: the data was the same
     steps = [line["step"] for line in lines if line["group"] == "train"]
     assert steps == list(range(1, 11))
 
@@ -72,37 +75,86 @@ def test_a_killed_run_continues_from_its_newest_checkpoint(uninterrupted, tmp_pa
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "10")
     train(run, epath.Path(tmp_path / "killed"), QUIET)
     assert_same(final_state(tmp_path / "killed", run), final_state(whole, run))
-    lines, expected = (without_speed(read_metrics(epath.Path(folder))) for folder in (tmp_path / "killed", whole))
-    assert lines == expected
+    assert metrics_without_speed(tmp_path / "killed") == metrics_without_speed(whole)
+
+
+class Recorder:
+    """A user's action: every third step."""
+
+    def __init__(self):
+        self.steps: list[int] = []
+
+    def due(self, step: int) -> bool:
+        return step % 3 == 0
+
+    def run(self, step: int, state: TrainState) -> None:
+        assert int(state.step) == step
+        self.steps.append(step)
+
+
+class SignalAt:
+    """Sends this process a signal at one step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM):
+        self._step, self._number = step, number
+
+    def due(self, step: int) -> bool:
+        return step == self._step
+
+    def run(self, step: int, state: TrainState) -> None:
+        os.kill(os.getpid(), self._number)
+
+
+def test_a_users_action_runs_at_its_steps_and_not_again_after_a_resume(uninterrupted, tmp_path):
+    run, whole = uninterrupted
+    before, after, finished = Recorder(), Recorder(), Recorder()
+    with pytest.raises(PreemptedError, match="asked to stop at step 6: saved at step 6"):
+        train(run, epath.Path(tmp_path), QUIET, actions=[before, SignalAt(6)])
+    assert before.steps == [0, 3, 6]
+    train(run, epath.Path(tmp_path), QUIET, actions=[after])
+    assert after.steps == [9]
+    train(run, epath.Path(tmp_path), QUIET, actions=[finished])
+    assert finished.steps == []
+    assert_same(final_state(tmp_path, run), final_state(whole, run))
+    assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
+
+
+@pytest.mark.parametrize("step", [5, 10])
+def test_a_signal_during_an_evaluation_interrupts_it_and_the_next_start_repeats_it(uninterrupted, tmp_path, step):
+    run, whole = uninterrupted
+    with pytest.raises(PreemptedError, match=f"asked to stop at step {step}: saved at step {step}"):
+        train(run, epath.Path(tmp_path), QUIET, actions=[SignalAt(step)])
+    assert step not in [line["step"] for line in metrics_without_speed(tmp_path) if line["group"] == "validation"]
+    train(run, epath.Path(tmp_path), QUIET)
+    assert_same(final_state(tmp_path, run), final_state(whole, run))
+    assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
+
+
+def test_a_trace_covers_its_steps(store_folder, tmp_path, monkeypatch):
+    """Evaluations next to the traced steps are not part of the trace."""
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(folder))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    console = Console(file=io.StringIO(), width=500)
+    train(run_config(store_folder, num_steps=4), epath.Path(tmp_path), console, profile=range(2, 9))
+    assert calls == [str(tmp_path / "profile"), "stop"]
+    assert "trace of steps 2 to 3 in" in console.file.getvalue()
 
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment_changes_nothing(uninterrupted, tmp_path):
     run, whole = uninterrupted
-    config = json.dumps(dataclasses.asdict(run))
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import json, sys\n"
-        "from etils import epath\n"
-        "from rich.console import Console\n"
-        "from block_recurrent.config import *\n"
-        "from block_recurrent.train import train\n"
-        f"c = json.loads({config!r})\n"
-        "run = RunConfig(model=ModelConfig(**c['model']), data=DataConfig(**c['data']),\n"
-        "                optimizer=OptimizerConfig(**c['optimizer']), train=TrainConfig(**c['train']),\n"
-        "                mesh=MeshConfig(**c['mesh']))\n"
-        "train(run, epath.Path(sys.argv[1]), Console(quiet=True))\n"
-    )
+    write_run(run, tmp_path / "run.json")
     workdir = tmp_path / "work"
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen([sys.executable, str(script), str(workdir)], env=environment)
+    command = [sys.executable, "-m", "tests.support.run_training", str(tmp_path / "run.json"), str(workdir)]
+    process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
     while not (workdir / "checkpoints" / "5").exists() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run([sys.executable, str(script), str(workdir)], env=environment, check=True)
+    subprocess.run(command, check=True)
     assert_same(final_state(workdir, run), final_state(whole, run))
 
 
