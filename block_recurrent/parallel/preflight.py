@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.parallel.processes import all_true
 
 _PACKAGES = ("block-recurrent", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
@@ -63,5 +63,5 @@ def _reason_not_to_write(workdir: epath.Path) -> str | None:
         probe.write_text("")
         probe.unlink()
     except Exception as error:  # whatever the file system, or the library that reaches it, says
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from block_recurrent.errors import EXIT_CODES, InputError, MissingProcessError
+from block_recurrent.errors import EXIT_CODES, InputError, MissingProcessError, first_line
 
 _ABSENT = re.compile(r"timed out task names:\n((?:\S+\n)+)")  # one a line, its number at the end
 
@@ -82,7 +82,7 @@ def barrier(name: str, *, timeout_seconds: float = 300) -> None:
         absent = sorted(int(number) for number in re.findall(r"(\d+)$", listed[1], re.MULTILINE)) if listed else []
         who = f"process(es) {', '.join(map(str, absent))} of {jax.process_count()}" if absent else "some process"
         raise MissingProcessError(
-            f"{name}: waited {timeout_seconds:g} s for {who}, which did not come ({_first_line(error)})"
+            f"{name}: waited {timeout_seconds:g} s for {who}, which did not come ({first_line(error)})"
         ) from None
 
 
@@ -117,7 +117,7 @@ def _join(what: str, *, timeout_seconds: int, **arguments: Any) -> None:
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=timeout_seconds + 60)
     except RuntimeError as error:
-        raise MissingProcessError(f"{what} could not join the others: {_first_line(error)}") from None
+        raise MissingProcessError(f"{what} could not join the others: {first_line(error)}") from None
     finally:
         timer.cancel()
 
@@ -127,7 +127,3 @@ def _on_cloud_tpu() -> bool:
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
     asked = os.environ.get("JAX_PLATFORMS") or "tpu"
     return bool(chips) and importlib.util.find_spec("libtpu") is not None and "tpu" in asked.split(",")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

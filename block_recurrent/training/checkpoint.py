@@ -9,7 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.parallel.processes import all_true, barrier, is_primary
 from block_recurrent.training.checksum import checksums
 from block_recurrent.training.step import TrainState
@@ -162,8 +162,7 @@ class Checkpoints:
             read: Any = self._manager.restore(step, args=args)
             expected, actual = read["about"]["checksums"], checksums(read["state"])
         except Exception as error:  # whatever the layers below say of missing or cut files
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"checkpoint {self._folder / str(step)}: cannot be read: {reason[0][:300]}") from None
+            raise InputError(f"checkpoint {self._folder / str(step)}: cannot be read: {first_line(error)}") from None
         different = sorted(name for name in expected if expected[name] != actual.get(name))
         if different:
             raise InputError(
@@ -175,7 +174,6 @@ class Checkpoints:
     def _failed(self, step: int | None, error: Exception) -> bool:
         """Reports, removes what is half-written, and starts over with a fresh manager."""
         self._under_way = False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         what = "the last checkpoint" if step is None else f"checkpoint of step {step} or the one before"
         with contextlib.suppress(Exception):
             self._manager.close()
@@ -185,7 +183,7 @@ class Checkpoints:
                     path.rmtree()
         self._manager = self._open()
         kept = ", ".join(map(str, self.steps)) or "none"
-        self._notify(f"saving failed ({what}): {reason}; kept: {kept}; will try again")
+        self._notify(f"saving failed ({what}): {first_line(error)}; kept: {kept}; will try again")
         return False
 
     def _set_aside(self, steps: list[int]) -> None:

@@ -16,7 +16,7 @@ from block_recurrent.config import RunConfig
 from block_recurrent.errors import NonFiniteError
 from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.parallel.chips import peak_flops
-from block_recurrent.training.metric_writer import MetricsWriter
+from block_recurrent.training.metric_writer import MetricsWriter, with_current_names
 from block_recurrent.training.optimizer import make_schedule
 from block_recurrent.training.step import StepMetrics
 
@@ -56,7 +56,7 @@ class TrainLog:
         self._describe_rows = describe_rows
         self._notify = notify
         self._unread: tuple[int, StepMetrics] | None = None
-        self._window: list[dict[str, float]] = list(pending or [])
+        self._window: list[dict[str, float]] = [with_current_names(numbers) for numbers in pending or []]
         kept = [] if metrics is None else metrics.kept
         losses = [line["bits_per_byte"] for line in kept if line["group"] == "train"]
         self._losses: deque[float | None] = deque(losses, maxlen=_SPIKE_HISTORY)

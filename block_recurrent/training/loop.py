@@ -248,7 +248,8 @@ class _Run:
                 self._batches(first) as batches,
             ):
                 log = self._log(metrics, restored)
-                trace = StartTrace(profile, self._workdir / "profile")
+                traced = range(profile.start, min(profile.stop, settings.num_steps))
+                trace = StartTrace(traced, self._workdir / "profile")
                 save = SaveCheckpoint(self._config, checkpoints, log, first=first)
                 evaluation = self._evaluation(log, metrics, progress, preemption)
                 in_order = [

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,11 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
+from block_recurrent.files import is_remote, write_whole
+
 _FILE = "metrics.jsonl"
 _SECONDS_BETWEEN_UPLOADS = 60.0
+_OLD_NAME = re.compile(r"^(gate/[^/]+/[^/]+)/admit$")
 
 
 class MetricsWriter:
@@ -34,11 +38,9 @@ class MetricsWriter:
     def __init__(self, workdir: epath.Path, *, step: int, notify: Callable[[str], None] = lambda message: None):
         self.kept = [line for line in read_metrics(workdir) if _precedes(line, step)]
         self._path = workdir / _FILE
-        self._remote = "://" in str(workdir)
+        self._remote = is_remote(workdir)
         content = "".join(map(_as_text, self.kept))
-        partial = workdir / f"{_FILE}.partial"
-        partial.write_text(content)
-        partial.replace(self._path)
+        write_whole(self._path, content)
         self._uploads = [content] if self._remote else []  # object stores know no appending
         self._waiting: list[str] = []
         self._failing = False
@@ -134,17 +136,25 @@ class _Events:
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
-    """All lines of a run's `metrics.jsonl`; empty if there is none. A torn last line (a killed run's) is left out."""
+    """Returns all lines of a run's `metrics.jsonl`; empty if there is no such file.
+
+    A torn last line, left by a killed run, is left out. Metrics have the names of this version.
+    """
     path = workdir / _FILE
     if not path.exists():
         return []
     lines = []
     for line in path.read_text().splitlines():
         try:
-            lines.append(json.loads(line))
+            lines.append(with_current_names(json.loads(line)))
         except json.JSONDecodeError:
             break
     return lines
+
+
+def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Renames the metrics that version 0.1.0 wrote under another name: `gate/LAYER/PLACE/admit` is now `.../input`."""
+    return {_OLD_NAME.sub(r"\1/input", name): value for name, value in values.items()}
 
 
 def _as_text(line: dict[str, Any]) -> str:

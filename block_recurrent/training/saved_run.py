@@ -1,6 +1,7 @@
 """A run read back from its workdir: configuration, data facts, parameters, vocabulary."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from etils import epath
 
 from block_recurrent.config import RunConfig
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.files import resolve
 from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.training.run_record import read_run
@@ -32,24 +34,24 @@ class SavedRun:
     params: Params
 
     @classmethod
-    def load(cls, workdir: epath.Path) -> "SavedRun":
-        """Reads a workdir, on one device.
+    def load(cls, workdir: os.PathLike[str] | str) -> "SavedRun":
+        """Reads a run, on one device.
 
         Args:
-            workdir: the run's folder, or `checkpoints/STEP` in it for one that is not the newest.
+            workdir: the run's folder, or its `checkpoints/STEP` for a checkpoint other than the newest.
 
         Raises:
             InputError: there is no run, or it has no such checkpoint.
         """
-        step = None
-        if workdir.parent.name == CHECKPOINTS and workdir.name.isdigit():
-            workdir, step = workdir.parent.parent, int(workdir.name)
-        config, data = read_run(workdir)
+        folder, step = resolve(workdir), None
+        if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
+            folder, step = folder.parent.parent, int(folder.name)
+        config, data = read_run(folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_train_state(config)
         )
-        with Checkpoints(workdir) as checkpoints:
+        with Checkpoints(folder) as checkpoints:
             restored = checkpoints.restore(like, step)
         return cls(config, data, restored.step, restored.state.params)
 

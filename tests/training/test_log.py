@@ -1,7 +1,7 @@
 """What a run writes down, and what it notices: spikes, steps that are not finite, a hang, a full disk."""
 
 import dataclasses
-import time
+import json
 from typing import Any
 
 import jax
@@ -12,10 +12,9 @@ from etils import epath
 
 from block_recurrent.errors import NonFiniteError
 from block_recurrent.training import metric_writer as metrics_module
-from block_recurrent.training.log import spike_above
+from block_recurrent.training.log import TrainLog, spike_above
 from block_recurrent.training.loop import train
-from block_recurrent.training.metric_writer import MetricsWriter, read_metrics
-from block_recurrent.training.watchdog import Watchdog
+from block_recurrent.training.metric_writer import MetricsWriter, read_metrics, with_current_names
 from tests.support.workdirs import QUIET, run_config
 
 
@@ -26,21 +25,6 @@ def test_a_spike_stands_out_of_the_lines_before_it():
     assert spike_above(3.0, before[:19]) is None  # too few to know what is usual
     assert spike_above(2.1, [2.0] * 30) is None  # no spread at all: 8 times 2 % is allowed
     assert spike_above(None, before) is None
-
-
-def test_the_watchdog_reports_a_long_step_once_and_rests_when_told():
-    told: list[str] = []
-    with Watchdog(told.append, least_seconds=0.2) as watchdog:
-        for step in range(8):
-            watchdog.beat(step)
-            time.sleep(0.005)
-        with watchdog.resting():
-            time.sleep(0.5)
-        assert told == []
-        watchdog.beat(8)
-        time.sleep(0.8)
-    assert len(told) == 1
-    assert told[0].startswith("step 8 has been going on for")
 
 
 def diverging(store_folder, **settings):
@@ -76,6 +60,21 @@ def test_lines_carry_what_the_issue_of_training_wants_to_see(store_folder, tmp_p
     assert 0 <= speed["data_wait"] < 1
     assert 0 < speed["model_flops_utilisation"] < 1
     assert speed["host_memory_gb"] > 0
+
+
+OLD = {"gate/layer_01/attention/forget": 0.7, "gate/layer_01/attention/admit": 0.2, "nats": 1.5}
+NEW = {"gate/layer_01/attention/forget": 0.7, "gate/layer_01/attention/input": 0.2, "nats": 1.5}
+
+
+def test_metrics_of_the_first_version_are_read_under_their_new_names(store_folder, tmp_path):
+    assert with_current_names(OLD) == NEW
+    assert with_current_names(NEW) == NEW
+    assert with_current_names({"admit": 1.0, "gate/admit": 2.0}) == {"admit": 1.0, "gate/admit": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "group": "train", **OLD}) + "\n")
+    assert read_metrics(epath.Path(tmp_path)) == [{"step": 1, "group": "train", **NEW}]
+    settings: Any = {"bytes_per_token": 1.0, "describe_rows": lambda step, rows: "", "notify": print}
+    log = TrainLog(run_config(store_folder), None, pending=[OLD], **settings)
+    assert log.catch_up() == [NEW]
 
 
 def test_lines_that_cannot_be_written_wait_and_no_torn_line_stays(tmp_path, monkeypatch):

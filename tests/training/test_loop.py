@@ -135,10 +135,11 @@ def test_a_trace_covers_its_steps(store_folder, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(folder))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
-    console = Console(file=io.StringIO(), width=500)
-    train(run_config(store_folder, num_steps=4), epath.Path(tmp_path), console, profile=range(2, 9))
+    printed = io.StringIO()
+    run = run_config(store_folder, num_steps=4)
+    train(run, epath.Path(tmp_path), Console(file=printed, width=500), profile=range(2, 9))
     assert calls == [str(tmp_path / "profile"), "stop"]
-    assert "trace of steps 2 to 3 in" in console.file.getvalue()
+    assert "trace of steps 2 to 3 in" in printed.getvalue()
 
 
 @pytest.mark.slow
