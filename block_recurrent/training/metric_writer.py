@@ -1,4 +1,4 @@
-"""Where a run's numbers go: TensorBoard event files, and the same as JSON lines."""
+"""Metrics of a run as JSON lines and as TensorBoard events."""
 
 import contextlib
 import json
@@ -23,16 +23,16 @@ _OLD_NAME = re.compile(r"^(gate/[^/]+/[^/]+)/admit$")
 class MetricsWriter:
     """Writes `metrics.jsonl` and TensorBoard events into a workdir.
 
-    A full disk stops nothing: lines wait in memory until they can be written; TensorBoard misses them.
+    A full disk does not stop the run: lines that cannot be written are written later. TensorBoard events are lost.
 
     Attributes:
-        kept: the lines that were there and stay.
+        kept: lines of an earlier start that remain valid.
 
     Args:
         workdir: the run's folder.
-        step: the step the run continues from. What a killed run wrote for later steps is dropped, so that the record
-            reads like that of an uninterrupted run.
-        notify: called with a sentence: when something cannot be written and when it can again.
+        step: the step that the run continues from. Lines of later steps are dropped, so that the file equals that of
+            an uninterrupted run.
+        notify: called with one sentence when lines cannot be written and when they can be written again.
     """
 
     def __init__(self, workdir: epath.Path, *, step: int, notify: Callable[[str], None] = lambda message: None):
@@ -41,7 +41,7 @@ class MetricsWriter:
         self._remote = is_remote(workdir)
         content = "".join(map(_as_text, self.kept))
         write_whole(self._path, content)
-        self._uploads = [content] if self._remote else []  # object stores know no appending
+        self._uploads = [content] if self._remote else []  # object stores cannot append
         self._waiting: list[str] = []
         self._failing = False
         self._uploaded = time.monotonic()
@@ -52,9 +52,9 @@ class MetricsWriter:
         """Appends one line, `{"step": ..., "group": ..., **values}`; its numbers also go to TensorBoard.
 
         Args:
-            step: steps taken when the numbers were true.
-            group: `train`, `speed` (what depends on the machine), or the name of an evaluated split.
-            values: numbers and texts by name; names carry the unit.
+            step: number of steps taken.
+            group: `train`, `speed` (metrics that depend on the machine), or the name of an evaluated split.
+            values: numbers and texts by name; names contain the unit.
         """
         self._events.write(step, group, values)
         self._waiting.append(_as_text({"step": step, "group": group, **values}))
@@ -62,11 +62,13 @@ class MetricsWriter:
             self._flush()
         except OSError as error:
             if not self._failing:
-                self._notify(f"{self._path}: cannot be written ({error.strerror or error}); lines wait in memory")
+                self._notify(
+                    f"{self._path}: cannot be written ({error.strerror or error}); lines are kept and written later"
+                )
             self._failing = True
         else:
             if self._failing:
-                self._notify(f"{self._path}: written again, nothing is missing")
+                self._notify(f"{self._path}: written again; no line is missing")
             self._failing = False
 
     def _flush(self, *, at_end: bool = False) -> None:
@@ -84,7 +86,7 @@ class MetricsWriter:
                 if written != len(content):
                     raise OSError("no space left for the whole line")
             except OSError:
-                os.ftruncate(file.fileno(), length)  # no torn line stays
+                os.ftruncate(file.fileno(), length)  # removes the torn line
                 raise
         self._waiting = []
 
@@ -92,17 +94,17 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Writes what waits and closes both files."""
+        """Writes the waiting lines and closes both files."""
         with contextlib.suppress(OSError):
             self._flush(at_end=True)
         self._events.close()
 
 
 class _Events:
-    """TensorBoard's file; after a failure the next event begins a new one.
+    """TensorBoard event file; after a failure the next event starts a new file.
 
-    tensorboardX's own `SummaryWriter` writes from a thread that a full disk would end, and whose queue would then hold
-    the training loop.
+    tensorboardX's `SummaryWriter` is not used: it writes from a thread that a full disk ends, and its full queue then
+    blocks the training loop.
     """
 
     def __init__(self, folder: epath.Path, *, first_step: int):
@@ -120,7 +122,7 @@ class _Events:
         try:
             if self._writer is None:
                 self._writer = EventsWriter(self._prefix)
-                # Readers drop what an interrupted run wrote from here on.
+                # TensorBoard drops an interrupted run's events from this step on.
                 self._writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log={"status": 1}))
             for summary in summaries:
                 self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
@@ -162,5 +164,5 @@ def _as_text(line: dict[str, Any]) -> str:
 
 
 def _precedes(line: dict[str, Any], step: int) -> bool:
-    """A checkpoint of step s is written after step s was logged and evaluated (see `train.train`)."""
+    """A checkpoint of step s is saved after step s was logged and evaluated (see `loop.Loop.run`)."""
     return line["step"] <= step if step else False

@@ -1,4 +1,4 @@
-"""A run read back from its workdir: configuration, data facts, parameters, vocabulary."""
+"""A run read from its workdir: configuration, data facts, parameters and vocabulary."""
 
 import dataclasses
 import os
@@ -19,10 +19,10 @@ from block_recurrent.typing import Params
 
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
-    """The newest checkpoint of a run.
+    """A checkpoint of a run.
 
     Attributes:
-        config: what was trained.
+        config: the run's configuration.
         data: facts of the training data, as in `run.json`.
         step: steps taken.
         params: the parameters.
@@ -41,7 +41,7 @@ class SavedRun:
             workdir: the run's folder, or its `checkpoints/STEP` for a checkpoint other than the newest.
 
         Raises:
-            InputError: there is no run, or it has no such checkpoint.
+            InputError: the folder holds no run, or the run has no such checkpoint.
         """
         folder, step = resolve(workdir), None
         if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
@@ -57,14 +57,14 @@ class SavedRun:
 
     @property
     def vocabulary_fingerprint(self) -> str:
-        """Of the vocabulary that the training data was made with; the stores of a mixture have the same."""
+        """Fingerprint of the training data's vocabulary; all stores of a mixture have the same."""
         return self.data["stores"][0]["vocabulary"]["fingerprint"]
 
     def vocabulary(self) -> Vocabulary:
-        """That vocabulary.
+        """Returns the vocabulary of the training data.
 
         Raises:
-            InputError: it cannot be read any more, or has changed since.
+            InputError: it cannot be read, or has changed since.
         """
         return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)
 

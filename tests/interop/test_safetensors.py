@@ -78,7 +78,7 @@ def test_another_model_or_vocabulary_is_refused_with_the_reasons(trained, tmp_pa
     more = dataclasses.replace(run.model, num_states=7)
     with pytest.raises(InputError, match=r"num_states = 4 there, 7 here \(every state vector has parameters"):
         load_initial_params(workdir, more, vocabulary=fingerprint(run))
-    with pytest.raises(InputError, match="the same ids mean other texts"):
+    with pytest.raises(InputError, match="the same token ids mean other texts"):
         load_initial_params(workdir, run.model, vocabulary="another")
     with pytest.raises(InputError, match="no such file or folder"):
         load_initial_params(epath.Path(tmp_path / "nothing"), run.model, vocabulary="")
