@@ -1,4 +1,4 @@
-"""Trains in this process: `python -m tests.support.run_training RUN.json WORKDIR [HOST:PORT COUNT INDEX]`."""
+"""Trains in its own process: `python -m tests.support.run_training RUN.json WORKDIR [HOST:PORT COUNT INDEX]`."""
 
 import dataclasses
 import json

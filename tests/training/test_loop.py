@@ -63,13 +63,13 @@ def test_ten_steps_equal_five_a_restart_and_five(uninterrupted, tmp_path):
     assert int(state.step) == 10
     assert_same(state, expected)  # parameters, optimizer, caches, recurrent states, keys
     lines = metrics_without_speed(tmp_path)
-    assert lines == metrics_without_speed(whole)  # the losses of all steps: the data was the same
+    assert lines == metrics_without_speed(whole)  # equal losses in all steps: the data was the same
     steps = [line["step"] for line in lines if line["group"] == "train"]
     assert steps == list(range(1, 11))
 
 
 def test_a_killed_run_continues_from_its_newest_checkpoint(uninterrupted, tmp_path):
-    """What was done after the checkpoint is lost, metrics included, and done again."""
+    """Steps after the checkpoint, with their metrics, are computed again."""
     run, whole = uninterrupted
     shutil.copytree(whole, tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "10")
@@ -175,7 +175,7 @@ def test_the_loss_falls(store_folder, tmp_path):
     assert result.last_evaluation["bits_per_byte"] < 0.8 * result.first_evaluation["bits_per_byte"]
 
 
-def test_a_run_that_is_older_than_a_field_is_continued(uninterrupted, tmp_path):
+def test_a_run_recorded_before_a_field_existed_is_continued(uninterrupted, tmp_path):
     _, whole = uninterrupted
     record = json.loads((Path(whole) / "run.json").read_text())
     del record["config"]["model"]["layer"]
@@ -183,7 +183,7 @@ def test_a_run_that_is_older_than_a_field_is_continued(uninterrupted, tmp_path):
     check_record(epath.Path(tmp_path), json.loads((Path(whole) / "run.json").read_text()))
 
 
-def test_another_run_in_the_workdir_is_refused_with_the_fields(uninterrupted):
+def test_another_run_in_the_workdir_is_refused_and_the_fields_are_named(uninterrupted):
     run, whole = uninterrupted
     model = dataclasses.replace(run.model, num_states=5)
     with pytest.raises(InputError, match=r"holds another run.*config.model.num_states: 4 there, 5 asked for"):
@@ -193,7 +193,7 @@ def test_another_run_in_the_workdir_is_refused_with_the_fields(uninterrupted):
         train(dataclasses.replace(run, data=longer), epath.Path(whole), QUIET)
 
 
-def test_more_ids_than_rows_in_the_table_are_refused(store_folder, tmp_path):
+def test_more_token_ids_than_rows_of_the_embedding_are_refused(store_folder, tmp_path):
     run = run_config(store_folder)
     small = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=100))
     with pytest.raises(InputError, match=r"ModelConfig.vocab_size = 100: must be at least 259"):
