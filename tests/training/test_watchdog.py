@@ -1,3 +1,5 @@
+import queue
+
 import pytest
 
 from block_recurrent.training.watchdog import Watchdog
@@ -76,14 +78,12 @@ def test_the_first_steps_and_short_waits_are_never_reported(clock, messages):
 
 
 def test_its_thread_checks_by_itself_and_ends():
-    messages, clock = [], Clock()
-    with Watchdog(messages.append, least_seconds=0.01, clock=clock) as watchdog:
+    messages, clock = queue.Queue(), Clock()
+    with Watchdog(messages.put, least_seconds=0.01, clock=clock) as watchdog:
         for step in range(9):
             watchdog.beat(step)
             clock.seconds += 1
         watchdog.beat(8)
         clock.seconds += 100
-        while not messages:
-            pass
+        assert messages.get(timeout=60).startswith("step 8")
     assert not watchdog._thread.is_alive()
-    assert messages[0].startswith("step 8")
