@@ -46,7 +46,7 @@ def medians(tasks: dict[Any, Callable[[], object]], *, rounds: int = 9) -> dict[
 
 
 def judge(results: Iterable[Result], output: Path, **facts: Any) -> None:
-    """Prints the results as they arrive, writes them with facts about the run, and exits with 1 if a bound is missed."""
+    """Prints results as they arrive, writes them with facts about the run, and exits with 1 if a bound is missed."""
     measured = []
     for result in results:
         print(result, flush=True)

@@ -36,7 +36,7 @@ ROUNDS = 3
 
 
 def training_rate(run: RunConfig) -> float:
-    """Returns the median tokens per second of a training run's log, without its first line, which includes compilation."""
+    """Returns the median tokens per second of a run's log, without the first line, which includes compilation."""
     settings = dataclasses.replace(run.train, num_steps=STEPS, log_every=LOG_EVERY, eval_steps=1)
     with tempfile.TemporaryDirectory() as folder:
         workdir = epath.Path(folder) / "run"
