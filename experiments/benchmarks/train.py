@@ -116,7 +116,7 @@ def bench_loop(run: RunConfig) -> Iterator[Result]:
 
 
 def bench_compile(run: RunConfig) -> Iterator[Result]:
-    """Compiles twelve layers, one of them recurrent, as in the paper. The scan is meant for TPU; on CPU it is slower."""
+    """Compiles twelve layers, one of them recurrent, as in the paper. A scan is meant for TPU; on CPU it is slower."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _, scanned in itertools.product(range(ROUNDS), seconds):
         model = dataclasses.replace(
