@@ -174,7 +174,7 @@ class SaveCheckpoint:
         """Saves the state if that was not tried yet, and waits.
 
         Returns:
-            What was saved, for a message.
+            The outcome, as part of a message.
         """
         if step > self._last:
             self._save(step, state)
