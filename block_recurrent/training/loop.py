@@ -261,7 +261,7 @@ class _Run:
                     trace,
                 ]
                 Loop(
-                    range(first, settings.num_steps),
+                    range(first, max(first, settings.num_steps)),
                     take_step=jit_train_step(self._config, self._mesh),
                     batches=batches,
                     actions=in_order,

@@ -159,10 +159,12 @@ def test_sigkill_at_any_moment_changes_nothing(uninterrupted, tmp_path):
     assert_same(final_state(workdir, run), final_state(whole, run))
 
 
-def test_a_finished_run_only_reports(uninterrupted):
+@pytest.mark.parametrize("num_steps", [10, 7])
+def test_a_finished_run_only_reports(uninterrupted, num_steps):
     run, whole = uninterrupted
     before = read_metrics(epath.Path(whole))
-    result = train(run, epath.Path(whole), QUIET)
+    shorter = dataclasses.replace(run, train=dataclasses.replace(run.train, num_steps=num_steps))
+    result = train(shorter, epath.Path(whole), QUIET)
     assert read_metrics(epath.Path(whole)) == before
     assert (result.first_evaluation["step"], result.last_evaluation["step"]) == (0, 10)
     assert result.last_evaluation["complete"]
