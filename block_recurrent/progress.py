@@ -23,14 +23,24 @@ class Progress:
         total: how much there is to do.
         done: how much was done before; it does not count into the estimate of the time left.
         console: where to write.
+        clock: returns the time in seconds.
     """
 
-    def __init__(self, description: str, total: int, *, done: int = 0, console: Console):
+    def __init__(
+        self,
+        description: str,
+        total: int,
+        *,
+        done: int = 0,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._description = description
         self._total = total
         self._first = done
         self._console = console
-        self._began = self._last_line = time.monotonic()
+        self._clock = clock
+        self._began = self._last_line = clock()
         self._bar = None
         if console.is_terminal:
             self._bar = RichProgress(
@@ -67,7 +77,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, facts=facts)
             return
-        now = time.monotonic()
+        now = self._clock()
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
@@ -84,10 +94,11 @@ class Stages:
     Args:
         description: what the stages have in common.
         console: where to write.
+        clock: returns the time in seconds.
     """
 
-    def __init__(self, description: str, console: Console):
-        self._description, self._console = description, console
+    def __init__(self, description: str, console: Console, clock: Callable[[], float] = time.monotonic):
+        self._description, self._console, self._clock = description, console, clock
         self._stage: str | None = None
         self._progress: Progress | None = None
 
@@ -102,7 +113,9 @@ class Stages:
         if stage != self._stage:
             self._end()
             description = f"{self._description}: {stage}"
-            self._progress = Progress(description, total, done=done, console=self._console).__enter__()
+            self._progress = Progress(
+                description, total, done=done, console=self._console, clock=self._clock
+            ).__enter__()
             self._stage = stage
         assert self._progress is not None
         self._progress.update(done)

@@ -18,7 +18,7 @@ from block_recurrent.aot.summary import bytes_per_device
 from block_recurrent.aot.topology import Topology
 from block_recurrent.config import RunConfig
 from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
-from block_recurrent.parallel.chips import compiler_options
+from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.sharding import check_rows, make_mesh
 from block_recurrent.training.step import abstract_train_state
 

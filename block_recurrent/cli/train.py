@@ -1,4 +1,4 @@
-"""`train`."""
+"""The `train` command."""
 
 from typing import Annotated
 
@@ -18,29 +18,29 @@ def train(
         typer.Option(
             "--init-from",
             metavar="PATH",
-            help="Begin a new run with these parameters and a fresh optimizer: a workdir or its checkpoints/STEP, a "
-            "folder that `export` wrote, an .npz of the official code's parameters, or a checkpoint_STEP that the "
-            "official code wrote. A run that has begun goes on by itself.",
+            help="Start a new run from these parameters, with a new optimizer state: a workdir or its "
+            "checkpoints/STEP, a folder written by `export`, an .npz of the official code's parameters, or a "
+            "checkpoint_STEP of the official code. Ignored when the run continues from its own checkpoint.",
         ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="FIRST:LAST", help="Take an xprof trace of these steps, into WORKDIR/profile."),
+        typer.Option(metavar="FIRST:LAST", help="Write an xprof trace of these steps to WORKDIR/profile."),
     ] = None,
     coordinator: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of process 0, for several processes outside Cloud TPU."),
+        typer.Option(metavar="HOST:PORT", help="Address of process 0, for several processes outside Cloud TPU."),
     ] = None,
-    num_processes: Annotated[int | None, typer.Option("--num-processes", help="How many there are.")] = None,
-    process_id: Annotated[int | None, typer.Option("--process-id", help="Which one this is, from 0.")] = None,
+    num_processes: Annotated[int | None, typer.Option("--num-processes", help="Number of processes.")] = None,
+    process_id: Annotated[int | None, typer.Option("--process-id", help="Index of this process, from 0.")] = None,
 ) -> None:
-    """Train; started again on the same workdir, continue from its newest good checkpoint.
+    """Train a model; with a workdir that holds a run, continue from its newest good checkpoint.
 
-    SIGTERM or Ctrl-C saves and ends with exit code 75; the same command continues. On a Cloud TPU pod the processes
-    find one another; elsewhere give --coordinator, --num_processes and --process_id to each.
+    SIGTERM or Ctrl-C saves and exits with code 75; the same command continues. On a Cloud TPU pod the processes find
+    one another; elsewhere give --coordinator, --num_processes and --process_id to each process.
 
-    Exit codes: 0 finished, 2 something given is wrong, 3 a loss was not finite, 4 another process is gone, 75 asked to
-    end.
+    Exit codes: 0 finished, 2 wrong arguments, configuration or data, 3 a loss was not finite, 4 another process is
+    missing, 75 asked to stop.
 
     Example: python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir runs/quickstart
     """
@@ -65,7 +65,7 @@ def train(
     if not processes.is_primary():
         return
     views.show_result(CONSOLE, run.data.eval_split, result)
-    views.show_next_steps(CONSOLE, workdir)
+    views.show_next_steps(CONSOLE, workdir, run.data.eval_split)
 
 
 def _profiled_steps(profile: str | None) -> range:

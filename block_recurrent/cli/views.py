@@ -1,7 +1,10 @@
-"""What the commands print: prepared stores, scores of texts, and the results of a run."""
+"""Views that several commands print: prepared stores, scores of texts, and the results of a run."""
 
 import math
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -17,13 +20,13 @@ _BAR = 40
 
 
 def show_sources(console: Console) -> None:
-    """Every text source: what a document is, what it reads, and the seqio tasks of the same documents."""
+    """Prints every text source: its documents, its input, and the seqio tasks of the same documents."""
     rows = [(name, entry.summary, entry.input or "-", ", ".join(entry.tasks)) for name, entry in SOURCES.items()]
     table(console, ("source", "documents", "PrepareConfig.input", "seqio tasks"), rows)
 
 
 def show_prepared(console: Console, summaries: Sequence[SplitSummary]) -> None:
-    """What `prepare` made, a line for each split; what was left out or repaired, by reason."""
+    """Prints one line for each prepared split, then the documents that were left out or repaired, by reason."""
     rows = []
     for summary in summaries:
         about, counts = summary.metadata, summary.metadata.counts
@@ -46,7 +49,7 @@ def show_prepared(console: Console, summaries: Sequence[SplitSummary]) -> None:
 
 
 def show_store(console: Console, store: TokenStore) -> None:
-    """A store's summary and a chart of its documents' lengths."""
+    """Prints a store's summary and a chart of its documents' lengths."""
     table(console, (str(store.path), ""), inspection.describe(store))
     bins = inspection.length_histogram(store.lengths)
     most = max((b.documents for b in bins), default=1)
@@ -58,7 +61,7 @@ def show_store(console: Console, store: TokenStore) -> None:
 
 
 def show_text_scores(console: Console, scores: Sequence[Score]) -> None:
-    """What each text costs, and all of them together."""
+    """Prints the log-probability of each text, and of all texts together."""
     rows = [_score_row(str(score.text), [score]) for score in scores]
     if len(scores) > 1:
         rows.append(_score_row("all", scores))
@@ -68,14 +71,14 @@ def show_text_scores(console: Console, scores: Sequence[Score]) -> None:
 
 def _score_row(name: str, scores: Sequence[Score]) -> list[str]:
     tokens, size = sum(len(score.tokens) for score in scores), sum(score.bytes for score in scores)
-    nats = -sum(score.log_probability for score in scores)
-    bits = nats / math.log(2)
+    log_probability = sum(score.log_probability for score in scores)
+    bits = -log_probability / math.log(2)
     per_byte = f"{bits / size:.4f}" if size else "-"
-    return [name, f"{tokens:,}", f"{size:,}", f"{-nats:,.4f}", f"{bits / tokens:.4f}", per_byte]
+    return [name, f"{tokens:,}", f"{size:,}", f"{log_probability:,.4f}", f"{bits / tokens:.4f}", per_byte]
 
 
 def show_result(console: Console, split: str, result: TrainResult) -> None:
-    """What the run has come to."""
+    """Prints the first and the last evaluation of a run."""
     for label, scores in (("start", result.first_evaluation), ("end", result.last_evaluation)):
         scope = "whole split" if scores["complete"] else "first segments of each row"
         counts = (
@@ -84,17 +87,29 @@ def show_result(console: Console, split: str, result: TrainResult) -> None:
         line(console, f"{split} at the {label}: {scores['bits_per_byte']:.4f} bits per byte ({counts})")
 
 
-def show_next_steps(console: Console, workdir: str) -> None:
-    """Where everything lies, and the commands to look at it, evaluate it and go on."""
-    command = "python -m block_recurrent"
+def show_next_steps(console: Console, workdir: str, split: str) -> None:
+    """Prints the run's files, and commands that can be pasted in the current folder.
+
+    Args:
+        console: where to print.
+        workdir: the run's folder, as the user wrote it.
+        split: a split of the run's store.
+    """
+    python, folder = shlex.quote(interpreter()), shlex.quote(workdir)
     rows = {
         "checkpoints": f"{workdir}/checkpoints",
         "metrics": f"{workdir}/metrics.jsonl and {workdir}/tensorboard",
         "configuration": f"{workdir}/run.json and {workdir}/config.gin",
-        "look": f"tensorboard --logdir {workdir}/tensorboard   (pip install tensorboard)",
-        "evaluate": f"{command} evaluate --workdir {workdir} --split test",
-        "sample": f"{command} generate --workdir {workdir} --prompt-file setup.py",
-        "continue": "the same train command; it says what is missing, and trains on when interrupted",
+        "curves": f"{python} -m pip install tensorboard && {python} -m tensorboard.main --logdir {folder}/tensorboard",
+        "evaluate": f"{python} -m block_recurrent evaluate --workdir {folder} --split {shlex.quote(split)}",
+        "sample": f'{python} -m block_recurrent generate --workdir {folder} --prompt "The "',
+        "continue": "the same train command; it continues an interrupted run, and a finished one with more steps",
     }
     for name, value in rows.items():
         line(console, f"  {name:14}{value}")
+
+
+def interpreter() -> str:
+    """Returns the path of this Python: relative if it is below the current folder, so that it is short to paste."""
+    executable = Path(sys.executable)
+    return str(executable.relative_to(Path.cwd()) if executable.is_relative_to(Path.cwd()) else executable)

@@ -138,4 +138,4 @@ def _carried_step(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch
 ) -> tuple[ModelState, Float[Array, "B T"]]:
     scored = score_tokens(config, params, state, batch)
-    return scored.state, scored.nats
+    return scored.state, scored.losses

@@ -1,1 +1,1 @@
-"""Reading what other implementations wrote."""
+"""Other formats: the official code's parameters and fixtures, and safetensors exports."""

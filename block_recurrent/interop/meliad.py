@@ -1,4 +1,4 @@
-"""The official implementation's configuration and parameters (google-research/meliad), in our terms."""
+"""Conversion of the official implementation's configuration and parameters (google-research/meliad)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.language_model import abstract_params
 
-# What the official code can vary and this model does not. A configuration that names one of these must agree.
+# Options of the official code that this model fixes. A configuration with another value is refused.
 _FIXED_FIELDS: dict[str, Any] = {
     "relative_position_type": "t5",
     "t5_num_buckets": 32,
@@ -27,7 +27,8 @@ _FIXED_FIELDS: dict[str, Any] = {
 
 _GATES: dict[str | None, Any] = {"bias": "fixed", "lstm": "lstm", None: "fixed"}
 
-# Leaves of one side of a layer: ours, and the official one below `tbase` (tokens) or `recurrent_tbase` (states).
+# Names of the leaves of one side of a layer: ours, and the official ones below `tbase` (tokens) or `recurrent_tbase`
+# (states).
 _SIDE_LEAVES = {
     "projections/norm/scale": "_kvq/pre_attn_layernorm/scale",
     "projections/keys/kernel": "_kvq/keys_layer/kernel",
@@ -60,14 +61,14 @@ for _ours, _official in _UPDATE_LEAVES.items():
 
 
 def model_config(fields: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration of an official model.
+    """Converts the configuration of an official model.
 
     Args:
-        fields: the official hyperparameters by plain name, as in a parity fixture's `config.json`. Without the
-            Transformer-XL cache (`use_xl_cache` False) the model is a vanilla transformer over the segment.
+        fields: the official hyperparameters by name, as in a parity fixture's `config.json`. Without the Transformer-XL
+            cache (`use_xl_cache` False) the model is a vanilla transformer over the segment.
 
     Raises:
-        InputError: a field is missing, or asks for something that the Block-Recurrent Transformer does not use.
+        InputError: a field is missing, or has a value that this model does not support.
     """
     for name, value in _FIXED_FIELDS.items():
         if fields.get(name, value) != value:
@@ -95,16 +96,16 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
 
 
 def convert_params(flat: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Any]:
-    """Official parameters, or gradients of them, as a nested dictionary in our layout.
+    """Converts official parameters, or their gradients, to this model's nested dictionary.
 
     Every leaf keeps its official shape; only names change.
 
     Args:
         flat: arrays by official path joined with `/`, with or without a leading `param/` or `grad/`.
-        config: the model they belong to.
+        config: the model configuration.
 
     Raises:
-        InputError: an entry is missing, is left over, or has another shape than `config` asks for.
+        InputError: an entry is missing, is left over, or has a shape that does not fit `config`.
     """
     available = {name.removeprefix("param/").removeprefix("grad/"): array for name, array in flat.items()}
 
@@ -122,7 +123,7 @@ def convert_params(flat: Mapping[str, np.ndarray], config: ModelConfig) -> dict[
 
 
 def official_path(path: str) -> str:
-    """Official name of one of our leaves, both joined with `/`."""
+    """Returns the official path of one of our leaves; both paths are joined with `/`."""
     if path == "embedding":
         return "embed/embedding"
     if path == "final_norm/scale":
@@ -143,6 +144,6 @@ def _take_leaf(available: dict[str, np.ndarray], path: str, leaf: Any) -> np.nda
     array = np.asarray(available.pop(name))
     if array.shape != leaf.shape:
         raise InputError(
-            f"official parameters: {name} has shape {array.shape}; the configuration asks for {leaf.shape}"
+            f"official parameters: {name} has shape {array.shape}; the configuration requires {leaf.shape}"
         )
     return array

@@ -1,7 +1,7 @@
-"""Comparison with the official implementation, fixture by fixture.
+"""Comparison with the official implementation on fixtures.
 
-A fixture (.npz) holds parameters, three consecutive segments of tokens, and what the official code computed from them:
-logits, losses, caches and recurrent states after each segment, and the gradients of the second segment's loss.
+A fixture (.npz) holds parameters, three consecutive segments of tokens, and the official code's results: logits,
+losses, caches and recurrent states after each segment, and the gradients of the second segment's loss.
 """
 
 import dataclasses
@@ -32,10 +32,15 @@ _GRADIENT_SEGMENT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """Largest error of each kind over one fixture, and where it is.
+    """Largest error of each kind in one fixture.
 
-    Logits, caches and recurrent states: absolute. Loss: relative. Gradients: relative to the largest entry of that
-    parameter's gradient. An error is infinite where an entry is missing, has another shape or is not finite.
+    Errors of logits, caches and recurrent states are absolute, errors of the loss relative, and errors of gradients
+    relative to the largest entry of that parameter's gradient. An error is infinite if an entry is missing, has another
+    shape or is not finite.
+
+    Attributes:
+        errors: the largest error, by kind.
+        places: the entry with that error, by kind.
     """
 
     errors: dict[str, float]
@@ -43,7 +48,7 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether every error is within `LIMITS`."""
+        """True if every error is within `LIMITS`."""
         return all(self.errors[kind] <= limit for kind, limit in LIMITS.items())
 
 
@@ -64,7 +69,7 @@ class _Comparison:
 
 
 def check_fixture(path: Path) -> Parity:
-    """Runs a fixture's segments through our model and compares everything that it holds.
+    """Runs the model on a fixture's segments and compares every result.
 
     Raises:
         InputError: the file cannot be read as a fixture, or its parameters do not fit its configuration.
@@ -73,18 +78,18 @@ def check_fixture(path: Path) -> Parity:
     config = model_config(json.loads(str(fixture["config.json"])))
     params = convert_params({k: v for k, v in fixture.items() if k.startswith("param/")}, config)
     comparison = _Comparison(fixture)
-    # Rows that start a document must not see what was there before.
+    # Rows that start a document must not depend on the state before.
     state = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), init_state(config, params, len(fixture["seg0/tokens"])))
     for segment in range(_SEGMENTS):
-        (_, (nats, logits, after)), gradients = _segment(config, params, state, fixture, f"seg{segment}")
+        (_, (losses, logits, next_state)), gradients = _segment(config, params, state, fixture, f"seg{segment}")
         if segment == _GRADIENT_SEGMENT:
             for name, gradient in _official_leaves(gradients):
                 comparison.compare("gradients", f"grad/{name}", gradient, relative=True)
         comparison.compare("logits", f"seg{segment}/logits", logits)
-        mean = np.mean(np.asarray(nats, np.float64))
+        mean = np.mean(np.asarray(losses, np.float64))
         comparison.compare("loss", f"seg{segment}/loss", mean, relative=True)
-        _compare_state(comparison, f"seg{segment}", after)
-        state = after
+        _compare_state(comparison, f"seg{segment}", next_state)
+        state = next_state
     _refuse_leftovers(comparison, abstract_params(config))
     return Parity(comparison.errors, comparison.places)
 
@@ -116,8 +121,8 @@ def _loss_and_gradients(
 ) -> Any:
     def loss(params: Any) -> Any:
         output = apply(config, params, tokens, state, start_of_document=start)
-        nats = cross_entropy(output.logits, targets)
-        return jnp.sum(nats), (nats, output.logits, output.state)
+        losses = cross_entropy(output.logits, targets)
+        return jnp.sum(losses), (losses, output.logits, output.state)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -139,7 +144,7 @@ def _compare_state(comparison: _Comparison, prefix: str, state: ModelState) -> N
 
 
 def _refuse_leftovers(comparison: _Comparison, params: Any) -> None:
-    """A gradient that belongs to none of our parameters is an error too."""
+    """Counts gradients that belong to none of our parameters as errors."""
     known = {f"grad/{name}" for name, _ in _official_leaves(params)}
     for name in comparison.fixture:
         if name.startswith("grad/") and name not in known:
@@ -147,7 +152,7 @@ def _refuse_leftovers(comparison: _Comparison, params: Any) -> None:
 
 
 def _largest_error(ours: np.ndarray, theirs: np.ndarray, *, relative: bool) -> float:
-    """Infinite where shapes differ or either side is not finite."""
+    """Returns the largest error; infinite if shapes differ or either side is not finite."""
     if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return float("inf")
     error = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max(initial=0)

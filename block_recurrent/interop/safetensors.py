@@ -1,4 +1,4 @@
-"""Parameters for other tools: safetensors, with the configuration and the vocabulary's fingerprint beside them."""
+"""Export of parameters as safetensors, with a JSON file of the configuration and the vocabulary's fingerprint."""
 
 import dataclasses
 import json
@@ -25,12 +25,12 @@ _FORMAT = "block_recurrent export 1"
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """An export read back.
+    """An export that was read.
 
     Attributes:
-        model: the configuration.
+        model: the model configuration.
         params: nested dictionaries of float32 numpy arrays.
-        step: steps the parameters were trained for.
+        step: number of training steps taken.
         vocabulary: `spec` and `fingerprint` of the vocabulary.
     """
 
@@ -53,14 +53,14 @@ def export_params(
 
     Args:
         folder: created if it does not exist.
-        config: the model.
-        params: its parameters.
-        step: training steps taken.
+        config: the model configuration.
+        params: the parameters.
+        step: number of training steps taken.
         vocabulary: `spec` and `fingerprint` of the vocabulary.
         trained_on: fingerprints of the training stores.
 
     Raises:
-        InputError: something is there already.
+        InputError: the folder already holds an export.
     """
     for name in (PARAMS_FILE, CONFIG_FILE):
         if (folder / name).exists():
@@ -76,14 +76,14 @@ def export_params(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(params).items()}
     write_whole(folder / PARAMS_FILE, save_tensors(tensors, metadata={"format": _FORMAT}))
-    write_whole(folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")  # last: without it there is no export
+    write_whole(folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")  # last: it marks the export as complete
 
 
 def load_export(folder: epath.Path) -> Exported:
-    """Reads what `export_params` wrote.
+    """Reads an export written by `export_params`.
 
     Raises:
-        InputError: there is no export, or it is damaged.
+        InputError: the folder holds no export, or the export is damaged.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
@@ -96,7 +96,7 @@ def load_export(folder: epath.Path) -> Exported:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no export is there ({error.filename or error} is missing)") from None
-    except Exception as error:  # safetensors has an error class of its own, JSON and the configuration theirs
+    except Exception as error:  # safetensors, JSON and msgspec raise different classes
         raise InputError(f"{folder}: not an export that can be read: {error}") from None
 
 

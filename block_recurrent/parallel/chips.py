@@ -1,4 +1,4 @@
-"""Published figures of TPU chips (docs.cloud.google.com/tpu/docs/system-architecture), and how to compile for them."""
+"""Published figures of TPU chips (docs.cloud.google.com/tpu/docs/system-architecture)."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ _GIB = 1 << 30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """One generation of TPU, figures of one chip.
+    """One generation of TPU; the figures are those of one chip.
 
     Attributes:
-        name: as Cloud TPU calls it.
-        device_kind: as jax calls a device of it.
-        devices: how many jax devices a chip is.
+        name: Cloud TPU's name.
+        device_kind: jax's name of its devices.
+        devices: number of jax devices of a chip.
         memory: bytes of HBM.
         memory_bandwidth: bytes per second between HBM and the cores.
-        peak_flops: operations per second in bfloat16.
-        link_bandwidth: bytes per second to its neighbours over all links, both directions together.
+        peak_flops: floating-point operations per second in bfloat16.
+        link_bandwidth: bytes per second to the neighbours over all links, both directions together.
     """
 
     name: str
@@ -73,16 +73,7 @@ CHIPS = (
 )
 
 
-def compiler_options(platform: str) -> dict[str, bool]:
-    """What to ask of the compiler, for `jax.jit`, by jax's name of the platform.
-
-    Equal parts of a program, such as the layers of a stack, become calls of one piece of code: in the 150M models that
-    is a third less of it, in a chip's memory and in the compiler's.
-    """
-    return {"xla_tpu_enable_deduplicated_calls": True} if platform == "tpu" else {}
-
-
 def peak_flops(device_kind: str) -> float | None:
-    """Operations per second of one jax device, in bfloat16; None for a kind that is not known."""
+    """Returns the floating-point operations per second of one jax device, in bfloat16; None for an unknown kind."""
     kind = {"TPU v5p": "TPU v5"}.get(device_kind, device_kind)
     return next((chip.peak_flops / chip.devices for chip in CHIPS if chip.device_kind == kind), None)

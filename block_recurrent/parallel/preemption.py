@@ -1,4 +1,4 @@
-"""Being asked to end: SIGTERM from a scheduler, Ctrl-C from a person."""
+"""Requests to stop: SIGTERM from a scheduler, Ctrl-C from a person."""
 
 import signal
 from types import FrameType
@@ -9,26 +9,26 @@ from jax.experimental import multihost_utils
 
 
 class Preemption:
-    """Notices SIGTERM and SIGINT while its context is open, so that the loop can save and end in good order.
+    """Notices SIGTERM and SIGINT while its context is open, so that the loop can save before it stops.
 
-    A second signal of the same kind acts as if nobody listened. With several processes jax's coordination service
-    listens for SIGTERM, and all processes agree on the moment.
+    The first signal of each kind restores the previous handler, so a second one acts as if no `Preemption` were open.
+    With several processes jax's coordination service handles SIGTERM, and all processes agree on the step.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         self._previous: dict[int, Any] = {}
         self._sync_points = 0
 
     def requested(self) -> bool:
-        """Whether to end now. With several processes all have to ask equally often."""
+        """Returns whether to stop now. With several processes, every process must call this equally often."""
         if jax.process_count() == 1:
-            return self._asked
+            return self._requested
         self._sync_points += 1
         return multihost_utils.reached_preemption_sync_point(self._sync_points)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self._requested = True
         signal.signal(number, self._previous[number])
 
     def __enter__(self) -> "Preemption":
@@ -37,5 +37,6 @@ class Preemption:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Restores the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What several processes have to have in common, checked before anything expensive begins."""
+"""Checks that the processes of a run fit together, before anything expensive starts."""
 
 import importlib.metadata
 import json
@@ -9,17 +9,17 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.parallel.processes import all_true
 
 _PACKAGES = ("block-recurrent", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
 
 
 def check(workdir: epath.Path) -> None:
-    """Compares this process with the others and tries to write where the run will.
+    """Compares this process with the others and tries to write into the workdir.
 
     Args:
-        workdir: the run's folder; it need not be there.
+        workdir: the run's folder; created if it does not exist.
 
     Raises:
         InputError: versions or numbers of devices differ between processes, or a process cannot write there.
@@ -36,7 +36,7 @@ def check(workdir: epath.Path) -> None:
             if reason
             else "another process cannot write there; see its output"
         )
-        raise InputError(f"--workdir {workdir}: every process has to reach it: {here}")
+        raise InputError(f"--workdir {workdir}: every process must be able to write there: {here}")
 
 
 def _version(package: str) -> str:
@@ -46,13 +46,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _compare(what: str, value: object, text: str) -> None:
+def _compare(name: str, value: object, text: str) -> None:
     sums = np.ravel(multihost_utils.process_allgather(np.int64(zlib.crc32(text.encode()))))
     different = [index for index, other in enumerate(sums) if other != sums[0]]
     if different:
         listed = ", ".join(map(str, different))
         raise InputError(
-            f"{what} differ between processes: {listed} from process 0; process {jax.process_index()} has {value}"
+            f"{name} differ between processes: process(es) {listed} from process 0; process {jax.process_index()} has "
+            f"{value}"
         )
 
 
@@ -62,6 +63,6 @@ def _reason_not_to_write(workdir: epath.Path) -> str | None:
         workdir.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
         probe.unlink()
-    except Exception as error:  # whatever the file system, or the library that reaches it, says
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # file systems and their libraries raise many classes
+        return first_line(error)
     return None

@@ -1,4 +1,4 @@
-"""Several processes as one: starting, naming who is missing, and who writes."""
+"""Several processes of one run: start-up, barriers that name missing processes, and agreement."""
 
 import importlib.util
 import os
@@ -13,28 +13,28 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from block_recurrent.errors import EXIT_CODES, InputError, MissingProcessError
+from block_recurrent.errors import EXIT_CODES, InputError, MissingProcessError, first_line
 
-_ABSENT = re.compile(r"timed out task names:\n((?:\S+\n)+)")  # one a line, its number at the end
+_ABSENT = re.compile(r"timed out task names:\n((?:\S+\n)+)")  # one a line; the number is at its end
 
 
 def initialise(
     coordinator: str | None, num_processes: int | None, process_id: int | None, *, timeout_seconds: int = 300
 ) -> None:
-    """Joins the processes of a run; to be called before anything else touches a device.
+    """Joins the processes of a run; must be called before anything else uses a device.
 
-    On Cloud TPU all is found out when nothing is given. Elsewhere there is nothing to join without the three.
+    Without arguments, the processes of a Cloud TPU slice find one another; elsewhere the process runs alone.
 
     Args:
         coordinator: HOST:PORT of process 0.
-        num_processes: how many there are.
-        process_id: which one this is, from 0.
-        timeout_seconds: how long to wait for the others at most.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
+        timeout_seconds: longest time to wait for the others.
 
     Raises:
-        InputError: only some of the three are given, or they do not fit one another.
-        MissingProcessError: the others cannot be joined. Where they do not come in time the process ends, with this
-            error's exit code.
+        InputError: only some of the three arguments are set, or `process_id` is out of range.
+        MissingProcessError: the others cannot be joined. When the time is up the process exits with this error's exit
+            code.
     """
     given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
@@ -44,7 +44,7 @@ def initialise(
         return
     if missing:
         raise InputError(
-            f"{', '.join(missing)}: not given; --coordinator, --num_processes and --process_id go together"
+            f"{', '.join(missing)}: not given; --coordinator, --num_processes and --process_id must be given together"
         )
     assert num_processes is not None
     assert process_id is not None
@@ -60,19 +60,19 @@ def initialise(
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes logs and prints."""
+    """Returns whether this process writes logs and prints."""
     return jax.process_index() == 0
 
 
 def barrier(name: str, *, timeout_seconds: float = 300) -> None:
-    """Waits until every process is here.
+    """Waits until every process has called this.
 
     Args:
-        name: what is waited for, unique within the run.
-        timeout_seconds: how long at most.
+        name: the event to wait for, for the error message; unique within the run.
+        timeout_seconds: longest time to wait.
 
     Raises:
-        MissingProcessError: somebody did not come; says who and what was waited for.
+        MissingProcessError: a process did not come in time; the message names it and the event.
     """
     wait = multihost.get_barrier_sync_fn()
     try:
@@ -82,31 +82,31 @@ def barrier(name: str, *, timeout_seconds: float = 300) -> None:
         absent = sorted(int(number) for number in re.findall(r"(\d+)$", listed[1], re.MULTILINE)) if listed else []
         who = f"process(es) {', '.join(map(str, absent))} of {jax.process_count()}" if absent else "some process"
         raise MissingProcessError(
-            f"{name}: waited {timeout_seconds:g} s for {who}, which did not come ({_first_line(error)})"
+            f"{name}: waited {timeout_seconds:g} s for {who}, which did not come ({first_line(error)})"
         ) from None
 
 
 def agree(value: int) -> int:
-    """The primary process's value, on all."""
+    """Returns the primary process's value on all processes."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
 def all_true(value: bool) -> bool:
-    """Whether the value is true on every process."""
+    """Returns whether the value is true on every process."""
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.asarray(value))))
 
 
-def _join(what: str, *, timeout_seconds: int, **arguments: Any) -> None:
-    """Joins, or ends the process: when its own time is up jax aborts with a stack trace that says nothing of this."""
+def _join(name: str, *, timeout_seconds: int, **arguments: Any) -> None:
+    """Joins the processes, or exits before jax's own timeout, which aborts with a stack trace without this message."""
 
     def give_up() -> None:
         print(
-            f"error: {what} could not join the others within {timeout_seconds} s; start every process with the same "
-            "--coordinator and --num_processes, and look why one is not there",
+            f"error: {name} could not join the others within {timeout_seconds} s; start every process with the same "
+            "--coordinator and --num_processes, and check that all of them are running",
             file=sys.stderr,
             flush=True,
         )
@@ -117,17 +117,13 @@ def _join(what: str, *, timeout_seconds: int, **arguments: Any) -> None:
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=timeout_seconds + 60)
     except RuntimeError as error:
-        raise MissingProcessError(f"{what} could not join the others: {_first_line(error)}") from None
+        raise MissingProcessError(f"{name} could not join the others: {first_line(error)}") from None
     finally:
         timer.cancel()
 
 
 def _on_cloud_tpu() -> bool:
-    """Chips under /dev and the library that drives them, unless another platform is asked for."""
+    """Returns whether the host has TPU chips and libtpu, and JAX_PLATFORMS does not exclude TPU."""
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
-    asked = os.environ.get("JAX_PLATFORMS") or "tpu"
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None and "tpu" in asked.split(",")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    platforms = (os.environ.get("JAX_PLATFORMS") or "tpu").split(",")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None and "tpu" in platforms

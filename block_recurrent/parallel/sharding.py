@@ -1,9 +1,9 @@
-"""How arrays lie on devices: the mesh, and one ordered list of rules that name its axes. Nothing else names them.
+"""Sharding of arrays over devices: the mesh, and one ordered list of rules. No other file names the mesh's axes.
 
-| axis     | what is divided                                                                        |
+| axis     | divides                                                                                |
 |----------|----------------------------------------------------------------------------------------|
-| `data`   | rows of the batch, and of the model's memory with them                                 |
-| `fsdp`   | rows likewise; parameters and optimizer state are divided too and gathered where used   |
+| `data`   | rows of the batch and of the model state                                               |
+| `fsdp`   | the same rows, and parameters and optimizer state, which are gathered before use       |
 | `tensor` | heads and hidden features: kernels by output or input, caches by head                  |
 """
 
@@ -22,13 +22,13 @@ from block_recurrent.trees import leaf_name
 
 _AXES = ("data", "fsdp", "tensor")
 _ROWS = ("data", "fsdp")
-# The first rule whose expression is found in a leaf's path and whose rank is the leaf's decides. Optimizer state
-# repeats the parameters' paths; its factored moments have another rank and fall through to the last rule.
+# The first rule that matches a leaf's path and rank applies. Optimizer state has the parameters' paths; its factored
+# moments have another rank and match the last rule.
 _RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"(^|/)embedding$", ("tensor", "fsdp")),
     (r"(keys|values|queries|hidden)/kernel$", ("fsdp", "tensor")),
     (r"(output|projection|gate)/kernel$", ("tensor", "fsdp")),
-    (r"dense_[ih]/kernel$", ("fsdp", None)),  # of Flax's LSTM cell, whose four gates are one kernel
+    (r"dense_[ih]/kernel$", ("fsdp", None)),  # Flax's LSTM cell: one kernel for four gates
     (r"(initial_state|position_embeddings)$", (None, "fsdp")),
     (r"(^|/)(keys|values)$", (_ROWS, None, "tensor", None)),
     (r"(^|/)recurrent$", (_ROWS, None, None)),
@@ -39,11 +39,11 @@ _RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Arranges devices by the axes `data`, `fsdp` and `tensor`.
+    """Returns a mesh with the axes `data`, `fsdp` and `tensor`.
 
     Args:
         config: sizes of the axes.
-        devices: those to use; all of all processes if None.
+        devices: the devices; None means all devices of all processes.
 
     Raises:
         InputError: the sizes do not fit the number of devices.
@@ -55,29 +55,29 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def mesh_shape(config: MeshConfig, num_devices: int) -> dict[str, int]:
-    """Sizes of the axes for so many devices.
+    """Returns the sizes of the axes for a number of devices.
 
     Raises:
-        InputError: they do not fit.
+        InputError: the sizes do not fit the number of devices.
     """
     inner = config.fsdp * config.tensor
     data = num_devices // inner if config.data is None else config.data
     count = data * inner
-    # All processes have to take part; a single one may leave devices idle when it says so.
+    # With several processes every device must be used; a single process with a set `data` may leave devices idle.
     idle = config.data is not None and count < num_devices and jax.process_count() == 1
     if not count or (count != num_devices and not idle):
         raise InputError(
             f"MeshConfig: data = {config.data}, fsdp = {config.fsdp}, tensor = {config.tensor}: must multiply to the "
-            f"{num_devices} device(s) that are there (data = None takes what the others leave)"
+            f"{num_devices} device(s) that are there (data = None takes the devices that the other axes leave)"
         )
     return dict(zip(_AXES, (data, config.fsdp, config.tensor), strict=True))
 
 
 def check_rows(mesh: Mesh | AbstractMesh, batch_size: int, accumulate_steps: int = 1) -> None:
-    """Refuses a batch that cannot be divided.
+    """Checks that the mesh and the micro-batches divide a batch.
 
     Raises:
-        InputError: a device, or one of its micro-batches, would get part of a row.
+        InputError: they do not.
     """
     unit = row_shards(mesh) * accumulate_steps
     if batch_size % unit:
@@ -89,12 +89,12 @@ def check_rows(mesh: Mesh | AbstractMesh, batch_size: int, accumulate_steps: int
 
 
 def row_shards(mesh: Mesh | AbstractMesh) -> int:
-    """Into how many parts the rows of a batch are divided."""
+    """Returns the number of parts into which the rows of a batch are divided."""
     return math.prod(mesh.shape[axis] for axis in _ROWS)
 
 
 def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-    """A `NamedSharding` for each leaf, by the rules; a dimension that an axis does not divide stays whole.
+    """Returns a `NamedSharding` for each leaf by the rules; a dimension that an axis does not divide stays whole.
 
     Args:
         mesh: from `make_mesh`.
@@ -108,14 +108,14 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Arrays whose first axis are the rows of a batch."""
+    """Returns the sharding of arrays with the rows of a batch as their first axis."""
     return NamedSharding(mesh, PartitionSpec(_ROWS))
 
 
 def gather(mesh: Mesh, params: Any) -> Any:
-    """Inside `jax.jit`: parameters as the forward pass uses them, whole along `fsdp`; gradients are divided again.
+    """Gathers parameters along `fsdp` for the forward pass, inside `jax.jit`; their gradients are sharded again.
 
-    Left to itself, XLA's propagation would rather divide activations by features, and reshard them at every layer.
+    Without this constraint XLA shards activations by features and reshards them at every layer.
     """
 
     def constrain(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
@@ -126,24 +126,24 @@ def gather(mesh: Mesh, params: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
-    """The rows of a batch that this process reads."""
+    """Returns the rows of a batch that this process reads."""
     rows = NamedSharding(mesh, PartitionSpec(_ROWS)).addressable_devices_indices_map((batch_size,))
     starts = [index[0].indices(batch_size) for index in rows.values() if index is not None]
     return slice(min(start for start, _, _ in starts), max(stop for _, stop, _ in starts))
 
 
 def place_rows(mesh: Mesh, batch: Any, batch_size: int) -> Any:
-    """Puts this process's rows of a batch on its devices; the result is the batch of all processes.
+    """Puts this process's rows of a batch on its devices and returns the batch of all processes.
 
     Args:
         mesh: from `make_mesh`.
-        batch: a pytree of numpy arrays, named as the rules know them, with the rows of `local_rows` first.
-        batch_size: rows of all processes.
+        batch: a pytree of numpy arrays with the names of the rules; the first axis has the rows of `local_rows`.
+        batch_size: number of rows of all processes.
     """
     first = local_rows(mesh, batch_size).start
 
@@ -164,7 +164,7 @@ def _spec(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...]) -> Parti
     for expression, axes in _RULES:
         if re.search(expression, path) and len(axes) in (len(shape), 0):
             return PartitionSpec(*(_if_divides(mesh, axis, size) for axis, size in zip(axes, shape, strict=False)))
-    raise AssertionError("the last rule fits every leaf")
+    raise AssertionError("the last rule matches every leaf")
 
 
 def _if_divides(mesh: Mesh | AbstractMesh, axes: Any, size: int) -> Any:

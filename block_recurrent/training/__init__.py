@@ -1,1 +1,1 @@
-"""One training run: the step, the loop, its checkpoints, its log and its record."""
+"""Training: the step, the loop and its actions, checkpoints, the log and the record of a run."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, through orbax: everything that continuing bit for bit needs, checked when it is read."""
+"""Checkpoints of a run, written with orbax and verified by checksums when they are read."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.parallel.processes import all_true, barrier, is_primary
 from block_recurrent.training.checksum import checksums
 from block_recurrent.training.step import TrainState
@@ -20,12 +20,12 @@ _DAMAGED = "damaged_checkpoints"
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint that was read and is as it was written.
+    """A checkpoint that was read and verified.
 
     Attributes:
         step: steps taken.
         state: the training state.
-        log: what the training log had not written yet, as it was given to `save`.
+        log: the training log's pending lines, as passed to `save`.
     """
 
     step: int
@@ -34,12 +34,12 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints below a workdir. Saving is asynchronous; a checkpoint appears whole or not at all.
+    """The checkpoints in a workdir. Saving is asynchronous; a checkpoint appears whole or not at all.
 
     Args:
-        workdir: the run's folder; absolute, as orbax wants it.
-        keep: how many of the newest stay; None keeps all and makes this a reader.
-        notify: called with a sentence: what went wrong and what is done about it.
+        workdir: the run's folder; absolute, because orbax requires it.
+        keep: number of newest checkpoints to keep; None opens the folder for reading only.
+        notify: called with one sentence for each problem and its consequence.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         writer = self._keep is not None
-        # A run saves and restores with all its processes together; a reader reads for itself, whoever else reads.
-        me = jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        # All processes of a run save and restore together; a reader does not wait for other processes.
+        index = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             create=writer,
@@ -67,20 +67,20 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, oldest first."""
+        """Steps of the existing checkpoints, in ascending order."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: TrainState, log: Any = None) -> bool:
-        """Begins to save the state after `step` steps; training may go on meanwhile.
+        """Starts to save the state after `step` steps; training may continue meanwhile.
 
         Args:
             step: steps taken.
-            state: what to save; the caller may donate its buffers afterwards.
-            log: JSON kept beside it.
+            state: the state; its buffers may be donated afterwards.
+            log: JSON that is stored with the state.
 
         Returns:
-            False if it cannot be written, or if the save before this one could not: what was half-written is removed,
-            older checkpoints stay, and the caller tries again later.
+            True if the save was started. False if it failed, or if the save before it did: then partial files were
+            removed, older checkpoints are kept, and the caller should try again later.
         """
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave({"checksums": checksums(state), "log": log})
@@ -88,17 +88,17 @@ class Checkpoints:
         try:
             self._manager.save(step, args=args, force=True)
             self._under_way = saved = True
-        except Exception as error:  # tensorstore and orbax wrap what the file system says
+        except Exception as error:  # tensorstore and orbax wrap the file system's errors
             saved = self._failed(step, error)
         return all_true(saved)
 
     def failed(self) -> bool:
-        """Whether the save that was under way has ended badly by now. Several processes learn it at the next save."""
+        """Returns whether the save in progress has failed; with several processes only the next `save` reports it."""
         done = self._under_way and jax.process_count() == 1 and not self._manager.is_saving_in_progress()
         return done and not self.wait()
 
     def wait(self) -> bool:
-        """Waits until everything is saved; False if that failed, as in `save`."""
+        """Waits until everything is saved; returns False if that failed, as `save` does."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -108,19 +108,19 @@ class Checkpoints:
         return all_true(saved)
 
     def restore_newest(self, like: TrainState) -> Restored | None:
-        """Reads the newest checkpoint that is good.
+        """Reads the newest good checkpoint.
 
-        One that cannot be read, or is not what was written, is reported and the one before it is taken; once a good one
-        is found, the damaged ones are moved to `damaged_checkpoints`, never deleted.
+        A damaged or unreadable checkpoint is reported and the one before it is tried. Once a good one is found, the
+        damaged ones are moved to `damaged_checkpoints`; they are never deleted.
 
         Args:
-            like: shapes, dtypes and shardings.
+            like: shapes, dtypes and shardings of the state.
 
         Returns:
-            The checkpoint; None if the run has not saved any yet.
+            The checkpoint; None if the run has none.
 
         Raises:
-            InputError: there are checkpoints, and none is good.
+            InputError: every checkpoint is damaged.
         """
         damaged: list[tuple[int, str]] = []
         for step in reversed(self.steps):
@@ -135,20 +135,20 @@ class Checkpoints:
             return restored
         if damaged:
             raise InputError(
-                f"{self._folder}: none of the {len(damaged)} checkpoint(s) is good, and nothing is begun anew over "
-                f"them. The newest: {damaged[0][1]}"
+                f"{self._folder}: none of the {len(damaged)} checkpoint(s) is good, and no new run is started over "
+                f"them; restore one from a copy or choose another --workdir. The newest: {damaged[0][1]}"
             )
         return None
 
     def restore(self, like: TrainState, step: int | None = None) -> Restored:
-        """Reads one checkpoint and compares it with its checksums.
+        """Reads one checkpoint and verifies its checksums.
 
         Args:
-            like: a state of the same structure, concrete or abstract, for shapes, dtypes and shardings.
-            step: which one; None takes the newest.
+            like: a state of the same structure, concrete or abstract, with shapes, dtypes and shardings.
+            step: the checkpoint's step; None reads the newest.
 
         Raises:
-            InputError: there is no such checkpoint, or it is damaged.
+            InputError: the checkpoint does not exist or is damaged.
         """
         if step is None and self.steps:
             step = self.steps[-1]
@@ -161,21 +161,19 @@ class Checkpoints:
         try:
             read: Any = self._manager.restore(step, args=args)
             expected, actual = read["about"]["checksums"], checksums(read["state"])
-        except Exception as error:  # whatever the layers below say of missing or cut files
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"checkpoint {self._folder / str(step)}: cannot be read: {reason[0][:300]}") from None
+        except Exception as error:  # the libraries below raise many classes for missing or truncated files
+            raise InputError(f"checkpoint {self._folder / str(step)}: cannot be read: {first_line(error)}") from None
         different = sorted(name for name in expected if expected[name] != actual.get(name))
         if different:
             raise InputError(
                 f"checkpoint {self._folder / str(step)}: damaged: {', '.join(different[:3])} "
-                f"({len(different)} of {len(expected)} arrays) are not what was written"
+                f"({len(different)} of {len(expected)} arrays) differ from what was written"
             )
         return Restored(step, read["state"], read["about"]["log"])
 
     def _failed(self, step: int | None, error: Exception) -> bool:
-        """Reports, removes what is half-written, and starts over with a fresh manager."""
+        """Reports a failed save, removes its partial files and opens a new manager."""
         self._under_way = False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         what = "the last checkpoint" if step is None else f"checkpoint of step {step} or the one before"
         with contextlib.suppress(Exception):
             self._manager.close()
@@ -185,7 +183,7 @@ class Checkpoints:
                     path.rmtree()
         self._manager = self._open()
         kept = ", ".join(map(str, self.steps)) or "none"
-        self._notify(f"saving failed ({what}): {reason}; kept: {kept}; will try again")
+        self._notify(f"saving failed ({what}): {first_line(error)}; kept: {kept}; will try again")
         return False
 
     def _set_aside(self, steps: list[int]) -> None:
@@ -206,6 +204,6 @@ class Checkpoints:
 
     def __exit__(self, *exception: object) -> None:
         """Waits until everything is saved."""
-        with contextlib.suppress(Exception):  # `wait` has told
+        with contextlib.suppress(Exception):  # `wait` has reported it
             self._manager.wait_until_finished()
         self._manager.close()

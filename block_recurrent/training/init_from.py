@@ -1,4 +1,4 @@
-"""Parameters to begin a new run with: from a run of ours, an export, or the official code."""
+"""Initial parameters of a new run, read from another run, an export, or the official code."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from block_recurrent.config import ModelConfig, fields_that_may_differ
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, first_line
 from block_recurrent.interop.meliad import convert_params, model_config
 from block_recurrent.interop.safetensors import CONFIG_FILE, load_export
 from block_recurrent.training.saved_run import SavedRun
@@ -18,9 +18,9 @@ from block_recurrent.trees import named_leaves
 from block_recurrent.typing import Params
 
 _REASONS = {
-    "window_length": "positions are learned relative to the window, and states by what a block holds",
+    "window_length": "relative positions and states are learned for one block length",
     "num_states": "every state vector has parameters of its own",
-    "vocab_size": "every token id has a row of the embedding table",
+    "vocab_size": "every token id has its row of the embedding table",
 }
 
 
@@ -28,13 +28,13 @@ def load_initial_params(source: epath.Path, config: ModelConfig, *, vocabulary: 
     """Reads parameters for a new run.
 
     Args:
-        source: a workdir or one of its `checkpoints/STEP`; a folder that `export` wrote; an `.npz` with the official
-            code's parameters (`param/...`); or a checkpoint that the official code wrote (`checkpoint_STEP`).
-        config: the model to begin.
+        source: a workdir or one of its `checkpoints/STEP`; a folder written by `export`; an `.npz` with the official
+            code's parameters (`param/...`); or a checkpoint of the official code (`checkpoint_STEP`).
+        config: the configuration of the new run's model.
         vocabulary: fingerprint of the vocabulary of the new run's data.
 
     Raises:
-        InputError: nothing of the kind is there, or it is of another model or vocabulary; the reasons are given.
+        InputError: `source` does not exist, cannot be read, or belongs to another model or vocabulary.
     """
     if not source.exists():
         raise InputError(f"--init_from {source}: no such file or folder")
@@ -63,14 +63,14 @@ def _check(source: epath.Path, theirs: ModelConfig, ours: ModelConfig) -> None:
             reason = _REASONS.get(field.name)
             differences.append(f"{field.name} = {there!r} there, {here!r} here" + (f" ({reason})" if reason else ""))
     if differences:
-        raise InputError(f"--init_from {source}: of another model: {'; '.join(differences)}")
+        raise InputError(f"--init_from {source}: parameters of another model: {'; '.join(differences)}")
 
 
 def _check_vocabulary(source: epath.Path, theirs: str, ours: str) -> None:
     if theirs != ours:
         raise InputError(
             f"--init_from {source}: trained with the vocabulary of fingerprint {theirs}; the data of this run has "
-            f"{ours}: the same ids mean other texts"
+            f"{ours}: the same token ids mean other texts"
         )
 
 
@@ -87,13 +87,13 @@ def _from_npz(source: epath.Path, config: ModelConfig) -> Params:
 
 
 def _from_official_checkpoint(source: epath.Path, config: ModelConfig) -> Params:
-    """The official trainer writes `checkpoint_STEP/tstate`, whose `target` is the tree of parameters."""
+    """Reads `checkpoint_STEP/tstate` of the official trainer; its entry `target` is the tree of parameters."""
     folder = source / "tstate" if (source / "tstate").exists() else source
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             target: Any = checkpointer.restore(folder)["target"]
-    except Exception as error:  # whatever orbax says of a folder that is something else
-        raise InputError(f"--init_from {source}: not a checkpoint of the official code: {error}") from None
+    except Exception as error:  # orbax raises many classes for a folder of another kind
+        raise InputError(f"--init_from {source}: not a checkpoint of the official code: {first_line(error)}") from None
     return _convert(source, named_leaves(target), config)
 
 

@@ -1,4 +1,4 @@
-"""What a training loop writes down: means over the steps between two lines, speed, spikes, and steps gone wrong."""
+"""The training log: means over the steps between two lines, speed, loss spikes and steps that are not finite."""
 
 import math
 import resource
@@ -16,7 +16,7 @@ from block_recurrent.config import RunConfig
 from block_recurrent.errors import NonFiniteError
 from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
 from block_recurrent.parallel.chips import peak_flops
-from block_recurrent.training.metric_writer import MetricsWriter
+from block_recurrent.training.metric_writer import MetricsWriter, with_current_names
 from block_recurrent.training.optimizer import make_schedule
 from block_recurrent.training.step import StepMetrics
 
@@ -27,15 +27,18 @@ _LEAST_DEVIATION = 0.02  # of the median
 
 
 class TrainLog:
-    """Reads a step's metrics while the next step is computed.
+    """Reads the metrics of a step while the devices compute the next, and writes a line every `log_every` steps.
+
+    Attributes:
+        latest: loss and speed of the last line, for the progress bar.
 
     Args:
         run: the configuration.
-        metrics: where lines go; None on processes that do not write.
-        bytes_per_token: of the training text.
-        describe_rows: says what rows read at a step, for the report of a step gone wrong.
-        notify: called with a sentence: what has to be seen, in a sentence.
-        pending: what `pending` was when the run was interrupted.
+        metrics: writes the lines; None on processes that do not write.
+        bytes_per_token: mean number of bytes of a training token.
+        describe_rows: returns the documents of some rows at a step, for messages about a step that is not finite.
+        notify: called with one sentence for each spike and each skipped step.
+        pending: the unwritten steps of the checkpoint that the run continues from, as `catch_up` returned them.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class TrainLog:
         self._describe_rows = describe_rows
         self._notify = notify
         self._unread: tuple[int, StepMetrics] | None = None
-        self._window: list[dict[str, float]] = list(pending or [])
+        self._window: list[dict[str, float]] = [with_current_names(numbers) for numbers in pending or []]
         kept = [] if metrics is None else metrics.kept
         losses = [line["bits_per_byte"] for line in kept if line["group"] == "train"]
         self._losses: deque[float | None] = deque(losses, maxlen=_SPIKE_HISTORY)
@@ -66,26 +69,26 @@ class TrainLog:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """The time until the next line begins here; what was before (evaluation, say) does not count."""
+        """Restarts the clock of the next line, so that the time before (an evaluation, for example) does not count."""
         self._began, self._waited, self._steps, self._tokens = time.perf_counter(), 0.0, 0, 0.0
 
     def waited_for_data(self, seconds: float) -> None:
-        """The loop stood still for a batch."""
+        """Adds the time that the loop waited for a batch."""
         self._waited += seconds
 
     def add(self, step: int, metrics: StepMetrics) -> None:
-        """Takes the metrics of step number `step`, counted from 1, and reads those of the step before."""
+        """Stores the metrics of step number `step`, counted from 1, and reads those of the step before."""
         self.catch_up()
         self._unread = step, metrics
 
     def catch_up(self) -> list[dict[str, float]]:
-        """Reads what is unread; writes a line where one is due.
+        """Reads the metrics of the last step, and writes a line if one is due.
 
         Returns:
-            What no line holds yet, to be kept in the checkpoint.
+            The steps that no line contains yet, to be saved in a checkpoint.
 
         Raises:
-            NonFiniteError: the step was not finite and the run stops then.
+            NonFiniteError: the step was not finite and `TrainConfig.nonfinite` is `stop`.
         """
         if self._unread is None:
             return self._window
@@ -102,14 +105,14 @@ class TrainLog:
 
     def _not_finite(self, step: int, metrics: StepMetrics) -> None:
         rows = np.flatnonzero(~np.isfinite(metrics.row_losses))
-        where = self._describe_rows(step - 1, rows) if len(rows) else "the gradients alone; every row's loss is finite"
-        what = f"step {step}: not finite: {where}"
+        where = self._describe_rows(step - 1, rows) if len(rows) else "only the gradients; every row's loss is finite"
+        message = f"step {step}: not finite: {where}"
         if self._run.train.nonfinite == "stop":
             raise NonFiniteError(
-                f"{what}. The step changed nothing; the newest checkpoint is good. Continue with another learning "
-                "rate, or with TrainConfig.nonfinite = 'skip', which counts such steps and goes on"
+                f"{message}. The step changed nothing; the newest checkpoint is good. Continue with another learning "
+                "rate, or with TrainConfig.nonfinite = 'skip', which counts and skips such steps"
             )
-        self._notify(f"{what}; skipped")
+        self._notify(f"{message}; skipped")
 
     def _write(self, step: int) -> None:
         window, self._window = self._window, []
@@ -119,29 +122,29 @@ class TrainLog:
         if spike is not None:
             self._notify(
                 f"step {step}: loss spike: {values['bits_per_byte']:.3f} bits per byte; the median of the lines before "
-                f"is {spike:.3f}"
+                f"it is {spike:.3f}"
             )
         speed = self._speed()
         if self._metrics is not None:
             self._metrics.write(step, "train", values | {"spike": int(spike is not None)})
             self._metrics.write(step, "speed", speed)
         loss = values["bits_per_byte"]
-        said = "no finite step" if loss is None else f"{loss:.3f} bits per byte"
-        self.latest = f"{said}  {speed['tokens_per_second']:,.0f} tokens/s"
+        shown = "no finite step" if loss is None else f"{loss:.3f} bits per byte"
+        self.latest = f"{shown}  {speed['tokens_per_second']:,.0f} tokens/s"
         self.start_clock()
 
     def _means(self, step: int, window: list[dict[str, float]]) -> dict[str, Any]:
-        good = [numbers for numbers in window if numbers["finite"]]
-        tokens = sum(numbers["tokens"] for numbers in good)
-        bits = sum(numbers["nats"] for numbers in good) / math.log(2) / tokens if tokens else None
+        finite = [numbers for numbers in window if numbers["finite"]]
+        tokens = sum(numbers["tokens"] for numbers in finite)
+        bits = sum(numbers["nats"] for numbers in finite) / math.log(2) / tokens if tokens else None
         values: dict[str, Any] = {
             "bits_per_byte": None if bits is None else bits / self._bytes_per_token,
             "bits_per_token": bits,
             "learning_rate": float(self._schedule(step - 1)),
-            "skipped_steps": len(window) - len(good),
+            "skipped_steps": len(window) - len(finite),
         }
         names = [name for name in window[0] if name not in ("nats", "tokens", "finite")]
-        return values | {name: sum(x[name] for x in good) / len(good) if good else None for name in names}
+        return values | {name: sum(x[name] for x in finite) / len(finite) if finite else None for name in names}
 
     def _speed(self) -> dict[str, float]:
         seconds = max(time.perf_counter() - self._began, 1e-9)
@@ -153,22 +156,21 @@ class TrainLog:
         }
         if self._utilisation_per_token is not None:
             speed["model_flops_utilisation"] = speed["tokens_per_second"] * self._utilisation_per_token
-        statistics_of_device = jax.local_devices()[0].memory_stats()
-        if statistics_of_device:
-            speed["device_memory_gb"] = statistics_of_device.get("peak_bytes_in_use", 0) / 1e9
+        if memory := jax.local_devices()[0].memory_stats():
+            speed["device_memory_gb"] = memory.get("peak_bytes_in_use", 0) / 1e9
         return speed
 
 
 def spike_above(value: float | None, before: Iterable[float | None]) -> float | None:
-    """Whether a loss stands out of the lines before it.
+    """Returns the usual loss if the loss of a line is far above it, else None.
 
     Args:
         value: the loss of a line.
-        before: those of up to 50 lines before it.
+        before: the losses of up to 50 lines before it.
 
     Returns:
-        Their median, if the value lies more than 8 robust standard deviations (and 8 times 2 % of the
-        median) above it and there are at least 20; else None.
+        The median of the losses before, if there are at least 20 and `value` exceeds the median by more than 8 robust
+        standard deviations and by more than 8 times 2 % of the median; else None.
     """
     known = [loss for loss in before if loss is not None]
     if value is None or len(known) < _FEWEST_LINES:

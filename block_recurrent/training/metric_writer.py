@@ -1,8 +1,9 @@
-"""Where a run's numbers go: TensorBoard event files, and the same as JSON lines."""
+"""Metrics of a run as JSON lines and as TensorBoard events."""
 
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,34 +13,35 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
+from block_recurrent.files import is_remote, write_whole
+
 _FILE = "metrics.jsonl"
 _SECONDS_BETWEEN_UPLOADS = 60.0
+_OLD_NAME = re.compile(r"^(gate/[^/]+/[^/]+)/admit$")
 
 
 class MetricsWriter:
     """Writes `metrics.jsonl` and TensorBoard events into a workdir.
 
-    A full disk stops nothing: lines wait in memory until they can be written; TensorBoard misses them.
+    A full disk does not stop the run: lines that cannot be written are written later. TensorBoard events are lost.
 
     Attributes:
-        kept: the lines that were there and stay.
+        kept: lines of an earlier start that remain valid.
 
     Args:
         workdir: the run's folder.
-        step: the step the run continues from. What a killed run wrote for later steps is dropped, so that the record
-            reads like that of an uninterrupted run.
-        notify: called with a sentence: when something cannot be written and when it can again.
+        step: the step that the run continues from. Lines of later steps are dropped, so that the file equals that of
+            an uninterrupted run.
+        notify: called with one sentence when lines cannot be written and when they can be written again.
     """
 
     def __init__(self, workdir: epath.Path, *, step: int, notify: Callable[[str], None] = lambda message: None):
         self.kept = [line for line in read_metrics(workdir) if _precedes(line, step)]
         self._path = workdir / _FILE
-        self._remote = "://" in str(workdir)
+        self._remote = is_remote(workdir)
         content = "".join(map(_as_text, self.kept))
-        partial = workdir / f"{_FILE}.partial"
-        partial.write_text(content)
-        partial.replace(self._path)
-        self._uploads = [content] if self._remote else []  # object stores know no appending
+        write_whole(self._path, content)
+        self._uploads = [content] if self._remote else []  # object stores cannot append
         self._waiting: list[str] = []
         self._failing = False
         self._uploaded = time.monotonic()
@@ -50,9 +52,9 @@ class MetricsWriter:
         """Appends one line, `{"step": ..., "group": ..., **values}`; its numbers also go to TensorBoard.
 
         Args:
-            step: steps taken when the numbers were true.
-            group: `train`, `speed` (what depends on the machine), or the name of an evaluated split.
-            values: numbers and texts by name; names carry the unit.
+            step: number of steps taken.
+            group: `train`, `speed` (metrics that depend on the machine), or the name of an evaluated split.
+            values: numbers and texts by name; names contain the unit.
         """
         self._events.write(step, group, values)
         self._waiting.append(_as_text({"step": step, "group": group, **values}))
@@ -60,11 +62,13 @@ class MetricsWriter:
             self._flush()
         except OSError as error:
             if not self._failing:
-                self._notify(f"{self._path}: cannot be written ({error.strerror or error}); lines wait in memory")
+                self._notify(
+                    f"{self._path}: cannot be written ({error.strerror or error}); lines are kept and written later"
+                )
             self._failing = True
         else:
             if self._failing:
-                self._notify(f"{self._path}: written again, nothing is missing")
+                self._notify(f"{self._path}: written again; no line is missing")
             self._failing = False
 
     def _flush(self, *, at_end: bool = False) -> None:
@@ -82,7 +86,7 @@ class MetricsWriter:
                 if written != len(content):
                     raise OSError("no space left for the whole line")
             except OSError:
-                os.ftruncate(file.fileno(), length)  # no torn line stays
+                os.ftruncate(file.fileno(), length)  # removes the torn line
                 raise
         self._waiting = []
 
@@ -90,17 +94,17 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Writes what waits and closes both files."""
+        """Writes the waiting lines and closes both files."""
         with contextlib.suppress(OSError):
             self._flush(at_end=True)
         self._events.close()
 
 
 class _Events:
-    """TensorBoard's file; after a failure the next event begins a new one.
+    """TensorBoard event file; after a failure the next event starts a new file.
 
-    tensorboardX's own `SummaryWriter` writes from a thread that a full disk would end, and whose queue would then hold
-    the training loop.
+    tensorboardX's `SummaryWriter` is not used: it writes from a thread that a full disk ends, and its full queue then
+    blocks the training loop.
     """
 
     def __init__(self, folder: epath.Path, *, first_step: int):
@@ -118,7 +122,7 @@ class _Events:
         try:
             if self._writer is None:
                 self._writer = EventsWriter(self._prefix)
-                # Readers drop what an interrupted run wrote from here on.
+                # TensorBoard drops an interrupted run's events from this step on.
                 self._writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log={"status": 1}))
             for summary in summaries:
                 self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
@@ -134,17 +138,25 @@ class _Events:
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
-    """All lines of a run's `metrics.jsonl`; empty if there is none. A torn last line (a killed run's) is left out."""
+    """Returns all lines of a run's `metrics.jsonl`; empty if there is no such file.
+
+    A torn last line, left by a killed run, is left out. Metrics have the names of this version.
+    """
     path = workdir / _FILE
     if not path.exists():
         return []
     lines = []
     for line in path.read_text().splitlines():
         try:
-            lines.append(json.loads(line))
+            lines.append(with_current_names(json.loads(line)))
         except json.JSONDecodeError:
             break
     return lines
+
+
+def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Renames the metrics that version 0.1.0 wrote under another name: `gate/LAYER/PLACE/admit` is now `.../input`."""
+    return {_OLD_NAME.sub(r"\1/input", name): value for name, value in values.items()}
 
 
 def _as_text(line: dict[str, Any]) -> str:
@@ -152,5 +164,5 @@ def _as_text(line: dict[str, Any]) -> str:
 
 
 def _precedes(line: dict[str, Any], step: int) -> bool:
-    """A checkpoint of step s is written after step s was logged and evaluated (see `train.train`)."""
+    """A checkpoint of step s is saved after step s was logged and evaluated (see `loop.Loop.run`)."""
     return line["step"] <= step if step else False

@@ -1,7 +1,7 @@
 """Adafactor (Shazeer and Stern 2018) with the official code's settings and learning-rate schedules.
 
-One leaf of the parameters is one official parameter in its official shape: Adafactor factors, clips and scales per
-leaf, so fusing or splitting kernels would change its updates.
+Each parameter leaf is one parameter of the official code in its shape: Adafactor factors, clips and scales each leaf,
+so fused or split kernels would change its updates.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,18 @@ from block_recurrent.config import OptimizerConfig
 
 LearningRate: TypeAlias = Callable[[jax.typing.ArrayLike], jax.Array]
 
-_MIN_RSQRT_STEP = 100.0  # before this step the inverse square root is held
+_MIN_RSQRT_STEP = 100.0  # the inverse square root is constant before this step
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:
-    """The learning rate as a function of the step, 0 at step 0 when there is a warm-up.
+    """Returns the learning rate as a function of the step.
 
-    During warm-up the schedule stands where warm-up ends, times a linear ramp (official code).
+    During warm-up the rate is a linear ramp from 0 times the schedule's value at the end of warm-up, as in the official
+    code.
 
     Args:
-        config: shape and bounds.
-        num_steps: length of the run; the decay ends there unless `config.decay_steps` says otherwise.
+        config: shape and bounds of the schedule.
+        num_steps: length of the run; the decay ends there if `config.decay_steps` is None.
     """
     decay = _decay(config, config.decay_steps or num_steps)
 
@@ -38,7 +39,7 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Adafactor with momentum; no weight decay, no global-norm clipping."""
+    """Returns Adafactor with momentum, without weight decay and without global-norm clipping."""
     return optax.adafactor(
         make_schedule(config, num_steps),
         decay_rate=config.decay_rate,

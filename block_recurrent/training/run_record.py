@@ -1,4 +1,4 @@
-"""`run.json`: what a workdir's run is, so that it is continued and evaluated as what it is and nothing else."""
+"""`run.json`: the configuration and data of a workdir's run, checked before the run is continued or evaluated."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from block_recurrent.files import write_whole
 
 _FILE = "run.json"
 _LIBRARIES = ("block-recurrent", "jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
-# A run may be continued with other values of these; everything else decides what its steps compute.
+# A run may continue with other values of these fields; all other fields change what its steps compute.
 _FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"seed"}
 _FREE = {
     *(f"config.train.{name}" for name in _FREE_TRAIN_FIELDS),
@@ -28,29 +28,29 @@ _FREE = {
 
 
 def make_record(run: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the run's numbers, ready for JSON.
+    """Returns everything that determines a run's results, as JSON values.
 
     Args:
-        run: the configuration; a decay that ends with the run is written down as that number of steps.
-        data: facts of the training data: fingerprints of content, vocabulary and schedule, counts.
+        run: the configuration; a decay that ends with the run is recorded as that number of steps.
+        data: facts of the training data: fingerprints of content, vocabulary and schedule, and counts.
     """
     optimizer = dataclasses.replace(run.optimizer, decay_steps=run.optimizer.decay_steps or run.train.num_steps)
     config = dataclasses.asdict(dataclasses.replace(run, optimizer=optimizer))
     versions = {name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
-    # Through JSON once: what is written and what is read back compare equal.
+    # Through JSON once, so that the record compares equal to the one that is read back.
     return json.loads(json.dumps({"config": config, "data": dict(data), "versions": versions}))
 
 
 def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
-    """Compares the record of a run with the one that the workdir has, if it has one.
+    """Compares the record of a run with the workdir's record, if there is one.
 
     Raises:
-        InputError: the workdir holds a run whose steps would compute something else; the fields are named.
+        InputError: the workdir holds another run; the message names the fields that differ.
     """
     path = workdir / _FILE
     if not path.exists():
         return
-    # Read as a configuration: a field that is younger than the run has its default there.
+    # Read as a configuration, so that fields added since the run was recorded have their defaults.
     config = json.loads(json.dumps(dataclasses.asdict(read_run(workdir)[0])))
     old = dict(_leaves(_read(path) | {"config": config}))
     new = dict(_leaves(record))
@@ -58,24 +58,24 @@ def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
     different = sorted(name for name in fields if old.get(name) != new.get(name))
     if different:
         pairs = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked for" for name in different[:5])
-        raise InputError(f"{workdir}: holds another run. Choose a new --workdir, or ask for the same ({pairs})")
+        raise InputError(f"{workdir}: holds another run. Choose a new --workdir, or the same configuration ({pairs})")
 
 
 def write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
-    """Writes the record of a run into its workdir, which is there."""
+    """Writes the record of a run into its workdir, which must exist."""
     write_whole(workdir / _FILE, json.dumps(record, indent=2) + "\n")
 
 
 def has_run(workdir: epath.Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Returns whether a folder holds a run."""
     return (workdir / _FILE).exists()
 
 
 def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
-    """Configuration and data facts of the run in a workdir.
+    """Returns the configuration and the data facts of the run in a workdir.
 
     Raises:
-        InputError: there is no run, or its record cannot be read.
+        InputError: the workdir holds no run, or its record cannot be read.
     """
     path = workdir / _FILE
     if not has_run(workdir):

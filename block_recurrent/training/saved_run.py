@@ -1,6 +1,7 @@
-"""A run read back from its workdir: configuration, data facts, parameters, vocabulary."""
+"""A run read from its workdir: configuration, data facts, parameters and vocabulary."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from etils import epath
 
 from block_recurrent.config import RunConfig
 from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.files import resolve
 from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.training.run_record import read_run
@@ -17,10 +19,10 @@ from block_recurrent.typing import Params
 
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
-    """The newest checkpoint of a run.
+    """A checkpoint of a run.
 
     Attributes:
-        config: what was trained.
+        config: the run's configuration.
         data: facts of the training data, as in `run.json`.
         step: steps taken.
         params: the parameters.
@@ -32,37 +34,37 @@ class SavedRun:
     params: Params
 
     @classmethod
-    def load(cls, workdir: epath.Path) -> "SavedRun":
-        """Reads a workdir, on one device.
+    def load(cls, workdir: os.PathLike[str] | str) -> "SavedRun":
+        """Reads a run, on one device.
 
         Args:
-            workdir: the run's folder, or `checkpoints/STEP` in it for one that is not the newest.
+            workdir: the run's folder, or its `checkpoints/STEP` for a checkpoint other than the newest.
 
         Raises:
-            InputError: there is no run, or it has no such checkpoint.
+            InputError: the folder holds no run, or the run has no such checkpoint.
         """
-        step = None
-        if workdir.parent.name == CHECKPOINTS and workdir.name.isdigit():
-            workdir, step = workdir.parent.parent, int(workdir.name)
-        config, data = read_run(workdir)
+        folder, step = resolve(workdir), None
+        if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
+            folder, step = folder.parent.parent, int(folder.name)
+        config, data = read_run(folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_train_state(config)
         )
-        with Checkpoints(workdir) as checkpoints:
+        with Checkpoints(folder) as checkpoints:
             restored = checkpoints.restore(like, step)
         return cls(config, data, restored.step, restored.state.params)
 
     @property
     def vocabulary_fingerprint(self) -> str:
-        """Of the vocabulary that the training data was made with; the stores of a mixture have the same."""
+        """Fingerprint of the training data's vocabulary; all stores of a mixture have the same."""
         return self.data["stores"][0]["vocabulary"]["fingerprint"]
 
     def vocabulary(self) -> Vocabulary:
-        """That vocabulary.
+        """Returns the vocabulary of the training data.
 
         Raises:
-            InputError: it cannot be read any more, or has changed since.
+            InputError: it cannot be read, or has changed since.
         """
         return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)
 

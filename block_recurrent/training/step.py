@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as pure functions."""
+"""Pure functions for one training step and one evaluation step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,12 +24,12 @@ class TrainState:
     """Everything that the next step depends on, except its batch, which is a function of `step`.
 
     Attributes:
-        step: () int32, steps taken.
-        skipped: () int32, how many of them changed nothing because a loss or gradient was not finite.
+        step: () int32, number of steps taken.
+        skipped: () int32, number of steps that changed nothing because a loss or gradient was not finite.
         params: nested dictionaries of float32 arrays.
-        opt_state: the optimizer's.
+        opt_state: the optimizer state.
         model_state: caches and recurrent states of the training rows.
-        dropout_key: never changes; each step folds its number in.
+        dropout_key: constant; each step folds its number into it.
     """
 
     step: Int[Array, ""]
@@ -43,13 +43,13 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SegmentBatch:
-    """What a step reads: one segment of each row.
+    """Input of one step: one segment of each row.
 
     Attributes:
         tokens: (B, T) int32.
-        targets: (B, T) int32, the tokens that follow.
-        weights: (B, T) float32: 1 where the target is scored, 0 on padding.
-        start_of_document: (B,) bool.
+        targets: (B, T) int32, the next tokens.
+        weights: (B, T) float32, 1 where the target is scored, 0 on padding.
+        start_of_document: (B,) bool, rows that start a document.
     """
 
     tokens: Tokens
@@ -61,17 +61,17 @@ class SegmentBatch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:
-    """What a training step tells of itself; float32.
+    """Metrics of one training step; float32.
 
     Attributes:
-        row_nats: (B,), cross-entropy summed over each row's scored tokens.
-        tokens: (), scored tokens of the batch.
-        gradient_norm: (), of all gradients together.
-        update_norm: (), of what the optimizer adds to the parameters.
-        param_norm: (), before the step.
-        state_norms: by recurrent layer, (), the mean length of a state vector behind the segment.
-        gates: by recurrent layer, the mean openness of its gates over rows, blocks, states and channels.
-        finite: () bool; where False the step changed nothing but `step` and `skipped`.
+        row_losses: (B,), sum of the token losses of each row.
+        tokens: (), number of scored tokens of the batch.
+        gradient_norm: (), norm of all gradients together.
+        update_norm: (), norm of the optimizer's updates.
+        param_norm: (), norm of the parameters before the step.
+        state_norms: (), mean norm of a state vector after the segment, by recurrent layer.
+        gates: mean value of the gates over rows, blocks, states and channels, by recurrent layer.
+        finite: () bool; if False, the step changed only `step` and `skipped`.
     """
 
     row_losses: Float[Array, "B"]
@@ -92,7 +92,7 @@ def init_train_state(
     batch_size: int,
     params: Params | None = None,
 ) -> TrainState:
-    """The state before the first step; parameters are drawn unless given."""
+    """Returns the state before the first step; parameters are initialised at random unless passed."""
     params_key, dropout_key = jax.random.split(jax.random.key(seed))
     params = init_params(config, params_key) if params is None else params
     return TrainState(
@@ -106,7 +106,7 @@ def init_train_state(
 
 
 def abstract_train_state(run: RunConfig) -> TrainState:
-    """Shapes and dtypes of a run's state, without computing anything."""
+    """Returns the shapes and dtypes of a run's state without computing it."""
     optimizer = make_optimizer(run.optimizer, run.train.num_steps)
     data, seed = run.data, run.train.seed
     return jax.eval_shape(lambda: init_train_state(run.model, optimizer, seed=seed, batch_size=data.batch_size))
@@ -121,21 +121,21 @@ def train_step(
     accumulate_steps: int = 1,
     gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, StepMetrics]:
-    """Takes a step on the mean loss of the batch's scored tokens.
+    """Takes one step on the mean loss of the batch's scored tokens.
 
-    The official code steps on the sum; Adafactor's updates do not depend on that factor. A step whose loss or gradients
-    are not finite leaves parameters, optimizer and memory as they were: nothing broken can spread.
+    The official code uses the sum of the losses; Adafactor's updates do not depend on that factor. If a loss or
+    gradient is not finite, parameters, optimizer state and model state stay unchanged.
 
     Args:
-        config: the model.
+        config: the model configuration.
         optimizer: from `make_optimizer`.
-        state: before the step.
-        batch: its rows are a multiple of `accumulate_steps`.
-        accumulate_steps: micro-batches computed one after another; the sum of their gradients is the batch's.
-        gather: places divided parameters for the forward pass; see `partitioning.gather`.
+        state: the state before the step.
+        batch: the batch; its number of rows is a multiple of `accumulate_steps`.
+        accumulate_steps: number of micro-batches that are computed one after another; their gradients are added.
+        gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
 
     Returns:
-        The next state, and what the step tells.
+        The next state and the metrics of the step.
     """
     key = jax.random.fold_in(state.dropout_key, state.step)
     gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather)
@@ -170,25 +170,25 @@ def train_step(
 def eval_step(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch
 ) -> tuple[ModelState, Float[Array, "B"], Float[Array, "B"]]:
-    """Runs a segment without dropout.
+    """Scores a segment without dropout.
 
     Returns:
-        The memory after the segment; each row's nats summed over its scored tokens; how many those are.
+        The state after the segment, each row's sum of token losses, and each row's number of scored tokens.
     """
     scored = score_tokens(config, params, state, batch)
-    return scored.state, jnp.sum(scored.nats, axis=1), jnp.sum(batch.weights, axis=1)
+    return scored.state, jnp.sum(scored.losses, axis=1), jnp.sum(batch.weights, axis=1)
 
 
 class ScoredTokens(NamedTuple):
-    """What a segment costs.
+    """Token losses of a segment.
 
     Attributes:
-        nats: (B, T) float32, 0 where a target is not scored.
-        state: the memory after the segment.
-        gates: as in `model.Output`.
+        losses: (B, T) float32, in nats; 0 where a target is not scored.
+        state: the state after the segment.
+        gates: as in `ModelOutput`.
     """
 
-    nats: Float[Array, "B T"]
+    losses: Float[Array, "B T"]
     state: ModelState
     gates: dict[str, GateMeans]
 
@@ -196,13 +196,13 @@ class ScoredTokens(NamedTuple):
 def score_tokens(
     config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None = None
 ) -> ScoredTokens:
-    """Runs a segment and scores its targets, `config.loss_chunk` tokens of logits at a time."""
+    """Computes the token losses of a segment, with the logits of `config.loss_chunk` tokens at a time."""
     model = bind(config, params)
-    features, state, gates = model.hidden_states(
+    hidden, state, gates = model.hidden_states(
         batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
     )
-    nats = chunked_cross_entropy(model.logits, features, batch.targets, config.loss_chunk)
-    return ScoredTokens(nats * batch.weights, state, gates)
+    losses = chunked_cross_entropy(model.logits, hidden, batch.targets, config.loss_chunk)
+    return ScoredTokens(losses * batch.weights, state, gates)
 
 
 class _Forward(NamedTuple):
@@ -219,14 +219,14 @@ def _accumulate(
     parts: int,
     gather: Callable[[Params], Params],
 ) -> tuple[Any, _Forward]:
-    """Gradients of the mean loss, and what the forward pass left, with the rows computed in `parts`."""
+    """Returns the gradients of the mean loss and the results of the forward pass, computed in `parts` micro-batches."""
     total = jnp.maximum(jnp.sum(batch.weights), 1)
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
-        # Masks are shared by all rows, so every micro-batch uses the same key.
-        nats, memory, gates = score_tokens(config, gather(params), model_state, batch, dropout_key)
-        row_losses = jnp.sum(nats, axis=1)
-        return jnp.sum(row_losses) / total, _Forward(row_losses, memory, gates)
+        # All rows share the dropout masks, so every micro-batch uses the same key.
+        losses, state, gates = score_tokens(config, gather(params), model_state, batch, dropout_key)
+        row_losses = jnp.sum(losses, axis=1)
+        return jnp.sum(row_losses) / total, _Forward(row_losses, state, gates)
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -236,7 +236,7 @@ def _accumulate(
         gradients, forward = gradient(state.params, *rows)
         return jax.tree.map(jnp.add, total, gradients), forward
 
-    # Part m takes rows m, m + parts, ...: every device has as many rows in each.
+    # Part m has rows m, m + parts, ...: every device has equally many rows of each part.
     def divide(x: Array) -> Array:
         return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
 

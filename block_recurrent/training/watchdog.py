@@ -1,4 +1,4 @@
-"""Notices a step that does not end."""
+"""A watchdog that reports a step that does not end."""
 
 import statistics
 import threading
@@ -7,59 +7,71 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_FACTOR = 20  # times the usual
-_LEARN_FROM = 100  # steps
-_FEWEST = 5  # steps before anything is usual
+_FACTOR = 20  # times the usual duration
+_HISTORY = 100  # steps
+_FEWEST = 5  # steps before a duration is usual
 
 
 class Watchdog:
-    """Reports, from a thread of its own, when a step takes 20 times the median of the last 100.
+    """Reports, from its own thread, when a step takes 20 times the median of the last 100 steps.
 
     Args:
-        notify: called with a sentence: once per stall, in a sentence.
+        notify: called with one sentence for each step that does not end.
         least_seconds: shorter waits are never reported.
+        clock: returns the time in seconds.
     """
 
-    def __init__(self, notify: Callable[[str], None], *, least_seconds: float = 10.0):
+    def __init__(
+        self,
+        notify: Callable[[str], None],
+        *,
+        least_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._notify = notify
         self._least = least_seconds
-        self._durations: deque[float] = deque(maxlen=_LEARN_FROM)
+        self._clock = clock
+        self._durations: deque[float] = deque(maxlen=_HISTORY)
         self._step = 0
-        self._last: float | None = None  # None while nothing is watched
+        self._last: float | None = None  # None while no step is watched
         self._reported = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self, step: int) -> None:
-        """A step was done.
+        """Ends the step before and starts to watch the next.
 
         Args:
-            step: the one that begins now.
+            step: the step that starts now.
         """
-        now = time.monotonic()
+        now = self._clock()
         if self._last is not None:
             self._durations.append(now - self._last)
         self._step, self._last, self._reported = step, now, False
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """While something other than a step is done, nothing is watched."""
+        """Watches nothing from here until the next `beat`: the loop is busy with something other than a step."""
         self._last = None
         yield
         self._last = None
 
+    def check(self) -> None:
+        """Reports the step in progress if it takes too long, once. The thread calls this at least once a second."""
+        started, durations = self._last, list(self._durations)
+        if started is None or self._reported or len(durations) < _FEWEST:
+            return
+        usual, waited = statistics.median(durations), self._clock() - started
+        if waited > max(_FACTOR * usual, self._least):
+            self._reported = True
+            self._notify(
+                f"step {self._step} has been running for {waited:.0f} s, {waited / usual:.0f} times the usual "
+                f"{usual:.2f} s: a hung device, a lost process, or a stalled file system"
+            )
+
     def _watch(self) -> None:
         while not self._ended.wait(min(self._least / 4, 1.0)):
-            began, durations = self._last, list(self._durations)
-            if began is None or self._reported or len(durations) < _FEWEST:
-                continue
-            usual, waited = statistics.median(durations), time.monotonic() - began
-            if waited > max(_FACTOR * usual, self._least):
-                self._reported = True
-                self._notify(
-                    f"step {self._step} has been going on for {waited:.0f} s, {waited / usual:.0f} times the usual "
-                    f"{usual:.2f} s: a hung device, another process that is gone, or a stalled file system"
-                )
+            self.check()
 
     def __enter__(self) -> "Watchdog":
         self._thread.start()

@@ -1,7 +1,6 @@
-"""One live run per workdir."""
+"""A lock that keeps a workdir to one live run."""
 
 import contextlib
-import fcntl
 import os
 import platform
 import time
@@ -10,37 +9,33 @@ from collections.abc import Iterator
 from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.files import LockedError, is_remote, lock
 
 _FILE = "lock"
 
 
 @contextlib.contextmanager
 def hold_workdir(workdir: epath.Path) -> Iterator[None]:
-    """Keeps other runs out of a local workdir for as long as this process lives, however it ends.
+    """Locks a local workdir until the context closes or the process ends.
 
-    The operating system drops the lock with the process. Remote file systems have no such lock: there the launcher has
-    to see to it that a run is started once.
+    Remote file systems have no such lock: there the launcher must not start a run twice.
 
     Args:
-        workdir: the run's folder, which is there.
+        workdir: the run's folder; it must exist.
 
     Raises:
-        InputError: a live run is using it; names its process.
+        InputError: a live run is using the workdir; the message names its process.
     """
-    if "://" in str(workdir):
+    if is_remote(workdir):
         yield
         return
-    with open(workdir / _FILE, "a+") as file:
+    note = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown process"
+            held.enter_context(lock(workdir / _FILE, note))
+        except LockedError as error:
             raise InputError(
-                f"--workdir {workdir}: a live run is using it ({holder}). Wait for it, end it, or choose another "
+                f"--workdir {workdir}: a live run is using it ({error}). Wait for it, end it, or choose another "
                 "--workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
         yield

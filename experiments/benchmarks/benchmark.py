@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: measurements against bounds, printed, written down and judged."""
+"""Results of benchmarks: measurements that are printed, written and compared with their bounds."""
 
 import dataclasses
 import json
@@ -34,19 +34,19 @@ class Result:
 
 
 def medians(tasks: dict[Any, Callable[[], object]], *, rounds: int = 9) -> dict[Any, float]:
-    """Median seconds of each task, called in turns, so that other work on the machine meets all of them."""
+    """Returns the median seconds of each task; the tasks alternate, so that other work on the machine affects all."""
     seconds: dict[Any, list[float]] = {name: [] for name in tasks}
     for turn in range(rounds + 1):
         for name, task in tasks.items():
             start = time.perf_counter()
             jax.block_until_ready(task())
-            if turn:  # the first compiles
+            if turn:  # the first turn compiles
                 seconds[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def judge(results: Iterable[Result], output: Path, **facts: Any) -> None:
-    """Prints results as they come, writes them with facts about the run, and exits with 1 if a bound is missed."""
+    """Prints results as they arrive, writes them with facts about the run, and exits with 1 if a bound is missed."""
     measured = []
     for result in results:
         print(result, flush=True)

@@ -1,9 +1,9 @@
 """Measures evaluation against training on the quickstart's model, batch and machine: `make bench-evaluate`.
 
-Runs of the training loop and whole passes over the validation split take turns, so that other work on the machine meets
-both. Training's rate is that of the loop's own log, evaluation's is scored tokens over the seconds of a pass from its
-first batch to its last result, idle rows at its end and saving included; neither counts compilation. Writes what it
-measured to a JSON file and exits with 1 if a bound is missed. About 4 minutes on 2 cores.
+Training runs alternate with whole passes over the validation split, so that other work on the machine affects both. The
+rate of training is that of the loop's log. The rate of evaluation is the number of scored tokens over the seconds of a
+pass from its first batch to its last result, including idle rows at its end and saving. Neither includes compilation.
+Writes the results to a JSON file and exits with 1 if a bound is missed. Takes about 4 minutes on 2 cores.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ROUNDS = 3
 
 
 def training_rate(run: RunConfig) -> float:
-    """Tokens per second of a training run, the median of its log; its first line, which compiles, does not count."""
+    """Returns the median tokens per second of a run's log, without the first line, which includes compilation."""
     settings = dataclasses.replace(run.train, num_steps=STEPS, log_every=LOG_EVERY, eval_steps=1)
     with tempfile.TemporaryDirectory() as folder:
         workdir = epath.Path(folder) / "run"
@@ -46,7 +46,7 @@ def training_rate(run: RunConfig) -> float:
 
 
 def evaluation_rate(run: RunConfig, params: Params, store: TokenStore) -> float:
-    """Scored tokens per second of a whole resumable pass."""
+    """Returns the scored tokens per second of a whole resumable pass."""
     shape = Shape(batch_size=run.data.batch_size, segment_length=run.data.segment_length)
     with tempfile.TemporaryDirectory() as folder, ResumablePasses(epath.Path(folder), {}).locked() as passes:
         start = time.perf_counter()

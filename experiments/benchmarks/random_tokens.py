@@ -1,4 +1,4 @@
-"""Training steps on random tokens: what they cost does not depend on which tokens they are."""
+"""Training steps on random tokens; their cost does not depend on the tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ from experiments.benchmarks.train import step_of
 
 
 def compile_step(run: RunConfig) -> Any:
-    """The step of a run, compiled and not yet called; its `memory_analysis()` tells what a call takes."""
+    """Compiles a run's step; the `memory_analysis()` of the result is the memory of a call."""
     arguments = jax.eval_shape(lambda: (_state(run), _batch(run)))
     return jax.jit(step_of(run), donate_argnums=0).lower(*arguments).compile()
 
 
 def repeat(step: Any, run: RunConfig, times: int = 1) -> Callable[[], object]:
-    """A function that takes a compiled step `times` times, each on what the one before left."""
+    """Returns a function that takes a compiled step `times` times, each from the state of the one before."""
     state, batch = jax.jit(lambda: (_state(run), _batch(run)))()
 
     def take() -> object:

@@ -1,7 +1,8 @@
 """Measures training on the quickstart's model against its bounds: `make bench-train`.
 
-What calling the compiled step costs, what the loop adds to it, how long it waits for data, and what scanned layers do
-to compiling. Writes what it measured to a JSON file and exits with 1 if a bound is missed. About 4 minutes on 2 cores.
+Measures the cost of calling the compiled step, the loop's addition to the step, the wait for data, and the time to
+compile scanned layers. Writes the results to a JSON file and exits with 1 if a bound is missed. Takes about 4 minutes
+on 2 cores.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from experiments.benchmarks.benchmark import Result, judge, medians
 
 STEPS = 60  # of a run
 LOG_EVERY = 10
-ROUNDS = 3  # runs, and as often the bare step
-LAYERS = 12  # as in the paper, for compiling
+ROUNDS = 3  # runs, alternating with bare steps
+LAYERS = 12  # of the compiled model, as in the paper
 
 Step = Callable[[TrainState, SegmentBatch], tuple[TrainState, StepMetrics]]
 
@@ -48,8 +49,8 @@ def step_of(run: RunConfig) -> Step:
     return functools.partial(train_step, run.model, optimizer)
 
 
-def begin(run: RunConfig) -> tuple[TrainState, SegmentBatch]:
-    """The state before the first step, and that step's batch."""
+def first_step(run: RunConfig) -> tuple[TrainState, SegmentBatch]:
+    """Returns the state before the first step, and the batch of that step."""
     optimizer = make_optimizer(run.optimizer, run.train.num_steps)
     state = jax.jit(
         lambda: init_train_state(run.model, optimizer, seed=run.train.seed, batch_size=run.data.batch_size)
@@ -59,7 +60,7 @@ def begin(run: RunConfig) -> tuple[TrainState, SegmentBatch]:
 
 
 def repeated(step: Step, state: TrainState, batch: SegmentBatch, times: int) -> Callable[[], object]:
-    """Takes the step again and again, each on what the one before left."""
+    """Returns a function that takes a number of steps, each from the state of the one before."""
     compiled = jax.jit(step, donate_argnums=0)
 
     def take() -> object:
@@ -73,26 +74,26 @@ def repeated(step: Step, state: TrainState, batch: SegmentBatch, times: int) -> 
 
 
 def bench_dispatch(run: RunConfig) -> Iterator[Result]:
-    """A step of the same arguments and results that computes nothing is what every call costs."""
+    """Measures a step with the same arguments and results that computes nothing: the cost of every call."""
     step = step_of(run)
-    told = jax.eval_shape(step, *begin(run))[1]
+    metrics = jax.eval_shape(step, *first_step(run))[1]
 
     def empty(state: TrainState, batch: SegmentBatch) -> tuple[TrainState, StepMetrics]:
-        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), told)
+        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
 
-    seconds = medians({"step": repeated(step, *begin(run), 10), "empty": repeated(empty, *begin(run), 10)})
-    leaves = len(jax.tree.leaves(begin(run)))
+    seconds = medians({"step": repeated(step, *first_step(run), 10), "empty": repeated(empty, *first_step(run), 10)})
+    leaves = len(jax.tree.leaves(first_step(run)))
     print(f"     step {seconds['step'] * 100:.1f} ms, calling it {seconds['empty'] * 100:.2f} ms, {leaves} leaves")
     yield Result("calling the compiled step", 100 * seconds["empty"] / seconds["step"], "% of it", 5, at_least=False)
 
 
 def bench_loop(run: RunConfig) -> Iterator[Result]:
-    """Runs and bare steps in turns; a run's first line, which compiles, does not count.
+    """Alternates runs and bare steps; a run's first line includes compilation and does not count.
 
-    The turns are long, so that other work on the machine may meet one kind alone: the quickest of each are compared.
+    Other work on the machine may slow down only one of the two, so the fastest of each are compared.
     """
     settings = dataclasses.replace(run.train, num_steps=STEPS, log_every=LOG_EVERY, eval_steps=1)
-    bare = repeated(step_of(run), *begin(run), LOG_EVERY)
+    bare = repeated(step_of(run), *first_step(run), LOG_EVERY)
     bare()
     lines, bare_seconds = [], []
     for _ in range(ROUNDS):
@@ -104,22 +105,25 @@ def bench_loop(run: RunConfig) -> Iterator[Result]:
             start = time.perf_counter()
             bare()
             bare_seconds.append((time.perf_counter() - start) / LOG_EVERY)
-    of_loop, of_step = min(line["seconds_per_step"] for line in lines), min(bare_seconds)
-    print(f"     bare step {of_step * 1e3:.1f} ms, in the loop {of_loop * 1e3:.1f} ms; {len(lines)} lines", flush=True)
-    yield Result("what the loop adds to the bare step", 100 * (of_loop / of_step - 1), "%", 5, at_least=False)
+    loop_seconds, step_seconds = min(line["seconds_per_step"] for line in lines), min(bare_seconds)
+    print(
+        f"     bare step {step_seconds * 1e3:.1f} ms, in the loop {loop_seconds * 1e3:.1f} ms; {len(lines)} lines",
+        flush=True,
+    )
+    yield Result("what the loop adds to the bare step", 100 * (loop_seconds / step_seconds - 1), "%", 5, at_least=False)
     waited = statistics.fmean(line["data_wait"] for line in lines)
     yield Result("waiting for data, mean of all lines", 100 * waited, "% of the time", 1, at_least=False)
 
 
 def bench_compile(run: RunConfig) -> Iterator[Result]:
-    """Twelve layers, one of them recurrent, as in the paper. On CPU a scan costs time; it is meant for TPU."""
+    """Compiles twelve layers, one of them recurrent, as in the paper. A scan is meant for TPU; on CPU it is slower."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _, scanned in itertools.product(range(ROUNDS), seconds):
         model = dataclasses.replace(
             run.model, num_layers=LAYERS, recurrent_layers=(LAYERS - 3,), scan_layers=scanned, remat="none"
         )
         longer = dataclasses.replace(run, model=model)
-        lowered = jax.jit(step_of(longer), donate_argnums=0).lower(*begin(longer))
+        lowered = jax.jit(step_of(longer), donate_argnums=0).lower(*first_step(longer))
         jax.clear_caches()
         start = time.perf_counter()
         lowered.compile()

@@ -11,20 +11,20 @@ from block_recurrent.interop.meliad import convert_params, model_config
 from block_recurrent.interop.parity import LIMITS, check_fixture
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-SHARED = Path(__file__).parents[3] / "shared" / "parity"  # all fixtures, where the project stands beside them
+SHARED = Path(__file__).parents[3] / "shared" / "parity"  # all fixtures, if the folder exists
 FILES = sorted((SHARED if SHARED.is_dir() else FIXTURES).glob("*.npz"))
 SMALL = FIXTURES / "xl.npz"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_equals_the_official_code(path):
+def test_the_model_equals_the_official_code(path):
     parity = check_fixture(path)
     assert parity.passed, (parity.errors, parity.places)
     assert all(parity.places[kind] for kind in ("logits", "caches", "loss", "gradients"))
 
 
 def changed(tmp_path: Path, **entries: np.ndarray | None) -> Path:
-    """A copy of a fixture with other entries; None removes one."""
+    """Writes a copy of a fixture with other entries; None removes an entry."""
     with np.load(SMALL) as archive:
         content = {name: archive[name] for name in archive.files} | entries
     path = tmp_path / "changed.npz"
@@ -66,7 +66,7 @@ def spoil(kind: str) -> dict[str, np.ndarray | None]:
         ("state of an ordinary layer", "states"),
     ],
 )
-def test_what_is_spoiled_counts_as_over(tmp_path, kind, counted_as):
+def test_a_spoiled_entry_exceeds_the_limit_of_its_kind(tmp_path, kind, counted_as):
     parity = check_fixture(changed(tmp_path, **spoil(kind)))
     assert not parity.passed
     over = [name for name in LIMITS if not parity.errors[name] <= LIMITS[name]]
@@ -122,7 +122,7 @@ def test_parameters_that_do_not_fit_are_refused(change, message):
         convert_params({name: entry for name, entry in flat.items() if entry is not None}, config)
 
 
-def test_what_the_official_code_could_vary_is_refused():
+def test_unsupported_options_of_the_official_code_are_refused():
     with np.load(SMALL) as archive:
         fields = json.loads(str(archive["config.json"]))
     assert model_config(fields | {"use_xl_cache": False}).window_length is None

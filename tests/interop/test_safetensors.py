@@ -1,4 +1,4 @@
-"""Parameters that leave and come back: exports, and new runs begun from something."""
+"""Exports, and new runs that start from the parameters of another run."""
 
 import dataclasses
 import json
@@ -52,16 +52,16 @@ def test_an_export_equals_its_checkpoint(trained, tmp_path):
         load_export(epath.Path(tmp_path / "out"))
 
 
-def test_an_older_checkpoint_is_read_by_its_step(trained):
+def test_an_older_checkpoint_is_read_by_its_folder(trained):
     _, workdir = trained
-    older = SavedRun.load(workdir / "checkpoints" / "2")
+    older = SavedRun.load(str(workdir / "checkpoints" / "2"))
     assert older.step == 2
     with pytest.raises(InputError, match="no checkpoint of step 3; have: 2, 4"):
-        SavedRun.load(workdir / "checkpoints" / "3")
+        SavedRun.load(Path(workdir) / "checkpoints" / "3")
 
 
 @pytest.mark.slow
-def test_a_new_run_begins_where_another_ended(trained, tmp_path):
+def test_a_new_run_starts_from_the_parameters_of_another(trained, tmp_path):
     run, workdir = trained
     SavedRun.load(workdir).export(epath.Path(tmp_path / "out"))
     expected = [line for line in read_metrics(workdir) if line["group"] == "validation"][-1]["bits_per_byte"]
@@ -78,13 +78,13 @@ def test_another_model_or_vocabulary_is_refused_with_the_reasons(trained, tmp_pa
     more = dataclasses.replace(run.model, num_states=7)
     with pytest.raises(InputError, match=r"num_states = 4 there, 7 here \(every state vector has parameters"):
         load_initial_params(workdir, more, vocabulary=fingerprint(run))
-    with pytest.raises(InputError, match="the same ids mean other texts"):
+    with pytest.raises(InputError, match="the same token ids mean other texts"):
         load_initial_params(workdir, run.model, vocabulary="another")
     with pytest.raises(InputError, match="no such file or folder"):
         load_initial_params(epath.Path(tmp_path / "nothing"), run.model, vocabulary="")
 
 
-def test_official_parameters_are_taken_from_arrays_and_from_the_official_trainers_checkpoints(tmp_path):
+def test_official_parameters_are_read_from_arrays_and_from_official_checkpoints(tmp_path):
     arrays = dict(np.load(FIXTURE))
     config = model_config(json.loads(str(arrays["config.json"])))
     flat = {name.removeprefix("param/"): array for name, array in arrays.items() if name.startswith("param/")}
@@ -99,7 +99,7 @@ def test_official_parameters_are_taken_from_arrays_and_from_the_official_trainer
         for folder in folders:
             here = here.setdefault(folder, {})
         here[leaf] = array
-    with ocp.PyTreeCheckpointer() as checkpointer:  # as its trainer lays it out
+    with ocp.PyTreeCheckpointer() as checkpointer:  # the layout of its trainer
         checkpointer.save(tmp_path / "checkpoint_7" / "tstate", {"target": target, "state": {"step": np.int32(7)}})
     from_checkpoint = load_initial_params(epath.Path(tmp_path / "checkpoint_7"), config, vocabulary="")
     jax.tree.map(np.testing.assert_array_equal, from_checkpoint, expected)

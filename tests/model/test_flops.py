@@ -72,7 +72,7 @@ def training_arguments(config: ModelConfig, length: int) -> Any:
 
 
 def loss(config: ModelConfig, *arguments: Any) -> jax.Array:
-    return jnp.sum(score_tokens(config, *arguments).nats)
+    return jnp.sum(score_tokens(config, *arguments).losses)
 
 
 @pytest.mark.parametrize("name", ["slide", "fixed_skip", "lstm_dual"])

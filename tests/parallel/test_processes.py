@@ -1,4 +1,4 @@
-"""Several processes: who is missing is named, and Cloud TPU is recognised. The runs themselves are in test_faults."""
+"""Start-up and barriers of several processes. Whole runs with several processes are in test_faults."""
 
 import os
 import socket
@@ -39,7 +39,7 @@ def coordinator():
         return f"localhost:{free.getsockname()[1]}"
 
 
-def test_a_barrier_names_who_is_missing_and_what_was_waited_for(coordinator):
+def test_a_barrier_names_the_missing_process_and_the_event(coordinator):
     waits = start(coordinator, 0, "processes.barrier('the data to be there', timeout_seconds=2)")
     stays_away = start(coordinator, 1, "processes.jax.devices(); sys.stdin.read()")
     output, errors = waits.communicate(timeout=120)
@@ -49,7 +49,7 @@ def test_a_barrier_names_who_is_missing_and_what_was_waited_for(coordinator):
     assert "the data to be there: waited 2 s for process(es) 1 of 2, which did not come" in output
 
 
-def test_a_process_that_is_never_started(coordinator):
+def test_a_process_that_never_starts_is_reported(coordinator):
     alone = start(coordinator, 0, "", timeout=3)
     output, errors = alone.communicate(timeout=120)
     assert alone.returncode == 4, errors
@@ -66,13 +66,13 @@ def test_a_process_that_is_never_started(coordinator):
         (("host:1", 2, 2), "--process_id = 2: must be from 0 to 1"),
     ],
 )
-def test_flags_that_do_not_fit_one_another(given, named):
+def test_flags_that_do_not_fit_one_another_are_refused(given, named):
     with pytest.raises(InputError, match=named):
         processes.initialise(*given)
 
 
 @pytest.mark.parametrize("on_tpu", [False, True])
-def test_cloud_tpu_joins_without_flags(monkeypatch, on_tpu):
+def test_processes_on_cloud_tpu_join_without_flags(monkeypatch, on_tpu):
     calls = []
     monkeypatch.setattr(processes, "_on_cloud_tpu", lambda: on_tpu)
     monkeypatch.setattr(processes.jax.distributed, "initialize", lambda **arguments: calls.append(arguments))

@@ -1,4 +1,4 @@
-"""Sharded equals single-device, for every architecture; and the rules themselves."""
+"""Sharded steps equal single-device steps for every architecture; tests of the sharding rules."""
 
 import functools
 from typing import Any
@@ -26,7 +26,7 @@ from block_recurrent.training.step import SegmentBatch, init_train_state, train_
 from tests.support.architectures import ALL, CACHED, WINDOW, perturbed_params, random_tokens, with_dropout
 
 ROWS = 8
-SGD: Any = optax.sgd(0.1, momentum=0.9)  # linear in the gradients, where Adafactor would magnify rounding
+SGD: Any = optax.sgd(0.1, momentum=0.9)  # linear in the gradients; Adafactor would magnify rounding errors
 DATA8, MIXED = MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)
 # Every kind of row in the paper's Table 1: windows and caches, all cells and gates, feedback; and no window at all.
 TABLE_ROWS = [
@@ -45,7 +45,7 @@ def batches(config, count=2):
 
 
 def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
-    """Two steps; the state behind them and the metrics of the last."""
+    """Takes two steps; returns the state and the metrics of the last step."""
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
@@ -88,7 +88,7 @@ def test_sharded_equals_a_single_device(name, mesh):
     assert_close(sharded_state, state)
 
 
-def test_sharded_adafactor_makes_the_same_update_of_the_same_gradients():
+def test_sharded_adafactor_computes_the_same_updates():
     params = perturbed_params(CACHED["lstm_dual"])
     gradients = perturbed_params(CACHED["lstm_dual"], seed=5)
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
@@ -110,7 +110,7 @@ def test_accumulated_micro_batches_equal_the_whole_batch():
         assert_close(accumulated, metrics)
 
 
-def test_arrays_are_divided_as_the_rules_say():
+def test_arrays_are_sharded_by_the_rules():
     config = CACHED["fixed_dual"]
     state, _ = run_steps(config, MIXED, make_optimizer(OptimizerConfig(), 10))
     layer = state.params["layers"]["layer_01"]
@@ -118,19 +118,19 @@ def test_arrays_are_divided_as_the_rules_say():
     assert layer["tokens"]["output"]["kernel"].sharding.spec == P("tensor", "fsdp")
     assert state.params["embedding"].sharding.spec == P(None, "fsdp")  # 23 rows: two devices do not divide them
     assert layer["states"]["initial_state"].sharding.spec == P(None, "fsdp")
-    memory = state.model_state.layers[1]
-    assert memory.keys is not None
-    assert memory.recurrent is not None
-    assert memory.keys.sharding.spec == P(("data", "fsdp"), None, "tensor", None)
-    assert memory.recurrent.sharding.spec == P(("data", "fsdp"), None, None)
-    assert memory.keys.addressable_shards[0].data.shape[0] == ROWS // 4
+    layer_state = state.model_state.layers[1]
+    assert layer_state.keys is not None
+    assert layer_state.recurrent is not None
+    assert layer_state.keys.sharding.spec == P(("data", "fsdp"), None, "tensor", None)
+    assert layer_state.recurrent.sharding.spec == P(("data", "fsdp"), None, None)
+    assert layer_state.keys.addressable_shards[0].data.shape[0] == ROWS // 4
     momentum = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == state.params["embedding"].shape]
     assert all(leaf.sharding.spec == P(None, "fsdp") for leaf in momentum)
     assert momentum
 
 
 def test_every_parameter_matrix_has_a_rule_of_its_own():
-    """A new kernel that no rule names would silently be whole on every device."""
+    """A new kernel without a rule would silently be replicated."""
     mesh = make_mesh(MIXED)
     for name, config in ALL.items():
         optimizer = make_optimizer(OptimizerConfig(), 10)

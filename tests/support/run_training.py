@@ -1,26 +1,18 @@
-"""Trains in this process: `python -m tests.support.run_training RUN.json WORKDIR [HOST:PORT COUNT INDEX]`."""
+"""Trains in its own process: `python -m tests.support.run_training RUN.json WORKDIR [HOST:PORT COUNT INDEX]`."""
 
 import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from etils import epath
 from rich.console import Console
 
-from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.config import RunConfig
+from block_recurrent.config.stored import read_run_config
 from block_recurrent.errors import EXIT_CODES
 from block_recurrent.parallel import processes
 from block_recurrent.training.loop import train
-
-PARTS: dict[str, Any] = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "optimizer": OptimizerConfig,
-    "train": TrainConfig,
-    "mesh": MeshConfig,
-}
 
 
 def write_run(run: RunConfig, path: Path) -> None:
@@ -31,8 +23,7 @@ def main(run_file: str, workdir: str, *several: str) -> None:
     if several:
         coordinator, count, index = several
         processes.initialise(coordinator, int(count), int(index))
-    fields = json.loads(Path(run_file).read_text())
-    run = RunConfig(**{name: part(**fields[name]) for name, part in PARTS.items()})
+    run = read_run_config(json.loads(Path(run_file).read_text()), run_file)
     try:
         train(run, epath.Path(workdir), Console(width=500))
     except tuple(EXIT_CODES) as error:

@@ -21,7 +21,7 @@ QUIET = Console(quiet=True)
 
 
 def prepare_store(folder: Path) -> Path:
-    """Forty short documents as bytes, in three splits; the store's folder."""
+    """Prepares forty short documents as bytes, in three splits; returns the store's folder."""
     texts = [" ".join(f"{n} times {k} is {n * k};" for k in range(1, 4 + n % 9)) for n in range(40)]
     lines = [json.dumps({"name": f"document {n}", "text": text}) for n, text in enumerate(texts)]
     (folder / "texts.jsonl").write_text("\n".join(lines))
@@ -41,7 +41,7 @@ def prepare_store(folder: Path) -> Path:
 
 
 def run_config(store: Path, **train: Any) -> RunConfig:
-    """A recurrent model with dropout, so that everything random is in it."""
+    """Returns a run of a recurrent model with dropout, so that every source of randomness is used."""
     settings: Any = {"num_steps": 10, "log_every": 1, "eval_every": 5, "checkpoint_every": 5} | train
     return RunConfig(
         model=ModelConfig(

@@ -17,8 +17,8 @@ from tests.support.workdirs import run_config
 ONE_DEVICE = make_mesh(MeshConfig(data=1))
 
 
-def test_a_split_is_scored_as_its_documents_are_one_by_one(store_folder):
-    """Against the plainest way: each document alone, in one piece."""
+def test_a_split_has_the_scores_of_its_documents_one_by_one(store_folder):
+    """The reference scores each document alone, in one segment."""
     run = run_config(store_folder)
     store = TokenStore.open(store_folder / "validation")
     params = init_params(run.model, jax.random.key(0))
@@ -29,18 +29,18 @@ def test_a_split_is_scored_as_its_documents_are_one_by_one(store_folder):
     def score(tokens: jax.Array, targets: jax.Array) -> jax.Array:
         return cross_entropy(apply(run.model, params, tokens, init_state(run.model, params, 1)).logits, targets)
 
-    nats = 0.0
+    loss = 0.0
     for document, length in enumerate(store.lengths):
         ids = np.zeros((1, longest + 1), np.int32)
         ids[0, :length] = store.read(document, 0, int(length))
-        nats += float(score(jnp.asarray(ids[:, :-1]), jnp.asarray(ids[:, 1:]))[0, : length - 1].sum())
+        loss += float(score(jnp.asarray(ids[:, :-1]), jnp.asarray(ids[:, 1:]))[0, : length - 1].sum())
     assert scores.complete
     assert scores.documents == len(store)
     assert scores.tokens == (store.lengths - 1).sum()
     assert scores.bytes == (store.bytes - 1).sum()
-    np.testing.assert_allclose(scores.nats, nats, rtol=1e-6)
-    np.testing.assert_allclose(scores.bits_per_byte, nats / math.log(2) / scores.bytes, rtol=1e-6)
-    np.testing.assert_allclose(scores.token_perplexity, math.exp(nats / scores.tokens), rtol=1e-6)
+    np.testing.assert_allclose(scores.nats, loss, rtol=1e-6)
+    np.testing.assert_allclose(scores.bits_per_byte, loss / math.log(2) / scores.bytes, rtol=1e-6)
+    np.testing.assert_allclose(scores.token_perplexity, math.exp(loss / scores.tokens), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("batch_size", "segment_length"), [(1, 8), (2, 64), (20, 16)])
@@ -54,7 +54,7 @@ def test_batch_and_segment_do_not_change_the_result(store_folder, batch_size, se
     np.testing.assert_allclose(scores.nats, expected.nats, rtol=1e-6)
 
 
-def test_a_partial_pass_says_so_and_counts_what_it_scored(store_folder):
+def test_a_partial_pass_is_marked_and_counts_its_scored_tokens(store_folder):
     run = run_config(store_folder)
     store = TokenStore.open(store_folder / "validation")
     params = init_params(run.model, jax.random.key(0))

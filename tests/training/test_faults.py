@@ -1,4 +1,4 @@
-"""What can happen to a run, and that nothing is lost. `make test-faults` prints a table of faults and outcomes."""
+"""Faults during a run lose nothing. `make test-faults` prints a table of faults and outcomes."""
 
 import dataclasses
 import os
@@ -60,7 +60,7 @@ class Runs:
         ]
 
     def finish(self, workdir: Path, count: int = 1) -> str:
-        """Runs to the end; what the primary process printed."""
+        """Runs to the end and returns the output of the primary process."""
         processes = self.start(workdir, count)
         outputs = [process.communicate(timeout=300)[0] for process in processes]
         assert [process.returncode for process in processes] == [0] * count, outputs
@@ -93,7 +93,7 @@ def runs(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(runs, tmp_path_factory):
-    """The workdir of a whole run, by the number of processes."""
+    """Workdirs of whole runs, by the number of processes."""
     whole = {count: tmp_path_factory.mktemp(f"whole{count}") for count in KILLS}
     for count, workdir in whole.items():
         runs.finish(workdir, count)
@@ -102,7 +102,7 @@ def uninterrupted(runs, tmp_path_factory):
 
 @pytest.mark.parametrize("count", KILLS)
 def test_random_kills_change_nothing(runs, uninterrupted, tmp_path, count):
-    """Soon after a start, or some steps on: so also while a checkpoint is being written. Then to the end."""
+    """Kills come soon after a start or some steps later, also while a checkpoint is written; then the run completes."""
     whole = uninterrupted[count]
     moments = random.Random(count)
     for number in range(KILLS[count]):
@@ -128,7 +128,7 @@ def test_two_processes_equal_one(uninterrupted):
     OUTCOMES.append(("2 processes instead of 1", "equal losses up to the order of sums"))
 
 
-def test_sigterm_saves_and_says_so(runs, uninterrupted, tmp_path):
+def test_sigterm_saves_and_prints_the_step(runs, uninterrupted, tmp_path):
     (process,) = runs.start(tmp_path)
     while not list(tmp_path.glob("checkpoints/3")):
         time.sleep(0.01)
@@ -154,7 +154,7 @@ def test_a_damaged_newest_checkpoint(runs, uninterrupted, tmp_path, damage):
         shutil.rmtree(newest)
         newest.mkdir()
     else:
-        for file in newest.glob("state/**/d/*"):  # all that hold arrays: which of them is read is orbax's affair
+        for file in newest.glob("state/**/d/*"):  # every file with arrays: orbax decides which ones it reads
             content = bytearray(file.read_bytes())
             content[len(content) // 2] ^= 1
             file.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
@@ -163,10 +163,10 @@ def test_a_damaged_newest_checkpoint(runs, uninterrupted, tmp_path, damage):
     assert "continuing from the checkpoint of step 39" in output
     assert (workdir / "damaged_checkpoints" / "40").exists()
     assert results(workdir) == results(whole)
-    OUTCOMES.append((f"newest checkpoint {damage}", "the one before continues, the damaged one set aside"))
+    OUTCOMES.append((f"newest checkpoint {damage}", "continued from the one before; the damaged one set aside"))
 
 
-def test_no_good_checkpoint_is_never_a_fresh_start(runs, uninterrupted, tmp_path):
+def test_a_run_without_a_good_checkpoint_is_refused(runs, uninterrupted, tmp_path):
     workdir = tmp_path / "work"
     shutil.copytree(uninterrupted[1], workdir)
     for checkpoint in (workdir / "checkpoints").iterdir():
@@ -194,7 +194,7 @@ def test_a_live_run_keeps_others_out(runs, tmp_path):
 
 
 def test_a_full_disk(run, uninterrupted, tmp_path):
-    """Training goes on, saving is tried again, and what was saved last stays."""
+    """Training continues, saving is tried again, and the last checkpoint stays."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
@@ -227,7 +227,7 @@ def test_a_full_disk(run, uninterrupted, tmp_path):
         assert (disk / "work" / "checkpoints" / "40").exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    OUTCOMES.append(("a full disk", "training went on, saved when there was room, equal metrics"))
+    OUTCOMES.append(("a full disk", "training continued, saved when there was room, equal metrics"))
 
 
 @pytest.mark.parametrize("mesh", [MeshConfig(data=4), MeshConfig(data=2), MeshConfig(data=1)], ids=str)

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -14,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from rich.console import Console
 
 from block_recurrent.config import RunConfig
-from block_recurrent.errors import InputError
+from block_recurrent.errors import InputError, PreemptedError
 from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
 from block_recurrent.training.run_record import check_record
 from block_recurrent.training.step import TrainState, abstract_train_state
+from tests.support.run_training import write_run
 from tests.support.workdirs import QUIET, run_config
 
 
@@ -39,8 +42,8 @@ def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(compare, a, b)
 
 
-def without_speed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [line for line in lines if line["group"] != "speed"]
+def metrics_without_speed(workdir: Path) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(epath.Path(workdir)) if line["group"] != "speed"]
 
 
 @pytest.fixture(scope="module")
@@ -59,57 +62,109 @@ def test_ten_steps_equal_five_a_restart_and_five(uninterrupted, tmp_path):
     state, expected = final_state(tmp_path, run), final_state(whole, run)
     assert int(state.step) == 10
     assert_same(state, expected)  # parameters, optimizer, caches, recurrent states, keys
-    lines, expected_lines = (without_speed(read_metrics(epath.Path(folder))) for folder in (tmp_path, whole))
-    assert lines == expected_lines  # the losses of all steps: the data was the same
+    lines = metrics_without_speed(tmp_path)
+    assert lines == metrics_without_speed(whole)  # equal losses in all steps: the data was the same
     steps = [line["step"] for line in lines if line["group"] == "train"]
     assert steps == list(range(1, 11))
 
 
 def test_a_killed_run_continues_from_its_newest_checkpoint(uninterrupted, tmp_path):
-    """What was done after the checkpoint is lost, metrics included, and done again."""
+    """Steps after the checkpoint, with their metrics, are computed again."""
     run, whole = uninterrupted
     shutil.copytree(whole, tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "10")
     train(run, epath.Path(tmp_path / "killed"), QUIET)
     assert_same(final_state(tmp_path / "killed", run), final_state(whole, run))
-    lines, expected = (without_speed(read_metrics(epath.Path(folder))) for folder in (tmp_path / "killed", whole))
-    assert lines == expected
+    assert metrics_without_speed(tmp_path / "killed") == metrics_without_speed(whole)
+
+
+class Recorder:
+    """A user's action: every third step."""
+
+    def __init__(self):
+        self.steps: list[int] = []
+
+    def due(self, step: int) -> bool:
+        return step % 3 == 0
+
+    def run(self, step: int, state: TrainState) -> None:
+        assert int(state.step) == step
+        self.steps.append(step)
+
+
+class SignalAt:
+    """Sends this process a signal at one step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM):
+        self._step, self._number = step, number
+
+    def due(self, step: int) -> bool:
+        return step == self._step
+
+    def run(self, step: int, state: TrainState) -> None:
+        os.kill(os.getpid(), self._number)
+
+
+def test_a_users_action_runs_at_its_steps_and_not_again_after_a_resume(uninterrupted, tmp_path):
+    run, whole = uninterrupted
+    before, after, finished = Recorder(), Recorder(), Recorder()
+    with pytest.raises(PreemptedError, match="asked to stop at step 6: saved at step 6"):
+        train(run, epath.Path(tmp_path), QUIET, actions=[before, SignalAt(6)])
+    assert before.steps == [0, 3, 6]
+    train(run, epath.Path(tmp_path), QUIET, actions=[after])
+    assert after.steps == [9]
+    train(run, epath.Path(tmp_path), QUIET, actions=[finished])
+    assert finished.steps == []
+    assert_same(final_state(tmp_path, run), final_state(whole, run))
+    assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
+
+
+@pytest.mark.parametrize("step", [5, 10])
+def test_a_signal_during_an_evaluation_interrupts_it_and_the_next_start_repeats_it(uninterrupted, tmp_path, step):
+    run, whole = uninterrupted
+    with pytest.raises(PreemptedError, match=f"asked to stop at step {step}: saved at step {step}"):
+        train(run, epath.Path(tmp_path), QUIET, actions=[SignalAt(step)])
+    assert step not in [line["step"] for line in metrics_without_speed(tmp_path) if line["group"] == "validation"]
+    train(run, epath.Path(tmp_path), QUIET)
+    assert_same(final_state(tmp_path, run), final_state(whole, run))
+    assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
+
+
+def test_a_trace_covers_its_steps(store_folder, tmp_path, monkeypatch):
+    """Evaluations next to the traced steps are not part of the trace."""
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(folder))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    printed = io.StringIO()
+    run = run_config(store_folder, num_steps=4)
+    train(run, epath.Path(tmp_path), Console(file=printed, width=500), profile=range(2, 9))
+    assert calls == [str(tmp_path / "profile"), "stop"]
+    assert "trace of steps 2 to 3 in" in printed.getvalue()
 
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment_changes_nothing(uninterrupted, tmp_path):
     run, whole = uninterrupted
-    config = json.dumps(dataclasses.asdict(run))
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import json, sys\n"
-        "from etils import epath\n"
-        "from rich.console import Console\n"
-        "from block_recurrent.config import *\n"
-        "from block_recurrent.train import train\n"
-        f"c = json.loads({config!r})\n"
-        "run = RunConfig(model=ModelConfig(**c['model']), data=DataConfig(**c['data']),\n"
-        "                optimizer=OptimizerConfig(**c['optimizer']), train=TrainConfig(**c['train']),\n"
-        "                mesh=MeshConfig(**c['mesh']))\n"
-        "train(run, epath.Path(sys.argv[1]), Console(quiet=True))\n"
-    )
+    write_run(run, tmp_path / "run.json")
     workdir = tmp_path / "work"
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen([sys.executable, str(script), str(workdir)], env=environment)
+    command = [sys.executable, "-m", "tests.support.run_training", str(tmp_path / "run.json"), str(workdir)]
+    process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
     while not (workdir / "checkpoints" / "5").exists() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run([sys.executable, str(script), str(workdir)], env=environment, check=True)
+    subprocess.run(command, check=True)
     assert_same(final_state(workdir, run), final_state(whole, run))
 
 
-def test_a_finished_run_only_reports(uninterrupted):
+@pytest.mark.parametrize("num_steps", [10, 7])
+def test_a_finished_run_only_reports(uninterrupted, num_steps):
     run, whole = uninterrupted
     before = read_metrics(epath.Path(whole))
-    result = train(run, epath.Path(whole), QUIET)
+    shorter = dataclasses.replace(run, train=dataclasses.replace(run.train, num_steps=num_steps))
+    result = train(shorter, epath.Path(whole), QUIET)
     assert read_metrics(epath.Path(whole)) == before
     assert (result.first_evaluation["step"], result.last_evaluation["step"]) == (0, 10)
     assert result.last_evaluation["complete"]
@@ -122,7 +177,7 @@ def test_the_loss_falls(store_folder, tmp_path):
     assert result.last_evaluation["bits_per_byte"] < 0.8 * result.first_evaluation["bits_per_byte"]
 
 
-def test_a_run_that_is_older_than_a_field_is_continued(uninterrupted, tmp_path):
+def test_a_run_recorded_before_a_field_existed_is_continued(uninterrupted, tmp_path):
     _, whole = uninterrupted
     record = json.loads((Path(whole) / "run.json").read_text())
     del record["config"]["model"]["layer"]
@@ -130,7 +185,7 @@ def test_a_run_that_is_older_than_a_field_is_continued(uninterrupted, tmp_path):
     check_record(epath.Path(tmp_path), json.loads((Path(whole) / "run.json").read_text()))
 
 
-def test_another_run_in_the_workdir_is_refused_with_the_fields(uninterrupted):
+def test_another_run_in_the_workdir_is_refused_and_the_fields_are_named(uninterrupted):
     run, whole = uninterrupted
     model = dataclasses.replace(run.model, num_states=5)
     with pytest.raises(InputError, match=r"holds another run.*config.model.num_states: 4 there, 5 asked for"):
@@ -140,7 +195,7 @@ def test_another_run_in_the_workdir_is_refused_with_the_fields(uninterrupted):
         train(dataclasses.replace(run, data=longer), epath.Path(whole), QUIET)
 
 
-def test_more_ids_than_rows_in_the_table_are_refused(store_folder, tmp_path):
+def test_more_token_ids_than_rows_of_the_embedding_are_refused(store_folder, tmp_path):
     run = run_config(store_folder)
     small = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=100))
     with pytest.raises(InputError, match=r"ModelConfig.vocab_size = 100: must be at least 259"):

@@ -46,7 +46,7 @@ def test_schedules_pass_through_known_points(fields, steps, expected):
 
 
 class NumpyAdafactor:
-    """One leaf, from the equations, in float64: factored second moments, clipping, rate, parameter scale, momentum."""
+    """Adafactor for one leaf in float64: factored second moments, clipping, rate, parameter scale and momentum."""
 
     def __init__(self, parameter: np.ndarray):
         self.parameter = parameter.astype(np.float64)
@@ -107,7 +107,7 @@ def test_three_steps_equal_optax_on_the_official_leaves():
     params, ours_state, official_state = convert_params(flat, config), None, official.init(flat)
     ours_state = ours.init(params)
     for step in range(3):
-        factor = 1.0 + step  # other gradients each time
+        factor = 1.0 + step  # other gradients in each step
         by_path: Any = {name: factor * gradient ** (1 + 2 * (step % 2)) for name, gradient in gradients.items()}
         official_updates, official_state = official.update(by_path, official_state, flat)
         flat = optax.apply_updates(flat, official_updates)

@@ -1,4 +1,4 @@
-"""What recurrence is for: what was read more than layers x window ago, and is asked for within the same segment."""
+"""Recall of tokens that are more than layers x window back, within one segment: only recurrence can solve it."""
 
 import functools
 import time
@@ -23,9 +23,9 @@ CHANCE = 1 / VALUES
 
 
 def recall_batch(rng: np.random.Generator, rows: int) -> SegmentBatch:
-    """Each row: a pair of every key and a random value, in random order; filler; then keys, each before its value.
+    """Returns rows of key-value pairs in random order, filler, and then keys, each followed by its value.
 
-    Only those values are scored.
+    Only the values at the end are scored.
     """
     tokens = rng.integers(FIRST_FILLER, FIRST_FILLER + FILLERS, (rows, LENGTH + 1))
     weights = np.zeros((rows, LENGTH), np.float32)
@@ -44,7 +44,7 @@ def recall_batch(rng: np.random.Generator, rows: int) -> SegmentBatch:
 
 
 def accuracy_after_training(recurrent_layers: tuple[int, ...], *, steps: int, enough: float = 1.1) -> float:
-    """Share of right values on fresh rows: of the first queries alone, which no other answer gives away."""
+    """Returns the accuracy of the first query on new rows; the answers before later queries could give theirs away."""
     config = ModelConfig(
         vocab_size=FIRST_FILLER + FILLERS,
         embed_dim=64,
@@ -78,7 +78,7 @@ def accuracy_after_training(recurrent_layers: tuple[int, ...], *, steps: int, en
 
 
 @pytest.mark.slow
-def test_recurrence_recalls_what_lies_beyond_every_window():
+def test_recurrence_recalls_tokens_beyond_every_window():
     began = time.monotonic()
     assert accuracy_after_training((1,), steps=6000, enough=0.95) > 0.9
     assert time.monotonic() - began < 15 * 60

@@ -19,7 +19,7 @@ def a_batch(config, weights=None):
     return SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, jnp.array([True, False]))
 
 
-def test_padding_neither_scores_nor_teaches():
+def test_padding_changes_neither_loss_nor_parameters():
     config = CACHED["fixed_skip"]
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
     initial = init_train_state(config, optimizer, seed=0, batch_size=2)
@@ -66,7 +66,7 @@ def test_dropout_changes_from_step_to_step_and_not_from_run_to_run():
 
 
 def test_one_golden_step():
-    """Guards the whole step against unintended change: model, loss, gradients, Adafactor."""
+    """Detects unintended changes of the model, the loss, the gradients or Adafactor."""
     config = CACHED["lstm_dual"]
     optimizer = make_optimizer(OptimizerConfig(schedule="rsqrt", warmup_steps=0), 10)
     state = init_train_state(config, optimizer, seed=0, batch_size=2)
@@ -81,7 +81,7 @@ def test_one_golden_step():
     np.testing.assert_allclose(values, [124.967285, 1.401363, 113.953651, 1.076946, 121.425636, 1.143608], rtol=1e-4)
 
 
-def test_losses_in_chunks_of_tokens_are_the_same():
+def test_chunks_of_tokens_do_not_change_the_losses():
     config = with_dropout(CACHED["fixed_skip"])
     optimizer = make_optimizer(OptimizerConfig(schedule="constant", max_rate=0.1, warmup_steps=0), 10)
     state, batch = init_train_state(config, optimizer, seed=0, batch_size=2), a_batch(config)
@@ -114,7 +114,7 @@ def test_a_donated_step_computes_the_same(name):
 
 
 def one_step(name):
-    """A state, a batch in which row 0 starts a document, and the jitted step."""
+    """Returns a state, a batch with a document start in row 0, and the jitted step."""
     config = CACHED[name]
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)
     state = init_train_state(config, optimizer, seed=0, batch_size=2)

@@ -1,0 +1,75 @@
+"""Progress where there is no terminal: lines instead of a bar."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from block_recurrent.progress import Progress, Stages
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def output():
+    return io.StringIO()
+
+
+@pytest.fixture
+def console(output):
+    return Console(file=output, width=30)  # lines are not wrapped
+
+
+def test_a_line_every_fifteen_seconds_with_the_time_left(clock, console, output):
+    with Progress("train", 1000, console=console, clock=clock) as progress:
+        for done in range(1, 41):
+            clock.seconds += 1
+            progress.update(done * 10, f"{done} facts")
+    assert output.getvalue().splitlines() == [
+        "train 150/1,000  1:25 left  15 facts",
+        "train 300/1,000  1:10 left  30 facts",
+    ]
+
+
+def test_work_done_before_does_not_count_into_the_time_left(clock, console, output):
+    with Progress("train", 1000, done=900, console=console, clock=clock) as progress:
+        clock.seconds += 15
+        progress.update(900)
+        clock.seconds += 15
+        progress.update(950)
+    assert output.getvalue().splitlines() == ["train 900/1,000", "train 950/1,000  0:30 left"]
+
+
+def test_hours_are_shown_and_the_total_may_change(clock, console, output):
+    with Progress("read", 10, console=console, clock=clock) as progress:
+        clock.seconds += 60
+        progress(1, 121)
+    assert output.getvalue() == "read 1/121  2:00:00 left\n"
+
+
+def test_each_stage_has_its_own_time(clock, console, output):
+    with Stages("evaluate", console, clock) as stages:
+        stages("scores", 0, 10)
+        clock.seconds += 20
+        stages("scores", 5, 10)
+        stages("scores", 10, 10)
+        stages("states", 40, 100)  # continues earlier work
+        clock.seconds += 20
+        stages("states", 60, 100)
+    assert output.getvalue().splitlines() == [
+        "evaluate: scores 5/10  0:20 left",
+        "evaluate: states 60/100  0:40 left",
+    ]
