@@ -1,4 +1,4 @@
-"""One word for each thing (docs/glossary.md): a listed set of names and phrases stays out of code, gin files and docs."""
+"""One word for each thing (docs/glossary.md): listed names and phrases stay out of code, gin files and docs."""
 
 import ast
 import io
