@@ -26,9 +26,11 @@ class StopStrings:
     def push(self, text: str) -> tuple[str, bool]:
         """Takes more text; returns the text to show and whether a stop string has appeared (it is not shown)."""
         self._held += text
-        found = [place for string in self._strings if (place := self._held.find(string)) >= 0]
+        starts = {string: self._held.find(string) for string in self._strings}
+        # The first string to be complete wins, so that the result does not depend on how the text is divided.
+        found = [(start + len(string), start) for string, start in starts.items() if start >= 0]
         if found:
-            return self._held[: min(found)], True
+            return self._held[: min(found)[1]], True
         keep = max((_overlap(self._held, string) for string in self._strings), default=0)
         shown = self._held[: len(self._held) - keep]
         self._held = self._held[len(shown) :]

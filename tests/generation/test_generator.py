@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import tarfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,23 @@ def test_a_saved_state_continues_as_if_never_saved(generator, tmp_path):
         pass
     assert first.finish().tokens + second.finish().tokens == whole.finish().tokens
     jax.tree.map(np.testing.assert_array_equal, second.state, whole.state)
+
+
+def test_a_generator_is_created_from_a_workdir(tmp_path, monkeypatch):
+    artefacts = Path(__file__).parents[1] / "artefacts" / "0.1.0" / "artefacts.tar.xz"
+    with tarfile.open(artefacts) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    by_name, by_path = Generator.from_workdir("recurrent", batch_size=2), Generator.from_workdir(tmp_path / "recurrent")
+    assert (by_name.batch_size, by_path.batch_size) == (2, 8)
+    assert by_name.identity == by_path.identity
+    assert next(by_name.generate(["3 times"], num_tokens=3)).finish_reason == "length"
+    with pytest.raises(InputError, match="nowhere"):
+        Generator.from_workdir("nowhere")
+
+
+def test_the_name_of_prefill_in_0_1_0_is_kept(generator):
+    jax.tree.map(np.testing.assert_array_equal, generator.read([TEXT]), generator.prefill([TEXT]))
 
 
 def test_many_prompts_share_one_state(generator):
