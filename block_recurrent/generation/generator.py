@@ -91,7 +91,7 @@ class Generator:
 
     @classmethod
     def of_run(cls, run: SavedRun, *, batch_size: int = 8) -> "Generator":
-        """Creates a generator from a run that has been loaded.
+        """Creates a generator from a loaded run.
 
         Raises:
             InputError: the run's vocabulary cannot be read or has changed.
@@ -242,12 +242,12 @@ class Generator:
                 yield from self._complete(rows[start : start + self.batch_size], len(rows), first, states, settings)
 
     def _complete(
-        self, rows: list[tuple[int, int]], of: int, first: int, states: DecodeState, settings: "_Settings"
+        self, rows: list[tuple[int, int]], num_rows: int, first: int, states: DecodeState, settings: "_Settings"
     ) -> Iterator[Continuation]:
         index = [number - first for number, _ in rows]
         recent = _recent_tokens(states)
         writers = [settings.writer(self.vocabulary, n, sample, recent[n - first]) for n, sample in rows]
-        idle = min(of, self.batch_size) - len(rows)
+        idle = min(num_rows, self.batch_size) - len(rows)  # padding, as in the last group of prompts
         for _ in self._sample(_take_rows(states, index + index[:1] * idle), writers, settings, idle):
             pass
         yield from (writer.finish() for writer in writers)

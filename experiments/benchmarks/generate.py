@@ -99,7 +99,7 @@ def bench_step(generator: Generator) -> Iterator[Result]:
         f"     bare decode step {seconds['bare'] / 512 * 1e6:.0f} us, loop {seconds['loop'] / 512 * 1e6:.0f} us a token"
     )
     ratio = seconds["loop"] / seconds["bare"]
-    yield Result("the loop, with drawing, against the bare single-token step", ratio, "times", 1.15, at_least=False)
+    yield Result("decode loop with sampling against the bare decode step", ratio, "times", 1.15, at_least=False)
 
 
 def bench_prefill(generator: Generator) -> Iterator[Result]:

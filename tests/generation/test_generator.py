@@ -192,7 +192,7 @@ def test_a_state_of_another_vocabulary_is_refused(piece_generator, tmp_path):
     piece_generator.save_state(path, piece_generator.prefill(["the river"]))
     other = load_vocabulary(train_pieces(tmp_path / "other", vocab_size=55))
     here = Generator(piece_generator.config, piece_generator.params, other, segment_length=16)
-    with pytest.raises(InputError, match=f"another model \\(vocabulary: .* there, {other.fingerprint} here\\)"):
+    with pytest.raises(InputError, match=f"another model \\(vocabulary: .* in the file, {other.fingerprint} here\\)"):
         here.load_state(path)
 
 
