@@ -27,9 +27,7 @@ from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
 _FORMAT = "block_recurrent decoding state, version 2"
-_FORMAT_1 = (
-    "block_recurrent decoding state, version 1"  # of release 0.1.0; its leaves `memory/...` are `model_state/...`
-)
+_FORMAT_1 = "block_recurrent decoding state, version 1"  # 0.1.0: leaves `memory/...` for `model_state/...`
 _SPARE_BYTES = 1 << 20  # for the header, and so that the disk is not filled to the last byte
 
 

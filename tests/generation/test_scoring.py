@@ -43,14 +43,14 @@ def test_scores_equal_the_forward_pass_whatever_the_batch(params, tokens, losses
         np.testing.assert_allclose(score.nats, losses[row, : length - 1], rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("read", [1, WINDOW - 1, WINDOW, SEGMENT, SEGMENT + 3])
-def test_after_a_context_every_token_is_scored(params, tokens, losses, read):
-    context = prefill_rows(CONFIG, params, tokens[3:4], [read])
-    texts = [TextToScore(tokens[3, read:end], 1) for end in (read + 1, max(LENGTHS))]
+@pytest.mark.parametrize("start", [1, WINDOW - 1, WINDOW, SEGMENT, SEGMENT + 3])
+def test_after_a_context_every_token_is_scored(params, tokens, losses, start):
+    context = prefill_rows(CONFIG, params, tokens[3:4], [start])
+    texts = [TextToScore(tokens[3, start:end], 1) for end in (start + 1, max(LENGTHS))]
     scores = score_rows(CONFIG, params, texts, context, batch_size=2, segment_length=SEGMENT)
     for score, text in zip(scores, texts, strict=True):
         assert score.tokens == tuple(text.ids.tolist())
-        expected = losses[3, read - 1 : read - 1 + len(text.ids)]
+        expected = losses[3, start - 1 : start - 1 + len(text.ids)]
         np.testing.assert_allclose(score.nats, expected, rtol=0, atol=2e-5)
 
 
