@@ -21,7 +21,7 @@ with epy.lazy_api_imports(globals()):
         TrainConfig,
     )
     from block_recurrent.errors import InputError
-    from block_recurrent.generation.decode import DecodeState
+    from block_recurrent.generation.decode_state import DecodeState
     from block_recurrent.generation.generator import Generator
     from block_recurrent.generation.sampling import Sampling
     from block_recurrent.model.language_model import (

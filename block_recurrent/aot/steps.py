@@ -8,7 +8,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from block_recurrent.config import RunConfig
 from block_recurrent.generation.sampling import Sampling
-from block_recurrent.generation.sampling_loop import decode_tokens
+from block_recurrent.generation.sampling_loop import sample_tokens
 from block_recurrent.generation.stablehlo import abstract_state
 from block_recurrent.model.language_model import abstract_params
 from block_recurrent.parallel.sharding import shardings
@@ -64,7 +64,7 @@ def _lower_decode(run: RunConfig, mesh: Mesh) -> Any:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         (abstract_params(run.model), state, keys, counts),
     )
-    decode = jax.jit(decode_tokens, static_argnums=(0, 1, 2, 3))
+    decode = jax.jit(sample_tokens, static_argnums=(0, 1, 2, 3))
     return decode.lower(run.model, Sampling(), DECODE_TOKENS, run.model.vocab_size, *arguments)
 
 

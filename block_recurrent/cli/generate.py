@@ -1,4 +1,4 @@
-"""`generate`."""
+"""The command `generate`."""
 
 import contextlib
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from block_recurrent.cli.options import CONSOLE, Workdir, absolute
+from block_recurrent.cli.options import CONSOLE, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
 
 if TYPE_CHECKING:
     from block_recurrent.generation.completion import Continuation
-    from block_recurrent.generation.decode import DecodeState
+    from block_recurrent.generation.decode_state import DecodeState
     from block_recurrent.generation.generator import Generator
 
 _STDERR = Console(stderr=True)
@@ -26,42 +26,52 @@ def generate(
     ] = None,
     prompt_file: Annotated[
         Path | None,
-        typer.Option("--prompt-file", metavar="FILE", help="Text to continue (UTF-8); - is standard input."),
+        typer.Option(
+            "--prompt-file", metavar="FILE", help="File with the text to continue (UTF-8); - is standard input."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="Many: JSON lines, texts or objects with a text in `prompt`."),
+        typer.Option(
+            "--prompts", metavar="FILE", help="Many prompts: JSON lines, strings or objects with a string in `prompt`."
+        ),
     ] = None,
     num_tokens: Annotated[
-        int, typer.Option("--num-tokens", min=0, help="How many tokens to write; 0 only reads, for --save-state.")
+        int,
+        typer.Option("--num-tokens", min=0, help="Tokens to sample; 0 only processes the prompt, for --save-state."),
     ] = 256,
     num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="Continuations of each prompt.")] = 1,
     temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the most probable token.")] = 1.0,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The same as --temperature 0.")] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Same as --temperature 0.")] = False,
     top_k: Annotated[int, typer.Option("--top-k", help="Keep the k most probable tokens; 0 keeps all.")] = 0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Keep the most probable tokens with this share.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Keep the most probable tokens up to this total probability.")
+    ] = 1.0,
     min_p: Annotated[
-        float, typer.Option("--min-p", help="Keep tokens at least this many times as probable as the best one.")
+        float, typer.Option("--min-p", help="Keep tokens with at least this fraction of the highest probability.")
     ] = 0.0,
     repetition_penalty: Annotated[
-        float, typer.Option("--repetition-penalty", help="Above 1: tokens of the last window become less probable.")
+        float, typer.Option("--repetition-penalty", help="Above 1, makes the tokens of the last window less probable.")
     ] = 1.0,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears. Repeatable.")
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop where this text appears. Repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     save_state: Annotated[
         Path | None,
-        typer.Option("--save-state", metavar="FILE", help="Keep what was read and written, to go on later."),
+        typer.Option(
+            "--save-state", metavar="FILE", help="Write the state after prompt and continuation, to continue later."
+        ),
     ] = None,
     load_state: Annotated[
-        Path | None, typer.Option("--load-state", metavar="FILE", help="Go on from there; a prompt is then optional.")
+        Path | None,
+        typer.Option("--load-state", metavar="FILE", help="Continue from a saved state; a prompt is then optional."),
     ] = None,
     jsonl: Annotated[
         Path | None,
         typer.Option("--jsonl", metavar="FILE", help="Write JSON lines instead of text; - is standard output."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed side by side.")] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed together.")] = 8,
 ) -> None:
     """Continue texts, carrying the recurrent state through prompt and continuation.
 
@@ -70,12 +80,11 @@ def generate(
 
     Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py --top-p 0.95
 
-    Read once, continue often: generate --workdir W --prompt-file BOOK --num-tokens 0 --save-state BOOK.state, then
-    generate --workdir W --load-state BOOK.state --prompt "And then" --seed 1
+    Process a text once and continue it often: generate --workdir W --prompt-file BOOK --num-tokens 0 --save-state
+    BOOK.state, then generate --workdir W --load-state BOOK.state --prompt "And then" --seed 1
     """
     from block_recurrent.generation.generator import Generator
     from block_recurrent.generation.sampling import Sampling
-    from block_recurrent.training.saved_run import SavedRun
 
     sampling = Sampling(
         temperature=0.0 if greedy else temperature,
@@ -90,17 +99,19 @@ def generate(
     if load_state is not None and not texts:
         texts = [""]
     if not texts:
-        raise InputError(f"--prompts {prompts}: holds no prompts")
+        raise InputError(f"--prompts {prompts}: contains no prompts")
     one = len(texts) == num_samples == 1
     if save_state is not None and not one:
-        raise InputError(f"--save-state: keeps one text; {len(texts)} prompts and {num_samples} samples were given")
+        raise InputError(
+            f"--save-state: keeps one text, but there are {len(texts)} prompts and {num_samples} samples of each"
+        )
     if not num_tokens and save_state is None:
-        raise InputError("--num-tokens 0: only reads, which needs --save-state")
-    generator = Generator.of_run(SavedRun.load(absolute(workdir)), batch_size=batch_size)
+        raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
+    generator = Generator.from_workdir(workdir, batch_size=batch_size)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)
-    _warn_of_unknown(generator, texts)
+    _warn_of_unknown_tokens(generator, texts)
     arguments: Any = {"num_tokens": num_tokens, "sampling": sampling, "seed": seed, "stop": stop or (), "state": state}
     if one:
         _continue_one(generator, texts[0], arguments, jsonl, save_state)
@@ -114,20 +125,20 @@ def _continue_one(
     from block_recurrent.progress import Progress
 
     if arguments["num_tokens"]:
-        state = _write_one(generator, prompt, arguments, jsonl)
+        state = _sample_one(generator, prompt, arguments, jsonl)
     else:
-        with Progress("read", 0, console=_STDERR) as progress:
-            state = generator.read([prompt], state=arguments["state"], progress=progress)
+        with Progress("prefill", 0, console=_STDERR) as progress:
+            state = generator.prefill([prompt], state=arguments["state"], progress=progress)
     if save_state is not None:
         _save(generator, save_state, state)
 
 
-def _write_one(generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None) -> "DecodeState":
+def _sample_one(generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None) -> "DecodeState":
     from block_recurrent.cli import console
     from block_recurrent.progress import Progress
 
     with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
-        with Progress("read", 0, console=_STDERR) as progress:
+        with Progress("prefill", 0, console=_STDERR) as progress:
             stream = generator.stream(prompt, progress=progress, **arguments)
         if write is None:
             console.stream_text(stream, prompt=prompt)
@@ -142,7 +153,7 @@ def _save(generator: "Generator", path: Path, state: "DecodeState") -> None:
     from block_recurrent.cli import console
 
     generator.save_state(path, state)
-    console.line(_STDERR, f"{path}: the state behind {int(state.position[0]):,} tokens")
+    console.line(_STDERR, f"{path}: the state after {int(state.position[0]):,} tokens")
 
 
 def _continue_many(generator: "Generator", prompts: list[str], arguments: dict[str, Any], jsonl: Path | None) -> None:
@@ -151,7 +162,7 @@ def _continue_many(generator: "Generator", prompts: list[str], arguments: dict[s
 
     with (
         contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write,
-        Progress("read", 0, console=_STDERR) as progress,
+        Progress("prefill", 0, console=_STDERR) as progress,
     ):
         for continuation in generator.generate(prompts, progress=progress, **arguments):
             text = prompts[continuation.prompt]
@@ -166,10 +177,10 @@ def _record(continuation: "Continuation", prompt: str, seed: int) -> dict[str, A
     return continuation.as_dict() | {"prompt_text": prompt, "seed": seed}
 
 
-def _warn_of_unknown(generator: "Generator", texts: list[str]) -> None:
+def _warn_of_unknown_tokens(generator: "Generator", texts: list[str]) -> None:
     from block_recurrent.cli import console
 
     for number, text in enumerate(texts):
         if unknown := generator.unknown_tokens(text):
-            message = f"warning: text {number}: {unknown:,} tokens are read as `unknown`: the vocabulary lacks them"
+            message = f"warning: text {number}: {unknown:,} tokens are not in the vocabulary and become `unknown`"
             console.line(_STDERR, message)

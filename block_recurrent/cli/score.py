@@ -1,11 +1,11 @@
-"""`score`."""
+"""The command `score`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from block_recurrent.cli.options import CONSOLE, Workdir, absolute
+from block_recurrent.cli.options import CONSOLE, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
 
@@ -14,41 +14,43 @@ def score(
     workdir: Workdir,
     text: Annotated[list[str] | None, typer.Option("--text", metavar="TEXT", help="Text to score. Repeatable.")] = None,
     text_file: Annotated[
-        Path | None, typer.Option("--text-file", metavar="FILE", help="Text to score (UTF-8); - is standard input.")
+        Path | None,
+        typer.Option("--text-file", metavar="FILE", help="File with the text to score (UTF-8); - is standard input."),
     ] = None,
     texts: Annotated[
         Path | None,
-        typer.Option("--texts", metavar="FILE", help="Many: JSON lines, texts or objects with a text in `text`."),
+        typer.Option(
+            "--texts", metavar="FILE", help="Many texts: JSON lines, strings or objects with a string in `text`."
+        ),
     ] = None,
     load_state: Annotated[
         Path | None,
-        typer.Option("--load-state", metavar="FILE", help="Score each text behind what that state has read."),
+        typer.Option("--load-state", metavar="FILE", help="Score each text as a continuation of a saved state."),
     ] = None,
     jsonl: Annotated[
         Path | None,
         typer.Option(
-            "--jsonl", metavar="FILE", help="Write JSON lines, with every token's nats; - is standard output."
+            "--jsonl", metavar="FILE", help="Write JSON lines with the loss of every token; - is standard output."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored side by side.")] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored together.")] = 8,
 ) -> None:
-    """Print the log-probability of texts: every token after a document's first, as evaluation scores it.
+    """Print the log-probability of texts, computed as in evaluation: a document's first token is not scored.
 
-    Without --text, --text-file or --texts the text is read from standard input. Behind --load-state the first token
-    is scored too.
+    Without --text, --text-file or --texts the text is read from standard input. With --load-state the first token is
+    scored too.
 
     Example: python -m block_recurrent score --workdir runs/quickstart --text "import os" --text "import so"
     """
     from block_recurrent.cli import views
     from block_recurrent.generation.generator import Generator
-    from block_recurrent.training.saved_run import SavedRun
 
     if text is None and text_file is None and texts is None:
         text_file = STANDARD
     gathered = gather_texts(text, text_file, texts, "text")
     if not gathered:
-        raise InputError(f"--texts {texts}: holds no texts")
-    generator = Generator.of_run(SavedRun.load(absolute(workdir)), batch_size=batch_size)
+        raise InputError(f"--texts {texts}: contains no texts")
+    generator = Generator.from_workdir(workdir, batch_size=batch_size)
     state = None if load_state is None else generator.load_state(load_state)
     scores = generator.score(gathered, state=state)
     if jsonl is None:

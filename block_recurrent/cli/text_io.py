@@ -1,4 +1,4 @@
-"""Texts that a caller gives on the command line, in files or on standard input, and JSON lines that go out."""
+"""Input texts from the command line, files or standard input, and output as JSON lines."""
 
 import contextlib
 import json
@@ -14,16 +14,16 @@ STANDARD = Path("-")  # as a file name: standard input or output
 
 
 def gather_texts(given: Sequence[str] | None, file: Path | None, lines: Path | None, field: str) -> list[str]:
-    """The texts that the options name.
+    """Returns the texts that a command's options name.
 
     Args:
-        given: on the command line.
-        file: with one text; `-` is standard input.
-        lines: JSON lines, each a text or an object with a text in `field`.
-        field: see there.
+        given: texts from the command line.
+        file: a file with one text; `-` is standard input.
+        lines: a file of JSON lines, each a string or an object with a string in `field`; `-` is standard input.
+        field: the key of the text in an object.
 
     Raises:
-        InputError: a file cannot be read, or a line is neither.
+        InputError: a file cannot be read, or a line holds no text.
     """
     texts = list(given or [])
     if file is not None:
@@ -52,15 +52,15 @@ def _text_of(line: str, where: str, field: str) -> str:
         raise InputError(f"{where}: not JSON: {error}") from None
     text = value.get(field) if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise InputError(f"{where}: must be a text, or an object with a text in {field!r}")
+        raise InputError(f"{where}: must be a string, or an object with a string in {field!r}")
     return text
 
 
 @contextlib.contextmanager
 def json_lines(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that writes one line, whole, to a file or (`-`) standard output.
+    """Opens a file of JSON lines, or standard output for `-`, and yields a function that writes one line.
 
-    The file is opened at once, but what it holds already is replaced only when the first line comes.
+    The file is opened at once, but its old content is kept until the first line is written.
 
     Raises:
         InputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What the model has written behind a prompt, while it comes and when it is whole."""
+"""Continuations of a prompt, and the writers that build them token by token."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from block_recurrent.generation.stop_strings import StopStrings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Continuation:
-    """One sample.
+    """One sampled continuation of a prompt.
 
     Attributes:
-        prompt: number of the prompt, from 0.
-        sample: number of the sample of that prompt, from 0.
-        text: what was written; without the stop string.
-        tokens: the ids, those of the stop string included.
-        nats: of each token, minus the model's log-probability before any filter (temperature 1, whole table).
-        finish_reason: `length`, or `stop` when a stop string appeared.
+        prompt: index of the prompt, from 0.
+        sample: index of the sample of that prompt, from 0.
+        text: the text after the prompt, without the stop string.
+        tokens: ids of the sampled tokens, those of the stop string included.
+        nats: loss of each token: minus the model's log-probability before any filter (temperature 1, whole table).
+        finish_reason: `length`, or `stop` if a stop string appeared.
     """
 
     prompt: int
@@ -30,24 +30,24 @@ class Continuation:
 
     @property
     def log_probability(self) -> float:
-        """Of all tokens together, in nats."""
+        """Log-probability of all tokens, in nats."""
         return -sum(self.nats)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns all fields and the log-probability, for JSON."""
         return dataclasses.asdict(self) | {"log_probability": self.log_probability}
 
 
 class ContinuationWriter:
-    """A continuation that is being written.
+    """Builds a continuation from tokens as they are sampled.
 
     Args:
-        prompt: see `Continuation`.
-        sample: see `Continuation`.
+        prompt: index of the prompt.
+        sample: index of the sample.
         vocabulary: turns ids into text.
-        context: the last ids that the model read before.
-        num_tokens: how many to write at most.
-        stop: strings that end it.
+        context: the last ids before the continuation.
+        num_tokens: the largest number of tokens.
+        stop: the stop strings.
     """
 
     def __init__(
@@ -67,21 +67,29 @@ class ContinuationWriter:
         self._stop = StopStrings(stop)
         self._pieces: list[str] = []
         self._tokens: list[int] = []
-        self._nats: list[float] = []
+        self._losses: list[float] = []
         self._stopped = False
 
     @property
     def remaining(self) -> int:
-        """Tokens that it still wants."""
+        """Number of tokens that the continuation can still take; 0 after a stop string."""
         return 0 if self._stopped else self._num_tokens - len(self._tokens)
 
-    def take(self, tokens: Sequence[int], nats: Sequence[float]) -> tuple[int, str]:
-        """Takes tokens until it is whole; returns how many it took, and the text that is certain by now."""
+    def take(self, tokens: Sequence[int], losses: Sequence[float]) -> tuple[int, str]:
+        """Appends tokens up to the first stop string.
+
+        Args:
+            tokens: ids, at most `remaining`.
+            losses: the loss of each, in nats.
+
+        Returns:
+            The number of tokens appended, and the text that is final now and was not before.
+        """
         shown, taken = "", 0
-        for token, cost in zip(tokens, nats, strict=True):
+        for token, loss in zip(tokens, losses, strict=True):
             taken += 1
             self._tokens.append(int(token))
-            self._nats.append(float(cost))
+            self._losses.append(float(loss))
             piece, self._stopped = self._stop.push(self._detokenizer.push(int(token)))
             shown += piece
             if self._stopped:
@@ -96,12 +104,12 @@ class ContinuationWriter:
         return shown if self._stopped else shown + self._stop.flush()
 
     def finish(self) -> Continuation:
-        """The whole."""
+        """Returns the continuation."""
         return Continuation(
             prompt=self._prompt,
             sample=self.sample,
             text="".join(self._pieces),
             tokens=tuple(self._tokens),
-            nats=tuple(self._nats),
+            nats=tuple(self._losses),
             finish_reason="stop" if self._stopped else "length",
         )

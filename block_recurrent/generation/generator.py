@@ -1,8 +1,9 @@
-"""Text in, text out: reading prompts, writing continuations and scoring texts with the recurrent state."""
+"""Text generation: prefills prompts, samples continuations and scores texts with the recurrent state."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -12,36 +13,43 @@ import numpy as np
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
-from block_recurrent.generation import decode
+from block_recurrent.files import resolve
+from block_recurrent.generation import decode_state
 from block_recurrent.generation.completion import Continuation, ContinuationWriter
-from block_recurrent.generation.decode import DecodeState
+from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState
+from block_recurrent.generation.prefill import prefill
 from block_recurrent.generation.sampling import Sampling, row_keys
-from block_recurrent.generation.sampling_loop import decode_tokens
+from block_recurrent.generation.sampling_loop import sample_tokens
 from block_recurrent.generation.scoring import Score, TextToScore, score_rows
 from block_recurrent.generation.state_file import ModelIdentity, check_room, load_state, save_state
+from block_recurrent.progress import ProgressCallback
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
 
-TOKENS_PER_CALL = 32  # of the decoding loop: what is shown at once
+TOKENS_PER_CALL = 32  # of the decode loop; text is shown after each call
 
-_init = jax.jit(decode.init, static_argnums=(0, 2), static_argnames="segment_length")
-_read = jax.jit(decode.read, static_argnums=0)
-_decode = jax.jit(decode_tokens, static_argnums=(0, 1, 2, 3))
+_jit_init = jax.jit(decode_state.init, static_argnums=(0, 2), static_argnames="segment_length")
+_jit_prefill = jax.jit(prefill, static_argnums=0)
+_jit_sample_tokens = jax.jit(sample_tokens, static_argnums=(0, 1, 2, 3))
+
+
+def _no_progress(done: int, total: int) -> None:
+    """A `ProgressCallback` that does nothing."""
 
 
 class Generator:
-    """A model with its vocabulary, ready to read and write.
+    """A model with its vocabulary, for generation and scoring.
 
-    A `DecodeState` holds everything that was read: `read` returns one, `generate` and `score` go on from one, and a
-    file keeps one. It has one row for each prompt; a state of one row serves any number of prompts.
+    A `DecodeState` represents all text so far: `prefill` returns one, `generate` and `score` continue from one, and
+    `save_state` writes one to a file. It has one row per prompt; a state of one row can be shared by all prompts.
 
     Args:
         config: the model.
         params: its parameters.
-        vocabulary: what it was trained with.
-        segment_length: tokens that are read at once; a multiple of the window. Without a window it is the length that
-            the model was trained on, which prompt and continuation together may not exceed.
-        batch_size: rows that are computed side by side.
+        vocabulary: the vocabulary that the model was trained with.
+        segment_length: number of tokens in one call of prefill; a multiple of the window. Without a window it is the
+            segment length of training, which prompt and continuation together must not exceed.
+        batch_size: number of rows that are computed together.
 
     Raises:
         InputError: an argument has a value that is not allowed.
@@ -69,65 +77,80 @@ class Generator:
         self.batch_size = batch_size
 
     @classmethod
-    def of_run(cls, run: SavedRun, *, batch_size: int = 8) -> "Generator":
-        """Of a training run's newest checkpoint.
+    def from_workdir(cls, path: os.PathLike[str] | str, *, batch_size: int = 8) -> "Generator":
+        """Creates a generator from a run's newest checkpoint.
+
+        Args:
+            path: the run's folder, local or remote, or `checkpoints/STEP` in it for another checkpoint.
+            batch_size: number of rows that are computed together.
 
         Raises:
-            InputError: its vocabulary cannot be read any more.
+            InputError: the folder holds no run or no such checkpoint, or the run's vocabulary cannot be read.
+        """
+        return cls.of_run(SavedRun.load(resolve(path)), batch_size=batch_size)
+
+    @classmethod
+    def of_run(cls, run: SavedRun, *, batch_size: int = 8) -> "Generator":
+        """Creates a generator from a loaded run.
+
+        Raises:
+            InputError: the run's vocabulary cannot be read or has changed.
         """
         length = run.config.data.segment_length
         return cls(run.config.model, run.params, run.vocabulary(), segment_length=length, batch_size=batch_size)
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text, (n,) int32. What the vocabulary lacks becomes its unknown id, as in training."""
+        """Returns the ids of a text, (n,) int32; characters outside the vocabulary become its unknown id."""
         return np.asarray(self.vocabulary.encode(text), np.int32)
 
     def unknown_tokens(self, text: str) -> int:
-        """How many ids of a text are the unknown id."""
+        """Returns the number of unknown ids in a text."""
         return int(np.sum(self.encode(text) == self.vocabulary.unknown_id))
 
     def start(self, rows: int = 1) -> DecodeState:
-        """The state at the start of a document, in which nothing can be drawn yet."""
-        return _init(self.config, self.params, rows, segment_length=self.segment_length)
+        """Returns the state at the start of a document; it needs at least one token before sampling."""
+        return _jit_init(self.config, self.params, rows, segment_length=self.segment_length)
 
-    def read(
+    def prefill(
         self,
         prompts: Sequence[str],
         *,
         state: DecodeState | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = _no_progress,
     ) -> DecodeState:
-        """Reads a prompt in each row.
+        """Processes a prompt in each row and returns the state after them.
 
         Args:
-            prompts: texts; an empty one leaves its row as it is.
-            state: where to go on from, one row or as many as prompts; None starts documents.
-            progress: called with (tokens done, tokens in all) of the longest prompt.
+            prompts: texts; an empty one does not change its row.
+            state: the state before the prompts, with one row or one per prompt; None starts documents.
+            progress: called with (tokens done, tokens in total) of the longest prompt.
 
         Raises:
-            InputError: without a window, a prompt is longer than the room that is left.
+            InputError: a model without a window gets more tokens than its segment length.
         """
-        return self._read([self.encode(prompt) for prompt in prompts], self._rows(state, len(prompts)), progress)
+        return self._prefill([self.encode(prompt) for prompt in prompts], self._rows(state, len(prompts)), progress)
+
+    read = prefill  # the name of 0.1.0
 
     def _rows(self, state: DecodeState | None, rows: int) -> DecodeState:
         state = self.start() if state is None else state
         have = len(state.filled)
         if have not in (1, rows):
-            raise InputError(f"state of {have} rows: cannot serve {rows} prompts; it needs 1 row or {rows}")
+            raise InputError(f"state of {have} rows: cannot be used for {rows} prompts; it must have 1 or {rows} rows")
         return _take_rows(state, np.zeros(rows, int)) if have == 1 else state
 
-    def _read(self, prompts: list[np.ndarray], state: DecodeState, progress: Callable[[int, int], None]) -> DecodeState:
+    def _prefill(self, prompts: list[np.ndarray], state: DecodeState, progress: ProgressCallback) -> DecodeState:
         done, lengths = np.zeros(len(prompts), int), np.array([len(prompt) for prompt in prompts])
         filled, size = np.asarray(state.filled), self.segment_length
         self._check_room(filled, lengths, 0)
         while (done < lengths).any():
-            # Whole segments first: they run as in training. What is left of every row is then read block by block.
+            # Whole segments first, which run as in training; then the rest of all rows, block by block.
             whole = (filled == 0) & (lengths - done >= size)
             counts = whole * size if whole.any() else np.minimum(lengths - done, size - filled)
             tokens = np.zeros((len(prompts), size), np.int32)
             for row, count in enumerate(counts):
                 tokens[row, :count] = prompts[row][done[row] : done[row] + count]
-            state = _read(self.config, self.params, state, tokens, counts.astype(np.int32))
+            state = _jit_prefill(self.config, self.params, state, tokens, counts.astype(np.int32))
             done += counts
             filled = (filled + counts) % (self.config.window_length or size + 1)
             progress(int(done.max()), int(lengths.max()))
@@ -137,10 +160,10 @@ class Generator:
         if self.config.window_length is not None:
             return
         for row in range(len(lengths)):
-            before = f"{filled[row]} tokens read before, " if filled[row] else ""
+            before = f"{filled[row]} earlier tokens, " if filled[row] else ""
             if filled[row] + lengths[row] + num_tokens > self.segment_length:
                 raise InputError(
-                    f"{before}a prompt of {lengths[row]} and {num_tokens} new tokens: a model without a window reads "
+                    f"{before}a prompt of {lengths[row]} and {num_tokens} new tokens: a model without a window takes "
                     f"at most its segment length, {self.segment_length}"
                 )
 
@@ -154,29 +177,30 @@ class Generator:
         num_samples: int = 1,
         stop: Sequence[str] = (),
         state: DecodeState | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = _no_progress,
     ) -> Iterator[Continuation]:
-        """Continues prompts.
+        """Samples continuations of prompts.
 
-        A row's draws depend on the seed, on the number of its sample and on how much the row has read, not on the rows
-        beside it. (Rows are computed as matrices: between batches of different sizes logits may differ by float
-        rounding, as they do between any two shapes.)
+        The random numbers of a row depend on the seed, the index of its sample and the number of its tokens so far, not
+        on the other rows. Logits may differ by float rounding between batches of different sizes, because matrix
+        products of different shapes round differently.
 
         Args:
             prompts: texts.
-            num_tokens: how many tokens to write.
-            sampling: how to draw.
-            seed: of the draws.
-            num_samples: continuations of each prompt.
-            stop: strings that end a continuation; they are not part of it.
-            state: what was read before the prompts: one row or as many as prompts.
-            progress: as in `read`.
+            num_tokens: the largest number of tokens in a continuation.
+            sampling: temperature and filters; None samples from the model's distribution.
+            seed: seed of the random numbers.
+            num_samples: number of continuations of each prompt.
+            stop: strings that end a continuation; they are not part of its text.
+            state: the state before the prompts, with one row or one per prompt; None starts documents.
+            progress: called with the progress of prefill, as in `prefill`.
 
         Returns:
-            The samples of the first prompt, of the second, and so on, as they come.
+            An iterator over the samples of the first prompt, of the second, and so on.
 
         Raises:
-            InputError: a prompt is empty with nothing read before, or there is no room for the continuation.
+            InputError: a prompt is empty at the start of a document, an argument has a value that is not allowed, or a
+                model without a window gets more tokens than its segment length.
         """
         encoded = [self.encode(prompt) for prompt in prompts]
         if num_tokens < 1 or num_samples < 1:
@@ -186,17 +210,17 @@ class Generator:
             return iter(())
         self._check_prompts(encoded, contexts, num_tokens)
         settings = _Settings(num_tokens, sampling or Sampling(), seed, num_samples, tuple(stop))
-        settings.writer(self.vocabulary, 0, 0, [])  # refuses impossible stop strings now
+        settings.writer(self.vocabulary, 0, 0, [])  # reports bad stop strings now, not in the first iteration
         return self._generate(encoded, contexts, settings, progress)
 
     def _check_prompts(self, prompts: list[np.ndarray], state: DecodeState, num_tokens: int) -> None:
-        begun = np.asarray(state.tokens).max(axis=1, initial=decode.NO_TOKEN) >= 0
+        begun = np.asarray(state.tokens).max(axis=1, initial=NO_TOKEN) >= 0
         for number, prompt in enumerate(prompts):
             if not len(prompt) and not begun[number]:
                 where = f"prompt {number}" if len(prompts) > 1 else "prompt"
                 raise InputError(
-                    f"{where}: empty; a document's first token is never predicted, so the model needs at least one "
-                    "token, or a state that has read something, to continue"
+                    f"{where}: empty; the model does not predict a document's first token, so pass at least one token, "
+                    "or a state that already has tokens"
                 )
         self._check_room(np.asarray(state.filled), np.array([len(prompt) for prompt in prompts]), num_tokens)
 
@@ -205,47 +229,47 @@ class Generator:
         prompts: list[np.ndarray],
         contexts: DecodeState,
         settings: "_Settings",
-        progress: Callable[[int, int], None],
+        progress: ProgressCallback,
     ) -> Iterator[Continuation]:
         group = max(1, self.batch_size // settings.num_samples)
         for first in range(0, len(prompts), group):
             numbers = list(range(first, min(first + group, len(prompts))))
-            # The last group is filled up, so that it has the shape of the others.
+            # The last group is padded to the shape of the others, so that nothing is compiled again.
             padded = numbers + numbers[:1] * (min(group, len(prompts)) - len(numbers))
-            states = self._read([prompts[n] for n in padded], _take_rows(contexts, padded), progress)
+            states = self._prefill([prompts[n] for n in padded], _take_rows(contexts, padded), progress)
             rows = [(n, sample) for n in numbers for sample in range(settings.num_samples)]
             for start in range(0, len(rows), self.batch_size):
-                yield from self._write(rows[start : start + self.batch_size], len(rows), first, states, settings)
+                yield from self._complete(rows[start : start + self.batch_size], len(rows), first, states, settings)
 
-    def _write(
-        self, rows: list[tuple[int, int]], of: int, first: int, states: DecodeState, settings: "_Settings"
+    def _complete(
+        self, rows: list[tuple[int, int]], num_rows: int, first: int, states: DecodeState, settings: "_Settings"
     ) -> Iterator[Continuation]:
         index = [number - first for number, _ in rows]
         recent = _recent_tokens(states)
         writers = [settings.writer(self.vocabulary, n, sample, recent[n - first]) for n, sample in rows]
-        idle = min(of, self.batch_size) - len(rows)
-        for _ in self._decode(_take_rows(states, index + index[:1] * idle), writers, settings, idle):
+        idle = min(num_rows, self.batch_size) - len(rows)  # padding, as in the last group of prompts
+        for _ in self._sample(_take_rows(states, index + index[:1] * idle), writers, settings, idle):
             pass
         yield from (writer.finish() for writer in writers)
 
-    def _decode(
+    def _sample(
         self, state: DecodeState, writers: list[ContinuationWriter], settings: "_Settings", idle: int = 0
     ) -> Iterator[tuple[list[str], DecodeState]]:
-        """Runs the loop on the device again and again; yields the text of each row and the state that has read it."""
+        """Calls the decode loop until all writers are done; yields each row's new text and the state after it."""
         keys = row_keys(settings.seed, [writer.sample for writer in writers] + [0] * idle)
         run = functools.partial(
-            _decode, self.config, settings.sampling, TOKENS_PER_CALL, self.vocabulary.size, self.params
+            _jit_sample_tokens, self.config, settings.sampling, TOKENS_PER_CALL, self.vocabulary.size, self.params
         )
         while any(writer.remaining for writer in writers):
             counts = [min(writer.remaining, TOKENS_PER_CALL) for writer in writers]
-            drawn, after = run(state, keys, np.array(counts + [0] * idle, np.int32))
-            tokens, nats = np.asarray(drawn.tokens), np.asarray(drawn.nats)
+            sampled, after = run(state, keys, np.array(counts + [0] * idle, np.int32))
+            tokens, losses = np.asarray(sampled.tokens), np.asarray(sampled.losses)
             shown, taken = [], []
             for row, writer in enumerate(writers):
-                count, text = writer.take(tokens[row, : counts[row]].tolist(), nats[row, : counts[row]].tolist())
+                count, text = writer.take(tokens[row, : counts[row]].tolist(), losses[row, : counts[row]].tolist())
                 taken.append(count)
                 shown.append(text)
-            if taken != counts:  # a stop string has appeared: again, so that the state ends with it
+            if taken != counts:  # a stop string appeared: run again, so that the state ends with its last token
                 _, after = run(state, keys, np.array(taken + [0] * idle, np.int32))
             state = after
             yield shown, state
@@ -259,27 +283,28 @@ class Generator:
         seed: int = 0,
         stop: Sequence[str] = (),
         state: DecodeState | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = _no_progress,
     ) -> "Stream":
-        """Continues one prompt and gives the text while it comes; see `generate`."""
+        """Samples a continuation of one prompt and yields its text piece by piece; see `generate`."""
         encoded, context = [self.encode(prompt)], self._rows(state, 1)
         self._check_prompts(encoded, context, num_tokens)
         settings = _Settings(num_tokens, sampling or Sampling(), seed, 1, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])
-        return Stream(self, self._read(encoded, context, progress), settings)
+        return Stream(self, self._prefill(encoded, context, progress), settings)
 
     def score(self, texts: Sequence[str], *, state: DecodeState | None = None) -> Iterator[Score]:
-        """Scores texts as evaluation does: each token's cost given everything before it.
+        """Scores texts as evaluation does: computes each token's loss given all tokens before it.
 
         Args:
-            texts: each is read behind the state; without one each is a document, whose first token is read, not scored.
-            state: one row, which all texts share.
+            texts: each continues `state`. Without a state each is a document; its first token is not scored.
+            state: a state of one row, shared by all texts.
 
         Returns:
-            A score for each text, in their order.
+            An iterator over the texts' scores, in order.
 
         Raises:
-            InputError: a text has nothing to score, or without a window is longer than the room that is left.
+            InputError: a text has no token to score, or a model without a window gets more tokens than its segment
+                length.
         """
         begun = state is not None and bool(np.asarray(state.position)[0])
         pending = np.asarray(state.tokens)[0, : int(state.filled[0])] if state is not None else np.zeros(0, np.int32)
@@ -288,7 +313,7 @@ class Generator:
             ids = self.encode(text)
             if len(ids) < (1 if begun else 2):
                 raise InputError(
-                    f"text {number}: {len(ids)} token(s), nothing to score; a document's first token is only read"
+                    f"text {number}: {len(ids)} token(s), nothing to score; a document's first token is never scored"
                 )
             self._check_room(np.array([len(pending)]), np.array([len(ids)]), 0)
             skipped = 0 if begun else self.vocabulary.first_token_bytes(text)
@@ -300,27 +325,27 @@ class Generator:
 
     @functools.cached_property
     def identity(self) -> ModelIdentity:
-        """Which model this is, for state files."""
+        """The model's identity in state files."""
         return ModelIdentity.of(self.config, self.params, self.vocabulary.fingerprint)
 
     def check_room_for_state(self, path: Path) -> None:
-        """Checks that a state of one row can be written there; see `state_file.check_room`."""
+        """Checks that a state of one row can be written to a file; see `state_file.check_room`."""
         check_room(path, self.start())
 
     def save_state(self, path: Path, state: DecodeState) -> None:
-        """Writes a state; see `state_file.save_state`."""
+        """Writes a state to a file; see `state_file.save_state`."""
         save_state(path, state, self.identity)
 
     def load_state(self, path: Path) -> DecodeState:
-        """Reads a state; see `state_file.load_state`."""
+        """Reads a state from a file; see `state_file.load_state`."""
         return load_state(path, self.start(), self.identity)
 
 
 class Stream:
-    """The text of one continuation while it comes: iterate over it.
+    """The text of one continuation as it is sampled. Iterate over it.
 
     Attributes:
-        state: the state that has read everything that was yielded.
+        state: the state after the text that was yielded so far.
     """
 
     def __init__(self, generator: Generator, state: DecodeState, settings: "_Settings"):
@@ -330,18 +355,18 @@ class Stream:
         self._writer = settings.writer(generator.vocabulary, 0, 0, _recent_tokens(state)[0])
 
     def __iter__(self) -> Iterator[str]:
-        for shown, state in self._generator._decode(self.state, [self._writer], self._settings):
+        for shown, state in self._generator._sample(self.state, [self._writer], self._settings):
             self.state = state
             yield shown[0]
 
     def finish(self) -> Continuation:
-        """The whole, once it was iterated over."""
+        """Returns the continuation; call it after iterating."""
         return self._writer.finish()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """What the caller of `generate` wants of every row."""
+    """The arguments of `generate` that are the same for every row."""
 
     num_tokens: int
     sampling: Sampling
@@ -350,7 +375,7 @@ class _Settings:
     stop: tuple[str, ...]
 
     def writer(self, vocabulary: Vocabulary, prompt: int, sample: int, context: Sequence[int]) -> ContinuationWriter:
-        """An empty continuation."""
+        """Returns the writer of an empty continuation."""
         return ContinuationWriter(
             prompt=prompt,
             sample=sample,
@@ -367,7 +392,7 @@ def _take_rows(state: DecodeState, rows: Sequence[int] | np.ndarray) -> DecodeSt
 
 
 def _recent_tokens(state: DecodeState) -> list[list[int]]:
-    """The last few ids that each row has read, in their order."""
+    """Returns the last few ids of each row, in order."""
     tokens, filled = np.asarray(state.tokens), np.asarray(state.filled)
     rolled = [np.roll(row, -int(count))[-4:] for row, count in zip(tokens, filled, strict=True)]
     return [[int(token) for token in row if token >= 0] for row in rolled]

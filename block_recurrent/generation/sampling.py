@@ -1,4 +1,4 @@
-"""How the next token is drawn from the model's predictions."""
+"""Sampling of the next token from the model's logits: temperature and filters."""
 
 import dataclasses
 import math
@@ -14,16 +14,16 @@ from block_recurrent.typing import Key
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The filters, in the order in which they are applied; each sees what the ones before have left.
+    """Temperature and filters, in the order in which they are applied to the logits.
 
     Attributes:
-        repetition_penalty: divides the positive logits and multiplies the negative ones of the tokens that are among
-            the last W (Keskar et al. 2019); 1 changes nothing.
+        repetition_penalty: divides the positive logits and multiplies the negative logits of the last W tokens (Keskar
+            et al. 2019); 1 changes nothing.
         temperature: divides the logits; 0 takes the most probable token and skips the other filters.
-        top_k: only the k most probable tokens stay; 0 keeps all.
-        top_p: only the most probable tokens with this much probability together stay (Holtzman et al. 2020); 1 keeps
-            all.
-        min_p: only tokens at least this many times as probable as the most probable one stay; 0 keeps all.
+        top_k: keeps the k most probable tokens; 0 keeps all.
+        top_p: keeps the smallest set of most probable tokens with at least this total probability (Holtzman et al.
+            2020); 1 keeps all.
+        min_p: keeps tokens whose probability is at least this fraction of the highest one; 0 keeps all.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -51,11 +51,11 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def row_keys(seed: int, samples: list[int]) -> Key:
-    """A key for each row (B,) from the seed and the number of the row's sample, whatever rows stand beside it."""
+    """Returns a key for each row (B,), from the seed and the number of the row's sample only."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(samples))
 
 
-def draw(
+def sample(
     keys: Key,
     logits: Float[Array, "B V"],
     sampling: Sampling,
@@ -63,14 +63,14 @@ def draw(
     position: UInt[Array, "B"],
     recent: Int[Array, "B W"],
 ) -> Int[Array, "B"]:
-    """Draws a token for each row.
+    """Samples a token for each row.
 
     Args:
-        keys: (B,) one for each row; they never change, every draw folds the position in.
-        logits: the model's predictions; -inf where a token may not be drawn.
-        sampling: the filters.
-        position: tokens that the row has read.
-        recent: the last tokens of the row, for the repetition penalty; -1 where there was none.
+        keys: (B,) one for each row. They stay the same for all tokens; the position is folded in here.
+        logits: the model's predictions; -inf for tokens that must not be sampled.
+        sampling: temperature and filters.
+        position: number of tokens before this one in each row.
+        recent: the last tokens of each row, for the repetition penalty; -1 in empty slots.
     """
     if sampling.repetition_penalty != 1:
         logits = _penalise(logits, recent, sampling.repetition_penalty)
@@ -85,13 +85,13 @@ def draw(
 
 def _penalise(logits: Float[Array, "B V"], recent: Int[Array, "B W"], penalty: float) -> Float[Array, "B V"]:
     rows = jnp.arange(len(logits))[:, None]
-    index = jnp.where(recent < 0, logits.shape[1], recent)  # behind the last: dropped
+    index = jnp.where(recent < 0, logits.shape[1], recent)  # out of range: dropped
     seen = jnp.zeros(logits.shape, bool).at[rows, index].set(True, mode="drop")
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def _filters(sampling: Sampling, vocab_size: int) -> list[Callable[[Float[Array, "B V"]], Array]]:
-    """Functions from logits to which of them stay."""
+    """Returns the filters in use: functions from logits to a mask of the tokens to keep."""
 
     def top_k(logits: Float[Array, "B V"]) -> Array:
         return logits >= jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]

@@ -1,4 +1,4 @@
-"""Drawing and reading token after token on the device, without going back to Python in between."""
+"""The decode loop: samples and processes token after token on the device, without returning to Python in between."""
 
 import dataclasses
 
@@ -7,27 +7,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.generation.decode import DecodeState, end_full_blocks, full_blocks, read_token
-from block_recurrent.generation.sampling import Sampling, draw
+from block_recurrent.generation.decode_state import DecodeState, full_blocks
+from block_recurrent.generation.decode_step import decode_token, end_full_blocks
+from block_recurrent.generation.sampling import Sampling, sample
 from block_recurrent.model.language_model import bind
 from block_recurrent.typing import Key, Params
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """What a call of `decode_tokens` has drawn; row b's first `counts[b]` entries mean something.
+class SampledTokens:
+    """Tokens sampled by one call of `sample_tokens`; of row b only the first `counts[b]` entries are valid.
 
     Attributes:
         tokens: (B, M) int32.
-        nats: (B, M) float32, minus the model's log-probability of each, before any filter.
+        losses: (B, M) float32, minus the model's log-probability of each token before any filter, in nats.
     """
 
     tokens: Int[Array, "B M"]
-    nats: Float[Array, "B M"]
+    losses: Float[Array, "B M"]
 
 
-def decode_tokens(
+def sample_tokens(
     config: ModelConfig,
     sampling: Sampling,
     max_tokens: int,
@@ -36,51 +37,51 @@ def decode_tokens(
     state: DecodeState,
     keys: Key,
     counts: Int[Array, "B"],
-) -> tuple[Drawn, DecodeState]:
-    """Draws tokens and reads them. Pure: jit it with the first four arguments static.
+) -> tuple[SampledTokens, DecodeState]:
+    """Samples tokens and processes them. Pure; jit it with the first four arguments static.
 
-    The inner loop reads single tokens; the states' update, which comes once in W tokens, stands outside of it: a branch
-    within would make every token pay for carrying the states' memory through it.
+    The inner loop processes single tokens. The update of the recurrent states, once in W tokens, runs in the outer
+    loop: as a branch in the inner loop it would carry the recurrent states through every token.
 
     Args:
         config: the model.
-        sampling: how to draw.
-        max_tokens: M, room for the tokens of a row.
-        vocab_size: ids from here on are rows of the table without a meaning, and are never drawn.
+        sampling: temperature and filters.
+        max_tokens: M, the largest number of tokens in a row.
+        vocab_size: ids from here on are padding rows of the embedding table and are never sampled.
         params: the model's parameters.
-        state: where the rows stand; each has read something.
+        state: the state before the first sampled token; every row has at least one token.
         keys: (B,) one for each row.
-        counts: (B,) tokens for each row, at most M. Without a window, no more than it has slots left.
+        counts: (B,) number of tokens for each row, at most M. Without a window, at most the row's empty slots.
 
     Returns:
-        What was drawn, and the state that has read all of it.
+        The sampled tokens, and the state after the last one.
     """
     model = bind(config, params)
-    meaningful = jnp.arange(config.vocab_size) < vocab_size
+    has_meaning = jnp.arange(config.vocab_size) < vocab_size
     limit = jnp.max(counts)
 
-    def next_token(carry: tuple[Array, Drawn, DecodeState]) -> tuple[Array, Drawn, DecodeState]:
-        step, drawn, state = carry
-        logits = jnp.where(meaningful[None], state.logits, -jnp.inf)
-        tokens = draw(keys, logits, sampling, position=state.position, recent=state.tokens)
+    def next_token(carry: tuple[Array, SampledTokens, DecodeState]) -> tuple[Array, SampledTokens, DecodeState]:
+        step, sampled, state = carry
+        logits = jnp.where(has_meaning[None], state.logits, -jnp.inf)
+        tokens = sample(keys, logits, sampling, position=state.position, recent=state.tokens)
         own = jnp.take_along_axis(state.logits, tokens[:, None], axis=1)[:, 0]
-        nats = jax.nn.logsumexp(state.logits, axis=1) - own
-        drawn = Drawn(
-            tokens=jax.lax.dynamic_update_slice(drawn.tokens, tokens[:, None], (0, step)),
-            nats=jax.lax.dynamic_update_slice(drawn.nats, nats[:, None], (0, step)),
+        losses = jax.nn.logsumexp(state.logits, axis=1) - own
+        sampled = SampledTokens(
+            tokens=jax.lax.dynamic_update_slice(sampled.tokens, tokens[:, None], (0, step)),
+            losses=jax.lax.dynamic_update_slice(sampled.losses, losses[:, None], (0, step)),
         )
-        return step + 1, drawn, read_token(model, state, tokens, step < counts)
+        return step + 1, sampled, decode_token(model, state, tokens, step < counts)
 
-    def within_blocks(carry: tuple[Array, Drawn, DecodeState]) -> Array:
+    def within_blocks(carry: tuple[Array, SampledTokens, DecodeState]) -> Array:
         step, _, state = carry
         return (step < limit) & ~jnp.any(full_blocks(config, state))
 
-    def to_a_blocks_end(carry: tuple[Array, Drawn, DecodeState]) -> tuple[Array, Drawn, DecodeState]:
-        step, drawn, state = jax.lax.while_loop(within_blocks, next_token, carry)
-        return step, drawn, end_full_blocks(model, state)
+    def to_end_of_block(carry: tuple[Array, SampledTokens, DecodeState]) -> tuple[Array, SampledTokens, DecodeState]:
+        step, sampled, state = jax.lax.while_loop(within_blocks, next_token, carry)
+        return step, sampled, end_full_blocks(model, state)
 
     shape = (len(counts), max_tokens)
-    drawn = Drawn(tokens=jnp.zeros(shape, jnp.int32), nats=jnp.zeros(shape))
-    start = (jnp.zeros((), jnp.int32), drawn, state)
-    _, drawn, state = jax.lax.while_loop(lambda carry: carry[0] < limit, to_a_blocks_end, start)
-    return drawn, state
+    sampled = SampledTokens(tokens=jnp.zeros(shape, jnp.int32), losses=jnp.zeros(shape))
+    start = (jnp.zeros((), jnp.int32), sampled, state)
+    _, sampled, state = jax.lax.while_loop(lambda carry: carry[0] < limit, to_end_of_block, start)
+    return sampled, state

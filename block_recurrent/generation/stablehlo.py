@@ -1,7 +1,7 @@
-"""Reading and decoding as StableHLO: functions that run without this package, wherever something loads StableHLO.
+"""Prefill and decode step as StableHLO: functions that run without this package, wherever StableHLO can be loaded.
 
-Exported functions take and return plain dictionaries of arrays. `prefill` reads many tokens of each row, `decode` one;
-both return the next state, in which `logits` (B, V) predicts the next token. Drawing it is the server's part.
+The exported functions take and return plain dictionaries of arrays. `prefill` processes many tokens of each row,
+`decode` one. Both return the next state, in which `logits` (B, V) predicts the next token. The server samples.
 """
 
 import json
@@ -16,40 +16,54 @@ from jaxtyping import Array, Int
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
-from block_recurrent.generation import decode
-from block_recurrent.generation.decode import DecodeState
+from block_recurrent.files import write_whole
+from block_recurrent.generation import decode_state
+from block_recurrent.generation.decode_state import DecodeState
+from block_recurrent.generation.decode_step import decode_step
+from block_recurrent.generation.prefill import prefill
 from block_recurrent.model.language_model import abstract_params
 from block_recurrent.model.state import select_rows
-from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import RowMask, Tokens
 
 MANIFEST_FILE = "functions.json"
 PLATFORMS = ("cpu", "tpu")
-_FORMAT = "block_recurrent functions 1"
+_FORMAT = "block_recurrent functions 2"
 
 
-def export_functions(saved: SavedRun, folder: epath.Path) -> None:
-    """Writes `prefill.stablehlo`, `decode.stablehlo` and `functions.json`, which says how to call them.
+def export_functions(folder: epath.Path, *, config: ModelConfig, segment_length: int, vocabulary_size: int) -> None:
+    """Writes `prefill.stablehlo`, `decode.stablehlo` and `functions.json`, which documents their arguments.
 
-    Any batch size can be called; each is compiled once.
+    The functions accept any batch size and are compiled once for each.
 
     Args:
-        saved: the run.
-        folder: made if it is not there.
+        folder: created if it does not exist.
+        config: the model.
+        segment_length: tokens of a row in one call of `prefill`.
+        vocabulary_size: ids below this one have a meaning; higher ids are padding rows of the embedding table.
 
     Raises:
-        InputError: something is there already.
+        InputError: the folder already holds exported functions.
     """
     if (folder / MANIFEST_FILE).exists():
         raise InputError(f"--out {folder}: {MANIFEST_FILE} is there already; choose another folder")
-    config, segment_length = saved.config.model, saved.config.data.segment_length
-    like = abstract_state(config, segment_length)
-    shapes = {name: (leaf.shape[1:], leaf.dtype) for name, leaf in named_leaves(like).items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, exported in _export(config, segment_length).items():
-        (folder / f"{name}.stablehlo").write_bytes(bytes(exported.serialize()))
-    manifest = {
+        write_whole(folder / f"{name}.stablehlo", bytes(exported.serialize()))
+    manifest = _manifest(config, segment_length, vocabulary_size)
+    write_whole(folder / MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")  # last: it marks a complete export
+
+
+def abstract_state(config: ModelConfig, segment_length: int, batch_size: Any = 1) -> DecodeState:
+    """Returns shapes and dtypes of a decoding state, without computing it."""
+    params = abstract_params(config)
+    one = jax.eval_shape(lambda params: decode_state.init(config, params, 1, segment_length=segment_length), params)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), one)
+
+
+def _manifest(config: ModelConfig, segment_length: int, vocabulary_size: int) -> dict[str, Any]:
+    leaves = named_leaves(abstract_state(config, segment_length))
+    return {
         "format": _FORMAT,
         "platforms": PLATFORMS,
         "prefill": "(params, state, tokens (B, T) int32, lengths (B,) int32, start (B,) bool) -> state",
@@ -57,17 +71,9 @@ def export_functions(saved: SavedRun, folder: epath.Path) -> None:
         "params": "params.safetensors, by name",
         "tokens_per_prefill": segment_length,
         "most_tokens": None if config.window_length else segment_length,
-        "vocab_size": saved.vocabulary().size,
-        "state": {name: {"shape": ["B", *shape], "dtype": str(dtype)} for name, (shape, dtype) in shapes.items()},
+        "vocab_size": vocabulary_size,
+        "state": {name: {"shape": ["B", *leaf.shape[1:]], "dtype": str(leaf.dtype)} for name, leaf in leaves.items()},
     }
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")  # last: without it there is no export
-
-
-def abstract_state(config: ModelConfig, segment_length: int, batch_size: Any = 1) -> DecodeState:
-    """Shapes and dtypes of a decoding state, without computing anything."""
-    params = abstract_params(config)
-    one = jax.eval_shape(lambda params: decode.init(config, params, 1, segment_length=segment_length), params)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), one)
 
 
 def _export(config: ModelConfig, segment_length: int) -> dict[str, jax_export.Exported]:
@@ -82,16 +88,16 @@ def _export(config: ModelConfig, segment_length: int) -> dict[str, jax_export.Ex
     def state_of(flat: dict[str, Array]) -> DecodeState:
         return from_named_leaves(flat, like)
 
-    def prefill(
+    def prefill_rows(
         params: dict[str, Array], state: dict[str, Array], tokens: Tokens, lengths: Int[Array, "B"], start: RowMask
     ) -> dict[str, Array]:
         nested = nest(params)
-        fresh = decode.init(config, nested, 1, segment_length=segment_length)
+        fresh = decode_state.init(config, nested, 1, segment_length=segment_length)
         fresh = jax.tree.map(lambda new, old: jnp.broadcast_to(new, old.shape), fresh, state_of(state))
-        return named_leaves(decode.read(config, nested, select_rows(start, fresh, state_of(state)), tokens, lengths))
+        return named_leaves(prefill(config, nested, select_rows(start, fresh, state_of(state)), tokens, lengths))
 
-    def decode_one(params: dict[str, Array], state: dict[str, Array], tokens: Int[Array, "B"]) -> dict[str, Array]:
-        return named_leaves(decode.decode_step(config, nest(params), state_of(state), tokens))
+    def decode_rows(params: dict[str, Array], state: dict[str, Array], tokens: Int[Array, "B"]) -> dict[str, Array]:
+        return named_leaves(decode_step(config, nest(params), state_of(state), tokens))
 
     def integers(*shape: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, np.dtype("int32"))
@@ -99,8 +105,8 @@ def _export(config: ModelConfig, segment_length: int) -> dict[str, jax_export.Ex
     flat_state = named_leaves(like)
     start = jax.ShapeDtypeStruct((rows,), np.dtype("bool"))
     return {
-        "prefill": jax_export.export(jax.jit(prefill), platforms=PLATFORMS)(
+        "prefill": jax_export.export(jax.jit(prefill_rows), platforms=PLATFORMS)(
             params, flat_state, integers(rows, segment_length), integers(rows), start
         ),
-        "decode": jax_export.export(jax.jit(decode_one), platforms=PLATFORMS)(params, flat_state, integers(rows)),
+        "decode": jax_export.export(jax.jit(decode_rows), platforms=PLATFORMS)(params, flat_state, integers(rows)),
     }

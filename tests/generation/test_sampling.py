@@ -1,19 +1,21 @@
+"""Sampling: filters, penalty and the independence of rows."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from block_recurrent.errors import InputError
-from block_recurrent.generation.sampling import Sampling, draw, row_keys
+from block_recurrent.generation.sampling import Sampling, row_keys, sample
 
-NOTHING_READ = jnp.full((1, 3), -1)
+NO_TOKENS = jnp.full((1, 3), -1)
 
 
-def draws(sampling: Sampling, logits: jax.Array, recent: jax.Array = NOTHING_READ, count: int = 4000) -> np.ndarray:
+def samples(sampling: Sampling, logits: jax.Array, recent: jax.Array = NO_TOKENS, count: int = 4000) -> np.ndarray:
     rows = jnp.broadcast_to(logits, (count, len(logits)))
     recent = jnp.broadcast_to(recent, (count, recent.shape[1]))
     keys = row_keys(0, list(range(count)))
-    return np.asarray(draw(keys, rows, sampling, position=jnp.zeros(count, jnp.uint32), recent=recent))
+    return np.asarray(sample(keys, rows, sampling, position=jnp.zeros(count, jnp.uint32), recent=recent))
 
 
 @pytest.mark.parametrize(
@@ -33,31 +35,31 @@ def draws(sampling: Sampling, logits: jax.Array, recent: jax.Array = NOTHING_REA
     ids=str,
 )
 def test_sampling_follows_the_filtered_distribution(sampling, expected):
-    frequencies = np.bincount(draws(sampling, jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))), minlength=4) / 4000
+    frequencies = np.bincount(samples(sampling, jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))), minlength=4) / 4000
     np.testing.assert_allclose(frequencies, expected, rtol=0, atol=0.03)
     assert (frequencies[np.asarray(expected) == 0] == 0).all()
 
 
-def test_the_repetition_penalty_meets_recent_tokens_once_whatever_their_sign():
+def test_the_repetition_penalty_applies_once_to_each_recent_token_whatever_its_sign():
     logits, penalised = jnp.array([1.0, -1.0, 0.5, 0.2]), np.array([0.5, -2.0, 0.5, 0.2])
     recent = jnp.array([[0, 1, 1, -1]])
-    frequencies = np.bincount(draws(Sampling(repetition_penalty=2.0), logits, recent), minlength=4) / 4000
+    frequencies = np.bincount(samples(Sampling(repetition_penalty=2.0), logits, recent), minlength=4) / 4000
     np.testing.assert_allclose(frequencies, np.exp(penalised) / np.exp(penalised).sum(), rtol=0, atol=0.03)
-    assert (draws(Sampling(repetition_penalty=3.0, temperature=0), logits, recent, 2) == 2).all()
+    assert (samples(Sampling(repetition_penalty=3.0, temperature=0), logits, recent, 2) == 2).all()
 
 
-def test_a_draw_depends_on_seed_sample_and_position_alone():
+def test_a_sampled_token_depends_only_on_seed_sample_and_position():
     logits, flat = jax.random.normal(jax.random.key(0), (3, 50)), Sampling(temperature=5.0)
     recent, position = jnp.full((3, 4), -1), jnp.array([7, 8, 9], jnp.uint32)
-    together = draw(row_keys(1, [0, 1, 2]), logits, flat, position=position, recent=recent)
-    alone = draw(row_keys(1, [1]), logits[1:2], flat, position=position[1:2], recent=recent[:1])
+    together = sample(row_keys(1, [0, 1, 2]), logits, flat, position=position, recent=recent)
+    alone = sample(row_keys(1, [1]), logits[1:2], flat, position=position[1:2], recent=recent[:1])
     assert int(together[1]) == int(alone[0])
     many = jnp.broadcast_to(logits[:1], (40, 50))
     for keys, positions in [
         (row_keys(1, list(range(40))), jnp.zeros(40, jnp.uint32)),
         (row_keys(1, [0] * 40), jnp.arange(40).astype(jnp.uint32)),
     ]:
-        assert len(set(np.asarray(draw(keys, many, flat, position=positions, recent=jnp.full((40, 4), -1))))) > 5
+        assert len(set(np.asarray(sample(keys, many, flat, position=positions, recent=jnp.full((40, 4), -1))))) > 5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Exported functions in a process that does not have this package."""
+"""Exported functions run in a process without this package."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "bfloat16" else ()) for name in MODELS]
 )
-def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folder, tmp_path, name):
+def test_exported_functions_produce_the_same_tokens_in_a_new_process(store_folder, tmp_path, name):
     from block_recurrent.data.vocabulary import ByteVocabulary
 
     run = run_config(store_folder)
@@ -44,15 +44,20 @@ def test_exported_functions_write_the_same_tokens_in_a_fresh_process(store_folde
     facts = {"stores": [{"vocabulary": vocabulary, "fingerprint": "none"}]}
     saved = SavedRun(run, facts, 0, init_params(run.model, jax.random.key(0)))
     saved.export(tmp_path)
-    export_functions(saved, tmp_path)
+    arguments = {
+        "config": run.model,
+        "segment_length": run.data.segment_length,
+        "vocabulary_size": ByteVocabulary.size,
+    }
+    export_functions(tmp_path, **arguments)
     generator = Generator.of_run(saved)
     prompts = ["7 times 8 is", "a longer prompt than a segment of the run", "x"]
     ours = [list(c.tokens) for c in generator.generate(prompts, num_tokens=20, sampling=GREEDY)]
     ids = json.dumps([generator.encode(prompt).tolist() for prompt in prompts])
     command = [sys.executable, str(SERVER), str(tmp_path), ids, "20"]
-    # Away from the checkout, so that the package could not even be found by accident; the server asserts it, too.
+    # Outside the checkout, where the package cannot be imported by accident; the server asserts it too.
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout) == ours
     assert json.loads((tmp_path / "functions.json").read_text())["platforms"] == ["cpu", "tpu"]
     with pytest.raises(InputError, match=r"functions.json is there already"):
-        export_functions(saved, tmp_path)
+        export_functions(tmp_path, **arguments)

@@ -1,4 +1,4 @@
-"""A server without this package: reads an export and prompts (lists of ids), prints greedy continuations' ids."""
+"""A minimal server without this package: reads an export and prompts (lists of ids), prints greedy continuations."""
 
 import json
 import sys

@@ -15,7 +15,7 @@ from block_recurrent.config import EvaluationConfig, ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.evaluation import Evaluation
 from block_recurrent.evaluation.model_under_test import load_model_under_test
-from block_recurrent.generation import decode
+from block_recurrent.generation import decode_state
 from block_recurrent.model.language_model import apply, init_params, init_state
 from block_recurrent.training.loop import train
 from tests.support.architectures import LSTM, random_tokens
@@ -107,7 +107,7 @@ def test_fields_of_attention_are_refused(field, value):
 
 def test_cannot_be_decoded():
     with pytest.raises(InputError, match=r"layer = 'lstm'.*cannot be decoded"):
-        decode.init(LSTM, init_params(LSTM, jax.random.key(0)), 1, segment_length=8)
+        decode_state.init(LSTM, init_params(LSTM, jax.random.key(0)), 1, segment_length=8)
     base = run_config(Path("nowhere"))
     with pytest.raises(InputError, match=r"sample_tokens = 5.*cannot be sampled"):
         dataclasses.replace(base, model=LSTM, train=dataclasses.replace(base.train, sample_tokens=5, sample_prompt="a"))
