@@ -15,7 +15,7 @@ from block_recurrent.model.layers.cells import GateMeans, mean_over_blocks
 from block_recurrent.model.layers.lstm import LSTMLayer
 from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.layers.recurrent import RecurrentLayer
-from block_recurrent.model.layers.remat import rematerialised
+from block_recurrent.model.layers.remat import apply_remat_policy
 from block_recurrent.model.layers.transformer import TransformerLayer
 from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.blocks import merge_blocks, split_blocks
@@ -144,7 +144,7 @@ class BlockRecurrentLM(nnx.Module):
                 (index,) = indices
                 x, states[index], gates[layer_name(index)] = first(x, states[index], keys[0])
             elif len(indices) == 1:
-                x, states[indices[0]] = rematerialised(self.config, first)(x, states[indices[0]], feedback, keys[0])
+                x, states[indices[0]] = apply_remat_policy(self.config, first)(x, states[indices[0]], feedback, keys[0])
             else:
                 x, run_states = self._scan_layers(indices, x, [states[i] for i in indices], feedback, keys)
                 for index, layer_state in zip(indices, run_states, strict=True):
@@ -180,7 +180,7 @@ class BlockRecurrentLM(nnx.Module):
 
         def step(x: Activations, inputs: tuple[Any, LayerState, Key | None]) -> tuple[Activations, LayerState]:
             params, layer_state, key = inputs
-            return rematerialised(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
+            return apply_remat_policy(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
 
         x, states_after = jax.lax.scan(step, x, stacked)
         return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(indices))]
