@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -108,6 +107,3 @@ def test_fields_of_attention_are_refused(field, value):
 def test_cannot_be_decoded():
     with pytest.raises(InputError, match=r"layer = 'lstm'.*cannot be decoded"):
         decode.init(LSTM, init_params(LSTM, jax.random.key(0)), 1, segment_length=8)
-    base = run_config(Path("nowhere"))
-    with pytest.raises(InputError, match=r"sample_tokens = 5.*cannot be sampled"):
-        dataclasses.replace(base, model=LSTM, train=dataclasses.replace(base.train, sample_tokens=5, sample_prompt="a"))
