@@ -10,7 +10,7 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.generation.decode import DecodeState, end_full_blocks, full_blocks, read_token
 from block_recurrent.generation.sampling import Sampling, draw
 from block_recurrent.model.language_model import bind
-from block_recurrent.typing import Key, Params
+from block_recurrent.typing import Params, RowKeys
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +34,7 @@ def decode_tokens(
     vocab_size: int,
     params: Params,
     state: DecodeState,
-    keys: Key,
+    keys: RowKeys,
     counts: Int[Array, "B"],
 ) -> tuple[Drawn, DecodeState]:
     """Draws tokens and reads them. Pure: jit it with the first four arguments static.
