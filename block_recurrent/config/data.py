@@ -69,9 +69,9 @@ class DataConfig:
         train_split: split for training.
         eval_split: split for evaluation during training.
         seed: seed of the order of the training documents; at least 0.
-        mixture: stores to train on instead of `store`, as a dict from folder to positive weight: the weight is
-            proportional to the probability that a row's next document comes from this store. Evaluation uses `store`.
-            None means training on `store`.
+        mixture: stores to train on instead of `store`, as a dict from folder to positive weight. The weights are the
+            relative frequencies with which a row's next document comes from each store. Evaluation uses `store`. None
+            means training on `store`.
         min_document_tokens: length of the shortest training document, in tokens, at least 2; shorter ones are skipped.
         max_document_tokens: length at which training documents are truncated, in tokens; at least
             `min_document_tokens`. None means no limit.

@@ -43,5 +43,5 @@ class RunConfig:
             raise InputError(
                 f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} "
                 "to train recurrent layers: with one block per segment, the loss does not depend on the update of the "
-                "states, whose parameters would get no gradient"
+                "states, so the parameters of the update would get no gradient"
             )

@@ -28,7 +28,7 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
     flops = {
         "token projections": 2 * config.embed_dim * heads * (plain * 4 + crossing * 6),
         "token self-attention": config.num_layers * 4 * visible * heads,
-        "tokens reading states": crossing * 4 * config.num_states * heads,
+        "token cross-attention": crossing * 4 * config.num_states * heads,
         "token feed-forward": config.num_layers * 4 * config.embed_dim * config.mlp_dim,
     } | logits
     if config.recurrent_indices:

@@ -124,6 +124,11 @@ class BlockRecurrentLM(nnx.Module):
         """Returns the logits of the last layer's activations: the final norm, then `logits`."""
         return self.logits(self.final_norm(x))
 
+    def logits(self, x: Activations) -> Logits:
+        """Returns the logits of hidden states: the product with the embedding table in float32, over sqrt(D)."""
+        table = self.embedding[...]
+        return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
+
     def init_state(self, batch_size: int) -> ModelState:
         """Returns the state at the start of a document, for `batch_size` rows."""
         states = [layer.initial_states(batch_size) for layer in self.layers.values()]
@@ -212,11 +217,6 @@ class BlockRecurrentLM(nnx.Module):
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
 
-    def logits(self, x: Activations) -> Logits:
-        """Returns the logits of hidden states: the product with the embedding table in float32, over sqrt(D)."""
-        table = self.embedding[...]
-        return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
-
 
 def layer_name(index: int) -> str:
     """Returns the name of a layer in the dictionary of parameters."""
@@ -261,7 +261,10 @@ def apply(
 
 
 def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
-    """Returns a module with these parameters. Call it inside `jax.jit`, and do not keep the module outside."""
+    """Returns a module with these parameters.
+
+    Call it inside `jax.jit`, and do not keep the module: its parameters are tracers there.
+    """
     return nnx.merge(_split_abstract(config)[0], params)
 
 

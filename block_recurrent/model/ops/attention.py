@@ -36,9 +36,10 @@ def attend(
 ) -> Float[Array, "*batch Q N H"]:
     """Returns softmax(|scale| * (queries . keys + bias)) values.
 
-    The softmax has one additional logit, -1000, whose weight is dropped: the output of a query that sees no key is
-    zero. Logits and weights are by far the largest arrays of the model. Therefore scale, bias and mask are combined
-    before they are added to the logits, and the output is normalised instead of the weights.
+    The softmax has one additional logit, -1000, without a value: the output of a query that sees no key is zero.
+
+    Logits and weights are by far the largest arrays of the model. Therefore scale, bias and mask are combined before
+    they are added to the logits, and the output is normalised instead of the weights.
 
     Args:
         queries: vectors of unit length, as the keys; there is no factor 1 / sqrt(H).
