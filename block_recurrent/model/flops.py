@@ -40,7 +40,7 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
     return {part: float(count) for part, count in flops.items()}
 
 
-def _cell_flops(config: ModelConfig) -> float:
+def _cell_flops(config: ModelConfig) -> int:
     """Returns the FLOPs of the cell per state vector."""
     gated = {"fixed": 1, "lstm": 3}[config.gate]  # products as large as the candidate's, the candidate included
     attended = 2 * config.num_heads * config.head_dim
