@@ -3,7 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from beartype import beartype
+import jax.export
+from beartype import BeartypeConf, FrozenDict, beartype
+
+# In exported programs the size of an axis is a symbol.
+_SYMBOL = type(jax.export.symbolic_shape("B")[0])
+_CHECKER = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({int: int | _SYMBOL})))
 
 
 def check_call(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -13,4 +18,4 @@ def check_call(function: Callable[..., Any]) -> Callable[..., Any]:
     the annotated arrays: one row, stacked layers, shapes, shardings, placeholders. Every class with array annotations
     in its constructor is such a dataclass.
     """
-    return function if function.__name__ == "__init__" else beartype(function)
+    return function if function.__name__ == "__init__" else _CHECKER(function)
