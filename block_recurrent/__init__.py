@@ -1,6 +1,6 @@
 """Block-Recurrent Transformers (Hutchins et al., NeurIPS 2022, arXiv:2203.07852) in JAX and Flax.
 
-Public names are imported when they are first used, so importing the package loads neither JAX nor TensorFlow.
+Public names are imported on first use, so importing the package loads neither JAX nor TensorFlow.
 """
 
 from importlib import metadata

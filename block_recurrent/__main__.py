@@ -1,4 +1,4 @@
-"""`python -m block_recurrent`."""
+"""Runs the command line: `python -m block_recurrent`."""
 
 from block_recurrent.cli.main import main
 

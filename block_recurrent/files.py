@@ -1,4 +1,4 @@
-"""Files and folders, local or remote: paths, whole writes and locks."""
+"""Paths, atomic writes and locks, for local and remote files."""
 
 import contextlib
 import fcntl
@@ -13,12 +13,12 @@ PARTIAL = ".partial"
 
 
 def is_remote(path: os.PathLike[str] | str) -> bool:
-    """Whether a path is a URL, such as `gs://bucket/folder`."""
+    """Returns whether a path is a URL, such as `gs://bucket/folder`."""
     return "://" in os.fspath(path)
 
 
 def resolve(path: os.PathLike[str] | str) -> epath.Path:
-    """An absolute path with `~` expanded; a URL stays as it is."""
+    """Returns an absolute path with `~` expanded; a URL is not changed."""
     text = os.fspath(path)
     return epath.Path(text if is_remote(text) else Path(text).expanduser().absolute())
 
@@ -35,10 +35,10 @@ def partial_path(path: os.PathLike[str] | str, writer: str = "") -> epath.Path:
 
 
 def write_whole(path: os.PathLike[str] | str, content: bytes | str, writer: str = "") -> None:
-    """Writes a file so that it appears whole or not at all.
+    """Writes a file atomically: readers see the old content or the new content, never a part.
 
-    The content is written to a neighbouring file, flushed to disk where the file is local, and renamed. After an
-    error the neighbour is gone and the file is as it was.
+    The content is written to a temporary file in the same folder, flushed to disk if it is local, and renamed. After an
+    error the temporary file is deleted and the file is unchanged.
 
     Args:
         path: local or remote; its folder must exist.
@@ -67,7 +67,7 @@ def write_whole(path: os.PathLike[str] | str, content: bytes | str, writer: str 
 
 
 class LockedError(Exception):
-    """Another process holds the lock; the message is what it wrote into the file."""
+    """Another process holds the lock; the message is the note of that process."""
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def lock(path: os.PathLike[str] | str, note: str) -> Iterator[IO[str]]:
 
     Args:
         path: the lock file; created if it does not exist.
-        note: written into the file, for whoever finds it locked.
+        note: written into the file; the message of `LockedError` in other processes.
 
     Yields:
         The open lock file.

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, elsewhere a line now and then. Both give the time left."""
+"""Progress of long work: a bar on a terminal, otherwise a line every 15 seconds, with the estimated time left."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-# Called with (units done, units in all); the second one also with the name of the stage.
+# Called with (units done, total); `StageCallback` also with the name of the stage, which comes first.
 ProgressCallback: TypeAlias = Callable[[int, int], None]
 StageCallback: TypeAlias = Callable[[str, int, int], None]
 
@@ -16,13 +16,13 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows how much of `total` is done.
+    """Progress of one piece of work, as a context manager.
 
     Args:
-        description: what is going on.
-        total: how much there is to do.
-        done: how much was done before; it does not count into the estimate of the time left.
-        console: where to write.
+        description: name of the work.
+        total: number of units.
+        done: units done before; they do not count in the estimate of the time left.
+        console: console to print to.
         clock: returns the time in seconds.
     """
 
@@ -65,7 +65,7 @@ class Progress:
             self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        """Shows how much is done; the total may become known only now. A `ProgressCallback`."""
+        """Shows the number of units done; the total may change. A `ProgressCallback`."""
         if total != self._total:
             self._total = total
             if self._bar is not None:
@@ -73,7 +73,7 @@ class Progress:
         self.update(done)
 
     def update(self, done: int, facts: str = "") -> None:
-        """Tells how much is done by now, and what is worth knowing beside it."""
+        """Shows the number of units done, followed by `facts`."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, facts=facts)
             return
@@ -89,11 +89,11 @@ class Progress:
 
 
 class Stages:
-    """Progress of work in stages, one after the other, whose sizes are known only when they begin.
+    """Progress of work in consecutive stages, as a context manager; the size of a stage is known when it starts.
 
     Args:
-        description: what the stages have in common.
-        console: where to write.
+        description: name of the work, printed before the name of each stage.
+        console: console to print to.
         clock: returns the time in seconds.
     """
 
@@ -109,7 +109,7 @@ class Stages:
         self._end()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Shows how much of a stage is done; a new name begins a new stage. A `StageCallback`."""
+        """Shows the number of units done in a stage; a new name starts a new stage. A `StageCallback`."""
         if stage != self._stage:
             self._end()
             description = f"{self._description}: {stage}"

@@ -1,4 +1,4 @@
-"""Leaves of pytrees by name: the path joined with `/`, such as `layers/layer_00/mlp/hidden/kernel`."""
+"""Names of pytree leaves: the path, joined with `/`, such as `layers/layer_00/mlp/hidden/kernel`."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import jax
 
 
 def leaf_name(path: Any) -> str:
-    """The name of a leaf, from its path in `jax.tree_util`."""
+    """Returns the name of a leaf from its path in `jax.tree_util`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """All leaves by name, in the order of `jax.tree.leaves`."""
+    """Returns all leaves by name, in the order of `jax.tree.leaves`."""
     return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def from_named_leaves(leaves: dict[str, Any], like: Any) -> Any:
-    """The tree of the structure of `like` that has these leaves; the inverse of `named_leaves`."""
+    """Returns a tree with the structure of `like` and these leaves; the inverse of `named_leaves`."""
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in named_leaves(like)])

@@ -1,30 +1,32 @@
-"""The notation of the whole package: axis letters and array aliases, defined once.
+"""Notation of the whole package: axis letters and array aliases.
 
-| letter | axis                                            |
-|--------|-------------------------------------------------|
-| B      | batch: rows, each reading a document of its own |
-| T      | tokens of a segment, T = C * W                  |
-| C      | blocks of a segment                             |
-| W      | window: tokens of a block                       |
-| S      | state vectors of a recurrent layer              |
-| Q, K   | queries, keys of one attention                  |
-| N      | attention heads                                 |
-| H      | head dimension                                  |
-| D      | model (embedding) dimension                     |
-| F      | hidden dimension of a feed-forward network      |
-| V      | vocabulary                                      |
+| letter | axis                                       |
+|--------|--------------------------------------------|
+| B      | batch: rows, each with a document          |
+| T      | tokens of a segment, T = C * W             |
+| C      | blocks of a segment                        |
+| W      | window: tokens of a block                  |
+| S      | state vectors of a recurrent layer         |
+| Q, K   | queries, keys of an attention              |
+| N      | attention heads                            |
+| H      | head dimension                             |
+| D      | model (embedding) dimension                |
+| F      | hidden dimension of a feed-forward network |
+| V      | vocabulary                                 |
 
-Aliases are for annotations; under pytest they are checked at every call.
+The aliases annotate arguments and results; pytest checks them at every call.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Key as Keys
 
-# Nested dictionaries of arrays, one leaf per parameter; see `model.init_params`.
+# Nested dictionaries of arrays, one leaf per parameter; see `init_params`.
 Params: TypeAlias = Mapping[str, Any]
 Key: TypeAlias = PRNGKeyArray
+RowKeys: TypeAlias = Keys[Array, "B"]
 
 Tokens: TypeAlias = Int[Array, "B T"]
 RowMask: TypeAlias = Bool[Array, "B"]

@@ -1,4 +1,4 @@
-"""Checks that the classes of `config.py` make of themselves; errors name class, field, value and what is allowed."""
+"""Checks of configuration fields; errors name the class, the field, its value and the allowed values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
@@ -7,13 +7,13 @@ from block_recurrent.errors import InputError
 
 
 def refuse(config: object, field: str, allowed: str) -> InputError:
-    """The error of a field whose value is not allowed."""
+    """Returns the error for a field with a value that is not allowed."""
     value = getattr(config, field)
     return InputError(f"{type(config).__name__}.{field} = {value!r}: must be {allowed}")
 
 
 def check_integers(config: object, fields: Iterable[str], minimum: int) -> None:
-    """Integers of at least `minimum`."""
+    """Checks that fields are integers of at least `minimum`."""
     for field in fields:
         value = getattr(config, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
@@ -21,7 +21,7 @@ def check_integers(config: object, fields: Iterable[str], minimum: int) -> None:
 
 
 def check_numbers(config: object, fields: Iterable[str], low: float, high: float = float("inf")) -> None:
-    """Numbers from `low` to below `high`."""
+    """Checks that fields are numbers from `low` to below `high`."""
     for field in fields:
         value = getattr(config, field)
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
@@ -30,14 +30,14 @@ def check_numbers(config: object, fields: Iterable[str], low: float, high: float
 
 
 def check_booleans(config: object, fields: Iterable[str]) -> None:
-    """True or False."""
+    """Checks that fields are True or False."""
     for field in fields:
         if not isinstance(getattr(config, field), bool):
             raise refuse(config, field, "True or False")
 
 
 def check_texts(config: object, fields: Iterable[str]) -> None:
-    """Texts that are not empty."""
+    """Checks that fields are non-empty texts."""
     for field in fields:
         value = getattr(config, field)
         if not isinstance(value, str) or not value:
@@ -45,7 +45,7 @@ def check_texts(config: object, fields: Iterable[str]) -> None:
 
 
 def check_text_tuples(config: object, fields: Iterable[str]) -> None:
-    """None, or texts; lists become tuples."""
+    """Checks that fields are None or texts, and converts lists to tuples."""
     for field in fields:
         value = getattr(config, field)
         if value is not None:
@@ -55,7 +55,7 @@ def check_text_tuples(config: object, fields: Iterable[str]) -> None:
 
 
 def check_choices(config: object, choices: Mapping[str, Any]) -> None:
-    """One of the choices of a `Literal`, by field."""
+    """Checks that each field is one of the choices of its `Literal`."""
     for field, literal in choices.items():
         if getattr(config, field) not in get_args(literal):
             raise refuse(config, field, "one of " + ", ".join(repr(choice) for choice in get_args(literal)))

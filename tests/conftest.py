@@ -1,4 +1,4 @@
-"""Strict harness: 8 virtual CPU devices, no silent rank promotion, shapes checked at every call of the model."""
+"""Strict harness: 8 virtual CPU devices, no silent rank promotion, array shapes checked at every call."""
 
 import os
 
@@ -21,17 +21,21 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-_CHECKED = ("model.ops", "model.layers", "model.loss")
-install_import_hook([f"block_recurrent.{name}" for name in _CHECKED], "beartype.beartype")
+import tests.support.shape_checks  # noqa: F401  # the hook looks it up by name
 
-# How fast an example runs depends on what else the machine does; benchmarks measure time, properties do not.
+# Folders and modules whose annotations are checked: everything that computes with arrays in a jitted program.
+_GENERATION = ("decode", "decode_state", "decode_step", "prefill", "sampling", "sampling_loop", "scoring")
+_CHECKED = ("model", *(f"generation.{name}" for name in _GENERATION), "training.step")
+install_import_hook([f"block_recurrent.{name}" for name in _CHECKED], "tests.support.shape_checks.check_call")
+
+# The time of an example depends on the load of the machine: benchmarks measure time, properties do not.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared store of `tests.support.workdirs`; read only."""
+    """Returns the prepared store of `tests.support.workdirs`; tests must not write to it."""
     from tests.support.workdirs import prepare_store  # after the hook above
 
     return prepare_store(tmp_path_factory.mktemp("texts"))

@@ -26,7 +26,7 @@ def optimizer_config(**fields: Any) -> OptimizerConfig:
     return OptimizerConfig(**fields)
 
 
-# spec: embed, heads, head_dim, mlp -> non-embedding parameters in millions by number of layers
+# Size: (embed_dim, num_heads, head_dim, mlp_dim), {number of layers: millions of parameters without the embedding}.
 SIZES = {
     "37M": ((512, 8, 64, 2048), {12: 37.7, 13: 40.9}),
     "75M": ((512, 8, 128, 4096), {12: 75.5, 13: 81.8}),
@@ -58,7 +58,7 @@ def test_sizes_have_the_papers_parameters(size, layers, millions):
     assert kernels / 1e6 == pytest.approx(millions, abs=0.06 if millions < 200 else 0.6)
 
 
-def test_recurrent_parameters_are_those_of_the_equations():
+def test_parameters_of_recurrent_layers_are_those_of_the_equations():
     slide = small()
     d, heads, f, s, nh = 8, 2, 16, 6, 8
     projections = d + 4 * d * nh + 2 * heads  # norm; keys, values, queries, cross-queries; two scales
@@ -103,12 +103,12 @@ def test_recurrent_parameters_are_those_of_the_equations():
         ({"feedback": "no"}, "ModelConfig.feedback = 'no': must be True or False"),
     ],
 )
-def test_what_is_not_allowed_is_named(fields, message):
+def test_errors_name_the_field_its_value_and_the_allowed_values(fields, message):
     with pytest.raises(InputError, match=message):
         small(**fields)
 
 
-def test_a_model_config_is_frozen_hashable_and_takes_lists():
+def test_a_model_config_is_frozen_and_hashable_and_accepts_lists():
     from_list = small(recurrent_layers=[1, -1], num_states=2)
     from_tuple = small(recurrent_layers=(1, -1), num_states=2)
     assert from_list == from_tuple
@@ -127,7 +127,7 @@ def run_config(**model: Any) -> RunConfig:
     )
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_parts_that_do_not_fit_together_are_refused():
     run_config()
     run_config(window_length=None)
     with pytest.raises(InputError, match=r"segment_length = 16: must be a multiple of ModelConfig.window_length = 12"):
@@ -150,6 +150,6 @@ def test_parts_that_do_not_fit_are_refused():
         (lambda: DataConfig(store="", segment_length=1, batch_size=1), "DataConfig.store = ''"),
     ],
 )
-def test_other_configurations_check_themselves(make, message):
+def test_other_configurations_check_their_fields(make, message):
     with pytest.raises(InputError, match=message):
         make()

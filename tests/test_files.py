@@ -1,4 +1,4 @@
-"""Whole writes, locks and paths."""
+"""Atomic writes, locks and paths."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_paths_are_absolute_and_home_is_expanded(tmp_path, monkeypatch):
     assert not files.is_remote(Path("a"))
 
 
-def test_a_file_is_replaced_whole(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "file"
     files.write_whole(path, "é")
     assert path.read_bytes() == "é".encode()
@@ -40,7 +40,7 @@ def test_two_writers_of_one_file_have_their_own_neighbours(tmp_path):
     assert files.partial_path(path, "b").read_text() == "half of it"
 
 
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+def test_a_failed_write_does_not_change_the_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     files.write_whole(path, "before")
 
@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
+def test_a_lock_is_held_by_one_process_until_it_ends(tmp_path):
     path = tmp_path / "lock"
     code = (
         "import sys; from block_recurrent import files\n"

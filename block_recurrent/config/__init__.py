@@ -1,7 +1,7 @@
 """Frozen, keyword-only, validated configuration.
 
-Each class checks its fields when an instance is created, so a mistake is reported before any long work begins. The
-classes are plain dataclasses; `cli/gin_files.py` binds them from gin files, and they import nothing of gin.
+Each class checks its fields when an instance is created, so mistakes are reported before long work starts. The classes
+are plain dataclasses without gin; `cli/gin_files.py` binds them from gin files.
 """
 
 from block_recurrent.config.data import DataConfig, PrepareConfig

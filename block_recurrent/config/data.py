@@ -1,4 +1,4 @@
-"""Configuration of preparation and of batches."""
+"""Configuration of data preparation and of batches."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,21 +8,25 @@ from block_recurrent.validation import check_integers, check_numbers, check_text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Which documents become which token store.
+    """Settings of `prepare`, which tokenises documents into token stores.
 
     Attributes:
-        source: name of the text source; `prepare --list` shows them.
-        store: folder to write, local or `gs://`; each split becomes a token store of its own below it.
-        input: where the source's text lies, a folder or a file, local or `gs://`; None for sources that need none.
-        splits: the splits to prepare; None means all that the source has.
+        source: name of the text source; `prepare --list` prints the names.
+        store: output folder, local or `gs://`. It holds one token store per split.
+        input: folder or file of the source's text, local or `gs://`; None for a source without an input.
+        splits: splits to prepare; None means all splits of the source.
         vocabulary: `bytes`, or the path of a SentencePiece model.
-        validation_percent: share of documents, of a corpus that is not divided into splits already.
-        test_percent: likewise.
-        extensions: endings of the files to read, with their dots; None means the source's own choice.
-        text_field: of JSON lines, the field with the text.
-        name_field: of JSON lines, the field with a unique name; None means file and line number.
-        repository_depth: of a folder of repositories, 1 for `<repository>`, 2 for `<owner>/<repository>`.
-        workers: processes that tokenise; None means one for each core. The store is the same for any number.
+        validation_percent: percentage of the documents in the validation split, from 0 to below 100; used by sources
+            without splits of their own. With `test_percent` it must leave documents for training.
+        test_percent: percentage of the documents in the test split; as `validation_percent`.
+        extensions: endings of the file names to read, with their dots, such as `(".py",)`; used by sources that read
+            folders. None means the source's default.
+        text_field: field of a JSON line that holds the text; used by JSON lines.
+        name_field: field of a JSON line that holds the unique name of the document; used by JSON lines. None means
+            file and line number.
+        repository_depth: depth of a repository below `input`: 1 for `<repository>`, 2 for `<owner>/<repository>`; used
+            by sources that read repositories.
+        workers: number of processes that tokenise; None means one per core. The store does not depend on it.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -55,19 +59,22 @@ class PrepareConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which tokens reach the model, and in which shape.
+    """Token stores of training and evaluation, and the shape of the batches.
 
     Attributes:
-        store: folder that `prepare` wrote.
-        mixture: folders to train on instead, each with a weight: how often a row's next document comes from it.
-            Evaluation reads `store`.
-        min_document_tokens: shorter documents are left out of training.
-        max_document_tokens: longer documents are read up to here in training; None means to their end.
-        segment_length: tokens of one row in one step; a multiple of the model's window.
-        batch_size: rows over all hosts; each reads a document of its own.
-        train_split: the split to train on.
-        eval_split: the split to evaluate on during training.
-        seed: of the document order.
+        store: folder that `prepare` wrote, local or `gs://`.
+        segment_length: T, tokens of a row in one step; a multiple of `ModelConfig.window_length`. Recurrent layers need
+            at least two windows.
+        batch_size: B, rows of a step over all hosts. Each row has a document of its own.
+        train_split: split for training.
+        eval_split: split for evaluation during training.
+        seed: seed of the order of the training documents; at least 0.
+        mixture: stores to train on instead of `store`, as a dict from folder to positive weight. The weights are the
+            relative frequencies with which a row's next document comes from each store. Evaluation uses `store`. None
+            means training on `store`.
+        min_document_tokens: length of the shortest training document, in tokens, at least 2; shorter ones are skipped.
+        max_document_tokens: length at which training documents are truncated, in tokens; at least
+            `min_document_tokens`. None means no limit.
 
     Raises:
         InputError: a field has a value that is not allowed.

@@ -8,16 +8,17 @@ from block_recurrent.validation import check_integers, check_numbers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How the studies of `evaluate` and `compare` are made; the data's shape is `DataConfig`'s.
+    """Settings of the studies of `evaluate` and `compare`; `DataConfig` has the store and the shape of the batches.
 
     Attributes:
-        bootstrap_replicates: draws of documents behind every confidence interval.
-        bootstrap_level: coverage of the intervals.
-        seed: of those draws, of the permutation test and of the documents of the qualitative study.
-        official_segments: segments that each row reads with `--official`; the official code's 400.
-        reset_segments: ablation `reset`: segments after which the recurrent states start anew.
-        frozen_segments: ablation `frozen`: segments of a document after which the recurrent states stay as they are.
-        diagnostic_tokens: how much of the longest document the diagnostics read.
+        bootstrap_replicates: number of resamples of the documents for each confidence interval.
+        bootstrap_level: coverage of the confidence intervals, from 0.5 to below 1.
+        seed: seed of the resamples, of the permutation test and of the documents of the qualitative study.
+        official_segments: segments per row with `--official`; 400 in the official code.
+        reset_segments: ablation `reset`: number of segments after which the recurrent states are reset.
+        frozen_segments: ablation `frozen`: number of segments of a document after which the recurrent states stay
+            constant.
+        diagnostic_tokens: tokens of the longest document on which gates and states are recorded; at least 2.
 
     Raises:
         InputError: a field has a value that is not allowed.

@@ -12,10 +12,10 @@ GateEquations = Literal["official", "paper"]
 ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 
-# When a field may have another value: a run is resumed; a run begins with the parameters of another model; a saved
-# decoding state is loaded.
+# Occasions on which a field may differ from the stored one: a run resumes, a run starts with the parameters of another
+# model, a saved decoding state is loaded.
 Purpose = Literal["resume", "init_from", "saved_state"]
-_EXECUTION = {"may_differ": ("resume", "init_from", "saved_state")}  # how the model is computed, not what
+_EXECUTION = {"may_differ": ("resume", "init_from", "saved_state")}  # execution fields: they do not change results
 _DROPOUT = {"may_differ": ("init_from", "saved_state")}
 _PRECISION = {"may_differ": ("init_from",)}
 
@@ -24,36 +24,46 @@ _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the model computes. Segment length and batch size belong to the data, not to the model.
+    """Architecture of the model. `DataConfig` has the segment length and the batch size.
 
     Attributes:
-        vocab_size: V, rows of the embedding table, which is also the output layer.
-        embed_dim: D, the width of the residual stream and of a state vector.
-        num_layers: how many layers, recurrent ones included.
-        num_heads: N, attention heads; with `layer = "lstm"` this and the next two are 0.
-        head_dim: H; N * H need not equal D.
-        mlp_dim: F, the hidden width of the feed-forward networks.
-        window_length: W, the length of a block: a token attends to exactly the W tokens before it. None means no window
-            and no cache: full causal attention within the segment (a vanilla transformer).
-        layer: `transformer`, or `lstm` for the baseline without attention: a stack of LSTMs of width D.
-        recurrent_layers: indices of the recurrent layers; negative ones count from the last layer. Empty means none.
-        num_states: S, state vectors of each recurrent layer. Needed (at least 1) when there are recurrent layers.
-        cell: how a state is updated (paper, section 3.2 and figure 2): `dual` (attention and feed-forward, each gated),
-            `single` (feed-forward alone, gated) or `skip` (attention alone, gated).
-        gate: `fixed` (a learned constant per channel; the official code calls it `bias`) or `lstm`.
-        feedback: every other layer also attends to the last recurrent layer's state; the stack runs block by block.
-        gate_equations: `official` computes what the official code computes: tanh only in the `single` cell, no bias in
-            the candidate. `paper` follows the paper's text: the candidate has a bias in every cell, and with the lstm
-            gate it passes through tanh in every cell; the fixed gate then has no tanh.
-        dropout_rate: on the inputs of attention, the outputs of the feed-forward networks and the final norm.
-        attention_dropout_rate: on the tokens' self-attention probabilities.
-        dtype: of activations, caches and states. Parameters, logits, softmax, norms and losses are float32.
-        remat: what the backward pass finds of a layer, how and not what is computed: `none` keeps every intermediate
-            result, `dots` keeps the products of activations with kernels and computes the rest again, `full` keeps only
-            the layer's input.
-        scan_layers: run equal layers that follow one another as one loop: quicker to compile, same parameters.
-        loss_chunk: in training and evaluation, tokens of a row whose logits are there at once, to save memory; the
-            backward pass computes them again. None computes those of the whole segment together.
+        vocab_size: V, number of tokens in the vocabulary; at least 1. The embedding table has V rows and is also the
+            output layer.
+        embed_dim: D, width of the residual stream and of a state vector.
+        num_layers: number of layers, including recurrent layers.
+        num_heads: N, number of attention heads; 0 with `layer = "lstm"`.
+        head_dim: H, width of an attention head; N * H may differ from D; 0 with `layer = "lstm"`.
+        mlp_dim: F, hidden width of the feed-forward networks; 0 with `layer = "lstm"`.
+        window_length: W, tokens of a block. A token attends to exactly the previous W tokens.
+            None means full causal attention within the segment, without a cache (a vanilla transformer).
+        layer: `transformer`, or `lstm` for the baseline without attention: every layer is an LSTM of width D.
+        recurrent_layers: indices of the recurrent layers; negative indices count from the last layer. Empty means no
+            recurrence.
+        num_states: S, state vectors of each recurrent layer; at least 1 with recurrent layers. Ignored without them.
+        cell: update of the states (paper, section 3.2 and figure 2): `dual` (gated attention, then a gated feed-forward
+            network), `single` (a gated feed-forward network on the attention outputs) or `skip` (gated attention
+            without a feed-forward network).
+        gate: gate of the update (paper, section 3.2): `fixed` (a learned constant per channel; `bias` in the official
+            code) or `lstm` (input and forget gates computed from the candidate's features).
+        feedback: block feedback (paper, section 3.4): the other layers also attend to the state of the last recurrent
+            layer, and the layers run block by block. Needs recurrent layers.
+        gate_equations: differences between the official code and the paper. `official`: the candidate has no bias, and
+            tanh only in the `single` cell. `paper`: the candidate has a bias in every cell, and tanh in every cell with
+            the lstm gate and in none with the fixed gate.
+        dropout_rate: probability from 0 to below 1 of dropping a channel of the attention inputs, the feed-forward
+            outputs and the output of the final norm. Training only.
+        attention_dropout_rate: probability from 0 to below 1 of dropping a weight of the self-attention between tokens.
+            Training only.
+        dtype: `float32` or `bfloat16`, dtype of activations, caches and states. Parameters, logits, softmax, norms and
+            losses are always float32.
+        remat: rematerialisation policy of the layers in the backward pass: `none` stores all intermediate results,
+            `dots` stores the products of activations with kernels and recomputes the rest, `full` stores only the
+            inputs. An execution field: it does not change results.
+        scan_layers: run consecutive equal layers as one loop, which compiles faster. The parameters are the same. An
+            execution field.
+        loss_chunk: tokens of a row whose logits are in memory at the same time in training and evaluation; it must
+            divide the segment length. The backward pass recomputes the logits. None computes the logits of the whole
+            segment at once. An execution field.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -124,21 +134,21 @@ class ModelConfig:
 
     @property
     def recurrent_indices(self) -> frozenset[int]:
-        """The recurrent layers' indices, all non-negative."""
+        """Non-negative indices of the recurrent layers."""
         return frozenset(index % self.num_layers for index in self.recurrent_layers)
 
     @property
     def feedback_index(self) -> int:
-        """With feedback, the layer whose state is broadcast: of several recurrent layers the last one."""
+        """Index of the layer with the state for block feedback: the last recurrent layer."""
         return max(self.recurrent_indices)
 
 
 def fields_that_may_differ(purpose: Purpose) -> frozenset[str]:
-    """Names of the fields of `ModelConfig` that may have another value for this purpose."""
+    """Returns the names of the `ModelConfig` fields that may differ for this purpose."""
     fields = dataclasses.fields(ModelConfig)
     return frozenset(field.name for field in fields if purpose in field.metadata.get("may_differ", ()))
 
 
 def lstm_fields() -> dict[str, Any]:
-    """The fields that have no meaning with `layer = "lstm"`, at the only values that are allowed there."""
+    """Returns the fields without meaning for `layer = "lstm"`, with the only values allowed there."""
     return dict.fromkeys(_ATTENTION_DIMS, 0) | {"window_length": None}

@@ -10,10 +10,17 @@ from block_recurrent.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides what a training run computes.
+    """Complete configuration of a training run.
+
+    Attributes:
+        model: architecture.
+        data: token stores and batches.
+        optimizer: optimizer and learning rate.
+        train: training loop.
+        mesh: division between devices.
 
     Raises:
-        InputError: the parts do not fit one another.
+        InputError: two parts do not fit together.
     """
 
     model: ModelConfig
@@ -35,6 +42,6 @@ class RunConfig:
         if self.model.recurrent_layers and segment == window:
             raise InputError(
                 f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} "
-                "to train recurrent layers: with one block per segment nothing that the loss sees depends on the "
-                "state's update, so its parameters would get no gradient"
+                "to train recurrent layers: with one block per segment, the loss does not depend on the update of the "
+                "states, so the parameters of the update would get no gradient"
             )

@@ -1,4 +1,4 @@
-"""Configurations read back from JSON; the one place that knows which fields earlier versions wrote."""
+"""Configurations from JSON, including those that earlier versions wrote."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,27 +11,27 @@ from block_recurrent.config.run import RunConfig
 from block_recurrent.config.training import TrainConfig
 from block_recurrent.errors import InputError, first_line
 
-# Fields of earlier versions that never decided what a run computes.
+# Fields of earlier versions that never changed results.
 _REMOVED: dict[type, tuple[str, ...]] = {TrainConfig: ("sample_tokens", "sample_prompt")}
 
 
 def read_run_config(stored: Any, where: object) -> RunConfig:
-    """The run that a JSON object describes, as `dataclasses.asdict` wrote it.
+    """Returns the run configuration of a JSON object that `dataclasses.asdict` wrote.
 
-    A field that is younger than the object has its default.
+    Fields that are missing, because the object is older than they are, have their defaults.
 
     Args:
-        stored: the object.
-        where: the file it comes from, for errors.
+        stored: the JSON object.
+        where: file of the object, for error messages.
 
     Raises:
-        InputError: a field is unknown, missing, or has a value that is not allowed.
+        InputError: a field is unknown, has a value that is not allowed, or is missing and has no default.
     """
     return _read(RunConfig, stored, where)
 
 
 def read_model_config(stored: Any, where: object) -> ModelConfig:
-    """The model that a JSON object describes; see `read_run_config`."""
+    """Returns the model configuration of a JSON object; see `read_run_config`."""
     return _read(ModelConfig, stored, where)
 
 

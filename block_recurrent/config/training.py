@@ -1,4 +1,4 @@
-"""Configuration of the optimizer, the mesh and the training loop."""
+"""Configuration of the optimizer, the device mesh and the training loop."""
 
 import dataclasses
 from typing import Literal
@@ -12,20 +12,23 @@ Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Adafactor and its learning rate, as the official code has them (see `optimizer.py`).
+    """Settings of Adafactor and of its learning rate, as in the official code (see `training/optimizer.py`).
 
     Attributes:
-        schedule: shape of the learning rate after warm-up. `rsqrt` is the paper's, `cosine` that of later runs.
-        learning_rate: multiplies the schedule.
-        warmup_steps: linear warm-up from 0.
-        max_rate: where `cosine`, `linear` and `exponential` start (default 0.01), what `constant` is (default 0.01) and
-            what clips `rsqrt` (default: nothing) and `rsqrt_to_min` (default 0.05).
-        min_rate: where the decaying schedules end.
-        decay_steps: steps until `min_rate`; None means the length of the run.
-        spike_rate: start of an early linear spike on top of `cosine`; 0 means none.
-        spike_steps: length of that spike.
-        decay_rate: exponent of Adafactor's second-moment decay.
-        momentum: decay of the moving average of the updates.
+        schedule: learning rate after warm-up as a function of the step: `rsqrt` (1 / sqrt(step); the paper), `cosine`
+            (later runs of the official code), `linear`, `exponential`, `rsqrt_to_min` (1 / sqrt(step), scaled to reach
+            `min_rate` at the end) or `constant`.
+        learning_rate: factor of the whole schedule, including warm-up.
+        warmup_steps: steps of the linear warm-up from 0 to the schedule's value at the end of warm-up; 0 for none.
+        max_rate: start of `cosine`, `linear` and `exponential`, value of `constant` (None means 0.01); upper bound of
+            `rsqrt` (None means no bound) and of `rsqrt_to_min` (None means 0.05). At least `min_rate`.
+        min_rate: learning rate at the end of `cosine`, `linear`, `exponential` and `rsqrt_to_min`.
+        decay_steps: steps until `min_rate`; None means `TrainConfig.num_steps`.
+        spike_rate: `cosine` only: start of a spike that falls linearly to 0; the learning rate is the larger of spike
+            and cosine.
+        spike_steps: length of the spike in steps; 0 for none.
+        decay_rate: exponent of the decay of Adafactor's second moments, from 0 to below 1.
+        momentum: decay of the moving average of the updates, from 0 to below 1.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -55,12 +58,14 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How devices divide the work (see `partitioning.py`). It changes no result beyond the order of sums.
+    """Division of the work between devices (see `parallel/sharding.py`); it only changes the order of sums.
+
+    The product of the three sizes is the number of devices.
 
     Attributes:
-        data: parts into which rows are divided, parameters being whole on each; None takes the devices that are left.
-        fsdp: parts into which rows and parameters and optimizer state are divided.
-        tensor: parts into which heads and hidden features are divided.
+        data: number of parts of the batch; each part has all parameters. None means the remaining devices.
+        fsdp: number of parts of the batch, the parameters and the optimizer state.
+        tensor: number of parts of the heads and of the hidden features.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -78,22 +83,23 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long to train, and what the loop does on the way.
+    """Settings of the training loop.
 
     Attributes:
-        num_steps: length of the run.
-        seed: of the initial parameters and of dropout.
-        accumulate_steps: micro-batches that a step's rows are divided into and computed one after another, to save
-            memory; the update is that of the whole batch.
+        num_steps: number of optimizer steps of the run.
+        seed: seed of the initial parameters and of dropout; at least 0.
+        accumulate_steps: number of micro-batches of a step, computed one after another to save memory. Their gradients
+            are summed, so the update is that of the whole batch. Must divide the rows of each device.
         log_every: steps between two lines of metrics.
-        eval_every: steps between two evaluations during training; one is made at the start and one at the end anyway.
-        eval_steps: segments per row in those evaluations; None means the whole split.
-        checkpoint_every: steps between two checkpoints; one is made at the end anyway.
-        keep_checkpoints: how many of the newest stay.
-        nonfinite: when a loss or gradient is not finite the step changes nothing but the data's place; then `stop` ends
-            the run with an error and `skip` counts the step and goes on.
-        peak_flops: of one device, floating-point operations per second, for the model FLOPs utilisation; None takes the
-            published figure of a known TPU, and leaves the utilisation out elsewhere.
+        eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
+        eval_steps: segments per row in each of these evaluations; None means the whole split.
+        checkpoint_every: steps between two checkpoints. There is also one at the end of the run.
+        keep_checkpoints: number of newest checkpoints that are kept.
+        nonfinite: reaction to a loss or gradient that is not finite. Such a step never changes the parameters, the
+            optimizer state or the model state; the batch is skipped. `stop` ends the run with an error (exit code 3);
+            `skip` counts the step and continues.
+        peak_flops: peak floating-point operations per second of one device, for the model FLOPs utilisation. None means
+            the published number of a known TPU; on other devices the utilisation is not reported.
 
     Raises:
         InputError: a field has a value that is not allowed.

@@ -1,13 +1,12 @@
-"""Gates and states, watched block by block while one long document is read.
+"""Gates and states of a recurrent model, recorded block by block over one long document.
 
-The layers are run from their public parts, so that what lies between can be looked at; the memory that this leaves is
-the model's own (a test compares them).
+The layers run through their public methods, so that intermediate values can be read. The states after each block are
+those of the model itself; a test compares them.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,32 +17,36 @@ from jaxtyping import Array, Float
 from block_recurrent.config import ModelConfig
 from block_recurrent.evaluation.results import FixedGate, LayerDiagnostics, LSTMGate, StatePoint
 from block_recurrent.model.language_model import bind, init_state, layer_name
-from block_recurrent.model.layers.cells import DualCell, SingleCell, SkipCell
+from block_recurrent.model.layers.cells import CellGates
+from block_recurrent.model.layers.projections import Projected
 from block_recurrent.model.layers.recurrent import RecurrentLayer
-from block_recurrent.model.ops.attention import KeyValues, attend
+from block_recurrent.model.ops.attention import KeyValues, attention_weights
 from block_recurrent.model.ops.gates import Gates
-from block_recurrent.model.ops.positions import causal_mask, relative_bias
 from block_recurrent.model.state import LayerState, ModelState
-from block_recurrent.typing import Activations, Params, States, Tokens
+from block_recurrent.progress import ProgressCallback
+from block_recurrent.typing import Activations, Params, Tokens
 
 _SIMILARITY_TOKENS = 1000
-# Keeps half-lives finite: a gate that is 1 in float32 forgets nothing that could be measured.
+# Keeps half-lives finite: a gate that is 1 in float32 forgets less than can be measured.
 _LARGEST_GATE = 1 - 1e-7
+_TINY = 1e-30  # instead of a zero in a denominator or a logarithm
 
 
 class Probe(NamedTuple):
-    """What one block of one document shows of one recurrent layer.
+    """Measurements of one recurrent layer in one block of one row.
 
     Attributes:
         state: (S, D) the states before the block.
-        next_state: (S, D) behind it.
+        next_state: (S, D) the states after the block.
         gates: by place, each (S, D) or (D,).
-        states_share, states_read, mass_on_previous_block: as in `results.StatePoint`.
+        states_share: see `results.StatePoint`.
+        states_read: see `results.StatePoint`.
+        mass_on_previous_block: see `results.StatePoint`.
     """
 
     state: Float[Array, "S D"]
     next_state: Float[Array, "S D"]
-    gates: dict[str, Gates]
+    gates: CellGates
     states_share: Float[Array, ""]
     states_read: Float[Array, ""]
     mass_on_previous_block: Float[Array, ""]
@@ -53,19 +56,19 @@ class Probe(NamedTuple):
 def probe_block(
     config: ModelConfig, params: Params, state: ModelState, tokens: Tokens
 ) -> tuple[ModelState, dict[str, Probe]]:
-    """Reads one block of one row: (1, W) tokens.
+    """Runs one block of one row, (1, W) tokens.
 
     Returns:
-        The memory behind it, and what each recurrent layer shows, by the layer's name.
+        The state after the block, and the probe of each recurrent layer by the layer's name.
     """
     model = bind(config, params)
-    x = model.embedding[...][tokens].astype(config.dtype)
+    x = model.embed(tokens)
     feedback = _feedback(config, model, state)
     states, probes = [], {}
     for index, before in enumerate(state.layers):
         layer: Any = model.layers[layer_name(index)]
         if isinstance(layer, RecurrentLayer):
-            x, after, probes[layer_name(index)] = _probe_layer(config, layer, x, before)
+            x, after, probes[layer_name(index)] = _probe_layer(layer, x, before)
         else:
             x, after = layer(x, before, feedback, None)
         states.append(after)
@@ -75,86 +78,78 @@ def probe_block(
 def _feedback(config: ModelConfig, model: Any, state: ModelState) -> KeyValues | None:
     if not config.feedback:
         return None
-    last = max(config.recurrent_indices)
-    keys, values = model.layers[layer_name(last)].states.key_values(state.layers[last].recurrent)
-    return KeyValues(keys[:, None], values[:, None])
+    last = config.feedback_index
+    return _one_block(model.layers[layer_name(last)].states.key_values(state.layers[last].recurrent))
 
 
-def _probe_layer(
-    config: ModelConfig, layer: RecurrentLayer, x: Activations, before: LayerState
-) -> tuple[Activations, LayerState, Probe]:
-    projected, size = layer.tokens.projections(x), config.num_heads * config.head_dim
-    visible = KeyValues(*(part[:, 0] for part in layer.tokens.visible(projected, before)))
-    state, scales = before.recurrent, layer.tokens.projections
-    assert state is not None
-    assert projected.cross_queries is not None
-    own = layer.states.projections(state, positions=layer.states.position_embeddings[...])
-    assert own.cross_queries is not None
-    state_scales = layer.states.projections
-    from_states = attend(own.queries, own.kv, state_scales.attention_scale[...])
-    from_tokens = attend(own.cross_queries, visible, state_scales.cross_attention_scale[...])
-    attended = jnp.concatenate([from_states, from_tokens], axis=-2).reshape(*state.shape[:2], -1)
-    next_state, _ = layer.states.cell(state, attended)
+def _one_block(kv: KeyValues) -> KeyValues:
+    """Inserts an axis of one block, (B, K, N, H) to (B, 1, K, N, H)."""
+    return KeyValues(kv.keys[:, None], kv.values[:, None])
 
-    width = visible.keys.shape[1]
-    bias = relative_bias(layer.tokens.relative_bias[...], x.shape[1], width)
-    mask = causal_mask(x.shape[1], width, config.window_length)
-    own_tokens = attend(projected.queries, visible, scales.attention_scale[...], bias=bias, mask=mask)
-    crossing = attend(projected.cross_queries, own.kv, scales.cross_attention_scale[...])
-    kernel = layer.tokens.output.kernel[...].astype(x.dtype)
-    from_self = own_tokens.reshape(*x.shape[:2], size) @ kernel[:size]
-    from_cross = crossing.reshape(*x.shape[:2], size) @ kernel[size:]
-    x = layer.tokens.mlp(x + from_self + from_cross, None)
 
-    self_norm, cross_norm = (jnp.linalg.norm(part.astype(jnp.float32), axis=-1) for part in (from_self, from_cross))
-    weights = _weights(projected.cross_queries, own.kv.keys, scales.cross_attention_scale[...])
-    entropy = -jnp.sum(weights * jnp.log(jnp.maximum(weights, 1e-30)), axis=-1)
-    reading = _weights(own.cross_queries, visible.keys, state_scales.cross_attention_scale[...])
+def _probe_layer(layer: RecurrentLayer, x: Activations, before: LayerState) -> tuple[Activations, LayerState, Probe]:
+    assert before.recurrent is not None
+    tokens = layer.tokens.projections(x)
+    blocks = layer.tokens.visible(tokens, before)
+    visible = KeyValues(blocks.keys[:, 0], blocks.values[:, 0])
+    states = layer.states.project(before.recurrent)
+    next_state, gates = layer.states.cell.update(before.recurrent, layer.states.attend(states, visible))
     probe = Probe(
-        state=state[0].astype(jnp.float32),
+        state=before.recurrent[0].astype(jnp.float32),
         next_state=next_state[0].astype(jnp.float32),
-        gates=_gates(layer.states.cell, state, attended),
-        states_share=jnp.mean(cross_norm / (self_norm + cross_norm + 1e-30)),
-        states_read=jnp.mean(jnp.exp(entropy)),
-        mass_on_previous_block=jnp.mean(jnp.sum(reading[..., : width - x.shape[1]], axis=-1)),
+        gates={place: Gates(*map(_of_the_only_row, at_place)) for place, at_place in gates.items()},
+        states_share=_states_share(layer, tokens, blocks, states.kv),
+        states_read=_states_read(layer, tokens, states.kv),
+        mass_on_previous_block=_mass_on_previous_block(layer, states, visible, x.shape[1]),
     )
-    return x, dataclasses.replace(layer.tokens.next_cache(projected), recurrent=next_state), probe
+    x = layer.tokens.attend(x, tokens, blocks, _one_block(states.kv), None)
+    return x, dataclasses.replace(layer.tokens.next_cache(tokens), recurrent=next_state), probe
 
 
-def _weights(
-    queries: Float[Array, "B Q N H"], keys: Float[Array, "B K N H"], scale: Float[Array, "N"]
-) -> Float[Array, "B N Q K"]:
-    """Attention weights without bias or mask."""
-    logits = jnp.einsum("bqnh,bknh->bnqk", queries.astype(jnp.float32), keys.astype(jnp.float32))
-    return jax.nn.softmax(logits * jnp.abs(scale)[None, :, None, None], axis=-1)
+def _of_the_only_row(gate: Float[Array, "..."]) -> Float[Array, "..."]:
+    return gate if gate.ndim == 1 else gate[0]  # the fixed gate has no row axis
 
 
-def _gates(cell: SkipCell | SingleCell | DualCell, state: States, attended: Float[Array, "B S F"]) -> dict[str, Gates]:
-    """The gates of a step, (S, D) or (D,), from what the states have read."""
-    if isinstance(cell, SkipCell):
-        read = {"attention": attended}
-    elif isinstance(cell, SingleCell):
-        read = {"mlp": jax.nn.relu(cell.hidden(attended))}
-    else:
-        between, _ = cell.attention(state, attended)
-        read = {"attention": attended, "mlp": jax.nn.relu(cell.hidden(cell.norm(between)))}
-    found = {place: getattr(cell, place).candidate_and_gates(hidden)[1] for place, hidden in read.items()}
-    return {place: Gates(*(gate[0] if gate.ndim == 3 else gate for gate in gates)) for place, gates in found.items()}
+def _states_share(layer: RecurrentLayer, tokens: Projected, blocks: KeyValues, states: KeyValues) -> Float[Array, ""]:
+    """Returns the share of the states in the norm of the attention output."""
+    from_tokens = layer.tokens.self_attention(tokens, blocks, None)
+    from_states = layer.tokens.cross_attention(tokens, _one_block(states))
+    kernel = layer.tokens.output.kernel[...].astype(from_tokens.dtype)
+    own_rows = from_tokens.shape[-1]  # of the kernel; the others multiply the output of cross-attention
+    own, cross = (
+        jnp.linalg.norm((attended @ rows).astype(jnp.float32), axis=-1)
+        for attended, rows in ((from_tokens, kernel[:own_rows]), (from_states, kernel[own_rows:]))
+    )
+    return jnp.mean(cross / (own + cross + _TINY))
+
+
+def _states_read(layer: RecurrentLayer, tokens: Projected, states: KeyValues) -> Float[Array, ""]:
+    """Returns the effective number of states to which a token attends: exp(entropy of the weights)."""
+    assert tokens.cross_queries is not None
+    weights = attention_weights(tokens.cross_queries, states.keys, layer.tokens.projections.cross_attention_scale[...])
+    entropy = -jnp.sum(weights * jnp.log(jnp.maximum(weights, _TINY)), axis=-1)
+    return jnp.mean(jnp.exp(entropy))
+
+
+def _mass_on_previous_block(
+    layer: RecurrentLayer, states: Projected, visible: KeyValues, block_length: int
+) -> Float[Array, ""]:
+    """Returns the weight of the previous block in the states' attention to tokens."""
+    assert states.cross_queries is not None
+    weights = attention_weights(states.cross_queries, visible.keys, layer.states.projections.cross_attention_scale[...])
+    return jnp.mean(jnp.sum(weights[..., : weights.shape[-1] - block_length], axis=-1))
 
 
 def watch(
-    config: ModelConfig, params: Params, tokens: np.ndarray, progress: Callable[[int, int], None]
+    config: ModelConfig, params: Params, tokens: np.ndarray, progress: ProgressCallback
 ) -> tuple[LayerDiagnostics, ...]:
-    """Reads the whole blocks of a document.
+    """Runs the full blocks of a document and returns the diagnostics of each recurrent layer.
 
     Args:
         config: the model, with recurrent layers.
         params: its parameters.
-        tokens: (n,) ids, at least W.
-        progress: called with (blocks done, blocks in all).
-
-    Returns:
-        One for each recurrent layer.
+        tokens: (n,) ids, at least W. Tokens after the last full block are ignored.
+        progress: called after each block, with the number of blocks done and the total.
     """
     window = config.window_length or len(tokens)
     state = init_state(config, params, 1)
@@ -170,7 +165,7 @@ def watch(
 
 
 class _Watcher:
-    """Gathers a layer's probes."""
+    """Accumulator of the probes of one layer."""
 
     def __init__(self, layer: int, window: int, initial: Any):
         self._layer, self._window = layer, window
@@ -186,7 +181,7 @@ class _Watcher:
             StatePoint(
                 position=len(self._points) * self._window,
                 norm=float(np.linalg.norm(state, axis=-1).mean()),
-                change=float(np.linalg.norm(np.asarray(probe.next_state) - state) / max(np.linalg.norm(state), 1e-30)),
+                change=float(np.linalg.norm(np.asarray(probe.next_state) - state) / max(np.linalg.norm(state), _TINY)),
                 similarity_to_initial=_cosine(state, self._initial),
                 similarity_to_previous=_cosine(state, self._recent[0]) if len(self._recent) == self._lag else None,
                 states_share=float(probe.states_share),
@@ -199,22 +194,25 @@ class _Watcher:
             self._gates.setdefault(place, _GateSums()).add(gates)
 
     def result(self, gate: str) -> LayerDiagnostics:
-        fixed = [sums.fixed(place, self._window) for place, sums in self._gates.items() if gate == "fixed"]
-        lstm = [sums.lstm(place, self._window) for place, sums in self._gates.items() if gate == "lstm"]
+        statistics_of = {"fixed": _GateSums.fixed, "lstm": _GateSums.lstm}[gate]
+        gates = [statistics_of(sums, place, self._window) for place, sums in self._gates.items()]
         return LayerDiagnostics(
-            layer=self._layer, fixed_gates=tuple(fixed), lstm_gates=tuple(lstm), states=tuple(self._points)
+            layer=self._layer,
+            fixed_gates=tuple(gate for gate in gates if isinstance(gate, FixedGate)),
+            lstm_gates=tuple(gate for gate in gates if isinstance(gate, LSTMGate)),
+            states=tuple(self._points),
         )
 
 
 class _GateSums:
-    """Means over blocks and state vectors, channel by channel, in float64."""
+    """Accumulator of means over blocks and state vectors, per channel, in float64."""
 
     def __init__(self):
         self._count, self._sums = 0, np.zeros(())
 
     def add(self, gates: Gates) -> None:
         forget, input_gate = (np.atleast_2d(np.asarray(gate, np.float64)) for gate in gates)
-        log_forget = np.log(np.clip(forget, 1e-30, _LARGEST_GATE))
+        log_forget = np.log(np.clip(forget, _TINY, _LARGEST_GATE))
         self._sums = self._sums + np.stack(
             [x.sum(axis=0) for x in (forget, forget**2, input_gate, input_gate**2, log_forget)]
         )
@@ -236,8 +234,8 @@ class _GateSums:
         )
 
 
-def _half_life(log_keep: np.ndarray, window: int) -> tuple[float, ...]:
-    return _floats(window * math.log(0.5) / log_keep)
+def _half_life(log_forget: np.ndarray, window: int) -> tuple[float, ...]:
+    return _floats(window * math.log(0.5) / log_forget)
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:
@@ -245,4 +243,4 @@ def _floats(values: np.ndarray) -> tuple[float, ...]:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
+    return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), _TINY))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt
 
 from block_recurrent.errors import InputError
-from block_recurrent.typing import Key
+from block_recurrent.typing import RowKeys
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,13 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
-def row_keys(seed: int, samples: list[int]) -> Key:
+def row_keys(seed: int, samples: list[int]) -> RowKeys:
     """Returns a key for each row (B,), from the seed and the number of the row's sample only."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(samples))
 
 
 def sample(
-    keys: Key,
+    keys: RowKeys,
     logits: Float[Array, "B V"],
     sampling: Sampling,
     *,

@@ -11,7 +11,7 @@ from block_recurrent.generation.decode_state import DecodeState, full_blocks
 from block_recurrent.generation.decode_step import decode_token, end_full_blocks
 from block_recurrent.generation.sampling import Sampling, sample
 from block_recurrent.model.language_model import bind
-from block_recurrent.typing import Key, Params
+from block_recurrent.typing import Params, RowKeys
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +35,7 @@ def sample_tokens(
     vocab_size: int,
     params: Params,
     state: DecodeState,
-    keys: Key,
+    keys: RowKeys,
     counts: Int[Array, "B"],
 ) -> tuple[SampledTokens, DecodeState]:
     """Samples tokens and processes them. Pure; jit it with the first four arguments static.

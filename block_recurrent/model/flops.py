@@ -1,7 +1,8 @@
-"""Floating-point operations, counted analytically: two for each multiplication of a matrix product, nothing else.
+"""Floating-point operations (FLOPs), counted analytically.
 
-Attention counts the keys that a query may see (W of the 2 W that a block computes): the figure is the model's, not the
-implementation's. A training step takes three times the forward pass; what is computed again is not counted.
+Only matrix products count: two operations for each multiplication. Attention counts the keys that a query sees, W of
+the 2 W that the implementation multiplies, so the number describes the model and not the implementation. A training
+step has three times the operations of the forward pass; rematerialisation is not counted.
 """
 
 from block_recurrent.config import ModelConfig
@@ -10,15 +11,15 @@ TRAINING_FACTOR = 3
 
 
 def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
-    """Operations of the forward pass for one token, by part of the model.
+    """Returns the FLOPs of the forward pass per token, by part of the model.
 
     Args:
         config: the model.
-        segment_length: tokens of a segment; it matters only without a window.
+        segment_length: tokens of a segment; only used without a window.
     """
     logits = {"logits": 2.0 * config.embed_dim * config.vocab_size}
     if config.layer == "lstm":
-        # Four gates, each of the input and of the hidden state.
+        # Four gates, each with one product for the input and one for the hidden state.
         return {"LSTM": config.num_layers * 16.0 * config.embed_dim**2} | logits
     crossing = config.num_layers if config.feedback else len(config.recurrent_indices)
     heads = config.num_heads * config.head_dim
@@ -27,7 +28,7 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
     flops = {
         "token projections": 2 * config.embed_dim * heads * (plain * 4 + crossing * 6),
         "token self-attention": config.num_layers * 4 * visible * heads,
-        "tokens reading states": crossing * 4 * config.num_states * heads,
+        "token cross-attention": crossing * 4 * config.num_states * heads,
         "token feed-forward": config.num_layers * 4 * config.embed_dim * config.mlp_dim,
     } | logits
     if config.recurrent_indices:
@@ -39,9 +40,9 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
     return {part: float(count) for part, count in flops.items()}
 
 
-def _cell_flops(config: ModelConfig) -> float:
-    """Of one state vector: every gated update has a candidate and, with the lstm gate, two gates as large."""
-    gated = 3 if config.gate == "lstm" else 1
+def _cell_flops(config: ModelConfig) -> int:
+    """Returns the FLOPs of the cell per state vector."""
+    gated = {"fixed": 1, "lstm": 3}[config.gate]  # products as large as the candidate's, the candidate included
     attended = 2 * config.num_heads * config.head_dim
     attention = gated * 2 * attended * config.embed_dim
     feed_forward = gated * 2 * config.mlp_dim * config.embed_dim

@@ -1,4 +1,4 @@
-"""The language model, as a Flax module and as pure functions of plain dictionaries of parameters."""
+"""The language model, as a Flax module and as pure functions of parameter dictionaries."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from block_recurrent.model.layers.cells import GateMeans, mean_over_blocks
 from block_recurrent.model.layers.lstm import LSTMLayer
 from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.layers.recurrent import RecurrentLayer
-from block_recurrent.model.layers.remat import rematerialised
+from block_recurrent.model.layers.remat import apply_remat_policy
 from block_recurrent.model.layers.transformer import TransformerLayer
 from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.blocks import merge_blocks, split_blocks
@@ -27,12 +27,13 @@ from block_recurrent.typing import Activations, Key, Logits, Params, RowMask, To
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ModelOutput:
-    """Result of a call.
+    """Result of one segment.
 
     Attributes:
-        logits: (B, T, V) float32; position t predicts the token after t.
-        state: the memory after the segment.
-        gates: of each recurrent layer, by `layer_name`: how open its gates were on average, (B,); () if fixed.
+        logits: (B, T, V) float32; position t predicts token t + 1.
+        state: the state after the segment.
+        gates: means of the gates of each recurrent layer over the segment, by `layer_name` and place in the cell; (B,)
+            for the lstm gate, () for the fixed gate. Empty without recurrent layers.
     """
 
     logits: Logits
@@ -41,13 +42,13 @@ class ModelOutput:
 
 
 class BlockRecurrentLM(nnx.Module):
-    """Decoder-only language model: tied embeddings, sliding-window layers, recurrent layers where configured.
+    """Decoder-only language model with tied embeddings, sliding-window layers and recurrent layers.
 
-    With `ModelConfig.layer = "lstm"` the same embeddings and head around a stack of LSTMs.
+    With `ModelConfig.layer = "lstm"`, the layers are LSTMs.
 
     Args:
-        config: what to build.
-        rngs: source of the `params` stream for initialisation; it is not kept.
+        config: the architecture.
+        rngs: random numbers for initialisation, from the stream `params`; not stored in the module.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -68,9 +69,9 @@ class BlockRecurrentLM(nnx.Module):
         """Runs a segment.
 
         Args:
-            tokens: (B, T) integers below V; T is any multiple of W (any length at all without a window).
-            state: the memory before the segment.
-            start_of_document: (B,) rows whose memory is reset to its initial value first; None resets none.
+            tokens: (B, T) integers below V; T is a multiple of W, or any length without a window.
+            state: the state before the segment.
+            start_of_document: (B,) True for rows that start with the initial state instead; None for no row.
             dropout_key: None switches dropout off.
 
         Raises:
@@ -89,10 +90,11 @@ class BlockRecurrentLM(nnx.Module):
         start_of_document: RowMask | None = None,
         dropout_key: Key | None = None,
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
-        """Runs a segment up to what `logits` reads; see `__call__`.
+        """Runs a segment and returns hidden states instead of logits; see `__call__`.
 
         Returns:
-            The normalised activations (B, T, D); the memory after the segment; `Output.gates`.
+            The hidden states (B, T, D), which are the input of `logits`; the state after the segment;
+            `ModelOutput.gates`.
         """
         if start_of_document is not None:
             state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
@@ -103,10 +105,11 @@ class BlockRecurrentLM(nnx.Module):
     def apply_layers(
         self, tokens: Tokens, state: ModelState, dropout_key: Key | None = None
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
-        """Runs a segment through the layers alone; see `__call__`.
+        """Runs a segment through the embedding and the layers, without the final norm; see `__call__`.
 
         Returns:
-            The last layer's activations (B, T, D), for `predict`; the memory after the segment; `Output.gates`.
+            The activations of the last layer (B, T, D), which are the input of `unembed`; the state after the segment;
+            `ModelOutput.gates`.
         """
         self._check_length(tokens.shape[1])
         x = self.embed(tokens)
@@ -114,15 +117,20 @@ class BlockRecurrentLM(nnx.Module):
         return run(x, state, dropout_key)
 
     def embed(self, tokens: Tokens) -> Activations:
-        """What the first layer reads."""
+        """Returns the embeddings of the tokens, in the dtype of the activations."""
         return self.embedding[...][tokens].astype(self.config.dtype)
 
     def unembed(self, x: Activations) -> Logits:
-        """Logits from the last layer's activations."""
+        """Returns the logits of the last layer's activations: the final norm, then `logits`."""
         return self.logits(self.final_norm(x))
 
+    def logits(self, x: Activations) -> Logits:
+        """Returns the logits of hidden states: the product with the embedding table in float32, over sqrt(D)."""
+        table = self.embedding[...]
+        return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
+
     def init_state(self, batch_size: int) -> ModelState:
-        """The memory at the start of a document, for `batch_size` rows."""
+        """Returns the state at the start of a document, for `batch_size` rows."""
         states = [layer.initial_states(batch_size) for layer in self.layers.values()]
         return ModelState(tuple(init_layer_state(self.config, batch_size, recurrent) for recurrent in states))
 
@@ -144,7 +152,7 @@ class BlockRecurrentLM(nnx.Module):
                 (index,) = indices
                 x, states[index], gates[layer_name(index)] = first(x, states[index], keys[0])
             elif len(indices) == 1:
-                x, states[indices[0]] = rematerialised(self.config, first)(x, states[indices[0]], feedback, keys[0])
+                x, states[indices[0]] = apply_remat_policy(self.config, first)(x, states[indices[0]], feedback, keys[0])
             else:
                 x, run_states = self._scan_layers(indices, x, [states[i] for i in indices], feedback, keys)
                 for index, layer_state in zip(indices, run_states, strict=True):
@@ -152,7 +160,7 @@ class BlockRecurrentLM(nnx.Module):
         return x, ModelState(tuple(states)), gates
 
     def _runs(self) -> list[tuple[int, ...]]:
-        """The layers' indices in order, as runs of equal layers; each layer by itself unless `scan_layers`."""
+        """Returns the indices of the layers in order, grouped by runs of equal layers if `scan_layers`."""
         runs: list[tuple[int, ...]] = []
         for index in range(self.config.num_layers):
             ordinary = index not in self.config.recurrent_indices
@@ -170,7 +178,7 @@ class BlockRecurrentLM(nnx.Module):
         feedback: KeyValues | None,
         dropout_keys: list[Key | None],
     ) -> tuple[Activations, list[LayerState]]:
-        """A run of equal layers as one loop over their stacked parameters."""
+        """Runs equal layers as one loop over their stacked parameters."""
         split = [nnx.split(self.layers[layer_name(index)]) for index in indices]
         graph = split[0][0]
         stacked = jax.tree.map(
@@ -180,7 +188,7 @@ class BlockRecurrentLM(nnx.Module):
 
         def step(x: Activations, inputs: tuple[Any, LayerState, Key | None]) -> tuple[Activations, LayerState]:
             params, layer_state, key = inputs
-            return rematerialised(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
+            return apply_remat_policy(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
 
         x, states_after = jax.lax.scan(step, x, stacked)
         return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(indices))]
@@ -188,7 +196,10 @@ class BlockRecurrentLM(nnx.Module):
     def _run_block_by_block(
         self, x: Activations, state: ModelState, dropout_key: Key | None
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
-        """Block feedback: every layer reads the state that the block before has left, so blocks are sequential."""
+        """Runs a segment with block feedback.
+
+        Every layer attends to the recurrent state after the previous block, so the blocks are sequential.
+        """
         blocks = jnp.swapaxes(split_blocks(x, self.config.window_length or x.shape[1]), 0, 1)
         last = self.config.feedback_index
         source = self.layers[layer_name(last)]
@@ -206,38 +217,33 @@ class BlockRecurrentLM(nnx.Module):
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
 
-    def logits(self, x: Activations) -> Logits:
-        """Tied output layer, in float32, divided by sqrt(D); `x` as `features` returns it."""
-        table = self.embedding[...]
-        return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
-
 
 def layer_name(index: int) -> str:
-    """Name of a layer in the dictionary of parameters."""
+    """Returns the name of a layer in the dictionary of parameters."""
     return f"layer_{index:02d}"
 
 
 def init_params(config: ModelConfig, key: Key) -> dict[str, Any]:
-    """Draws fresh parameters (spec of the initialisers: the official code's).
+    """Initialises the parameters, with the distributions of the official code.
 
     Returns:
-        Nested plain dictionaries of float32 arrays, one per parameter; kernels are (in, out).
+        Nested plain dictionaries of float32 arrays, one per parameter; kernels have shape (in, out).
     """
     return nnx.to_pure_dict(nnx.split(BlockRecurrentLM(config, rngs=nnx.Rngs(params=key)))[1])
 
 
 def abstract_params(config: ModelConfig) -> dict[str, Any]:
-    """Shapes and dtypes of the parameters, as `jax.ShapeDtypeStruct` leaves, without computing anything."""
+    """Returns shapes and dtypes of the parameters as `jax.ShapeDtypeStruct` leaves, without computing any."""
     return nnx.to_pure_dict(_split_abstract(config)[1])
 
 
 def count_params(config: ModelConfig) -> int:
-    """How many numbers the parameters hold, the embedding table included."""
+    """Returns the number of parameters, including the embedding table."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
 
 
 def init_state(config: ModelConfig, params: Params, batch_size: int) -> ModelState:
-    """The memory at the start of a document, for `batch_size` rows."""
+    """Returns the state at the start of a document, for `batch_size` rows."""
     return bind(config, params).init_state(batch_size)
 
 
@@ -250,12 +256,15 @@ def apply(
     start_of_document: RowMask | None = None,
     dropout_key: Key | None = None,
 ) -> ModelOutput:
-    """Runs a segment; see `BlockRecurrentLM.__call__`. Pure: jit it with `config` static."""
+    """Runs a segment; see `BlockRecurrentLM.__call__`. A pure function; `config` is static under `jax.jit`."""
     return bind(config, params)(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
 
 
 def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
-    """The module that holds these parameters. Make it inside `jax.jit` and let it go there."""
+    """Returns a module with these parameters.
+
+    Call it inside `jax.jit`, and do not keep the module: its parameters are tracers there.
+    """
     return nnx.merge(_split_abstract(config)[0], params)
 
 

@@ -1,41 +1,40 @@
-"""Next-token cross-entropy, in nats, reduced in float32."""
+"""Next-token cross-entropy, in nats, computed in float32."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from block_recurrent.typing import Activations, Logits, Tokens
 
 
 def cross_entropy(logits: Logits, targets: Tokens) -> Float[Array, "B T"]:
-    """Nats of each target token."""
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    """Returns the loss of each target token, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), targets)
 
 
 def chunked_cross_entropy(
-    logits: Callable[[Activations], Logits], features: Activations, targets: Tokens, chunk: int | None
+    logits: Callable[[Activations], Logits], hidden_states: Activations, targets: Tokens, chunk: int | None
 ) -> Float[Array, "B T"]:
-    """Nats of each target token, without the logits of all tokens in memory at once.
+    """Returns the loss of each target token, in nats, with the logits of one chunk in memory at a time.
 
     Args:
-        logits: computes them; called again in the backward pass.
-        features: (B, T, D), what it reads.
+        logits: computes the logits of hidden states; called again in the backward pass.
+        hidden_states: (B, T, D).
         targets: (B, T).
-        chunk: tokens of a row at a time, a divisor of T; None takes all.
+        chunk: tokens of a row in one chunk, a divisor of T; None computes the logits of all tokens at once.
     """
     rows, length = targets.shape
     if chunk is None or chunk >= length:
-        return cross_entropy(logits(features), targets)
+        return cross_entropy(logits(hidden_states), targets)
 
-    def nats(_: None, piece: tuple[Activations, Tokens]) -> tuple[None, Float[Array, "B C"]]:
-        return None, cross_entropy(logits(piece[0]), piece[1])
+    def chunk_losses(_: None, inputs: tuple[Activations, Tokens]) -> tuple[None, Float[Array, "B T"]]:
+        return None, cross_entropy(logits(inputs[0]), inputs[1])
 
-    def divide(x: Array) -> Array:
+    def split(x: Array) -> Array:
         return jnp.swapaxes(x.reshape(rows, -1, chunk, *x.shape[2:]), 0, 1)
 
-    _, pieces = jax.lax.scan(jax.checkpoint(nats), None, (divide(features), divide(targets)))
-    return jnp.swapaxes(pieces, 0, 1).reshape(rows, length)
+    _, losses = jax.lax.scan(jax.checkpoint(chunk_losses), None, (split(hidden_states), split(targets)))
+    return jnp.swapaxes(losses, 0, 1).reshape(rows, length)

@@ -1,7 +1,7 @@
-"""What a model remembers between segments: Transformer-XL caches and recurrent states, as one pytree.
+"""The model state: Transformer-XL caches and recurrent states, carried from segment to segment as one pytree.
 
-A state is an argument and a result of every call, never hidden in a module; training, evaluation and generation each
-own one. Crossing a segment boundary it is an input, so no gradient flows through it.
+Every call takes the state as an argument and returns the next one; modules hold none. The state is an input of each
+segment, so no gradient flows from one segment into the previous one.
 """
 
 import dataclasses
@@ -19,12 +19,13 @@ _Tree = TypeVar("_Tree")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerState:
-    """One layer's memory, in the activations' dtype.
+    """State of one layer, in the dtype of the activations.
 
     Attributes:
-        keys: unit-length keys of the last block; None without a window.
-        values: values of the last block; None without a window.
-        recurrent: the state vectors; of an LSTM its two; None in an ordinary layer.
+        keys: (B, W, N, H) unit-length keys of the last block; None without a window and in an LSTM layer.
+        values: (B, W, N, H) values of the last block; None where `keys` is None.
+        recurrent: (B, S, D) state vectors of a recurrent layer; (B, 2, D) `c` and `h` of an LSTM layer; None in an
+            ordinary layer.
     """
 
     keys: CacheHeads | None
@@ -35,27 +36,40 @@ class LayerState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ModelState:
-    """The memory of every layer, from the first to the last."""
+    """State of all layers.
+
+    Attributes:
+        layers: one state per layer, from the first layer to the last.
+    """
 
     layers: tuple[LayerState, ...]
 
 
 def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | None) -> LayerState:
-    """A layer's memory at the start of a document: empty caches (zeros, which are attended to) and the given states."""
+    """Returns a layer's state at the start of a document.
+
+    Args:
+        config: the model.
+        batch_size: rows.
+        recurrent: the layer's initial recurrent state; None in an ordinary layer.
+
+    Returns:
+        The recurrent state and, with a window, caches of zeros. Queries attend to these zeros (official code).
+    """
     if config.window_length is None:
         return LayerState(keys=None, values=None, recurrent=recurrent)
     shape = (batch_size, config.window_length, config.num_heads, config.head_dim)
-    # Two buffers: one shared by keys and values could not be donated.
+    # Two arrays, because a buffer shared by keys and values could not be donated.
     return LayerState(keys=jnp.zeros(shape, config.dtype), values=jnp.zeros(shape, config.dtype), recurrent=recurrent)
 
 
 def reset_rows(state: ModelState, initial: ModelState, start_of_document: RowMask) -> ModelState:
-    """Replaces the memory of the rows that start a document by the initial one; other rows keep theirs."""
+    """Replaces the state of the rows that start a document by the initial state."""
     return select_rows(start_of_document, initial, state)
 
 
 def select_rows(rows: RowMask, new: _Tree, old: _Tree) -> _Tree:
-    """Takes the rows that are True from one tree of arrays (B, ...) and the others from another."""
+    """Selects rows of two trees of arrays (B, ...): from `new` where `rows` is True, from `old` elsewhere."""
 
     def select(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old)

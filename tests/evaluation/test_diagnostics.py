@@ -1,12 +1,18 @@
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from block_recurrent.config import ModelConfig
+from block_recurrent.errors import InputError
 from block_recurrent.evaluation.diagnostics import probe_block, watch
 from block_recurrent.model.language_model import apply, init_state
+from block_recurrent.model.layers import recurrent
+from block_recurrent.model.layers.cells import Cell, GatedUpdate, make_cell
 from tests.evaluation.conftest import byte_model
 from tests.support.architectures import WINDOW, perturbed_params, random_tokens
 
@@ -14,7 +20,7 @@ from tests.support.architectures import WINDOW, perturbed_params, random_tokens
 @pytest.mark.parametrize(
     "name", ["fixed_skip", "lstm_single", "lstm_dual", "feedback_lstm_single", "two_recurrent", "paper_lstm_skip"]
 )
-def test_probing_leaves_the_model_s_own_memory(name):
+def test_probing_leaves_the_states_of_the_model(name):
     config = byte_model(name)
     params = perturbed_params(config)
     tokens = random_tokens(config, 1, 3 * WINDOW)
@@ -53,7 +59,7 @@ def test_half_lives_and_states_of_a_known_gate():
     assert [p.position for p in layer.states] == list(range(0, 40 * WINDOW, WINDOW))
     assert layer.states[0].similarity_to_initial == pytest.approx(1)
     assert layer.states[0].similarity_to_previous is None
-    # The same numbers from the states of whole readings.
+    # The same numbers from the states of a forward pass.
     before = init_state(config, params, 1).layers[1].recurrent
     after = apply(config, params, tokens[:, :WINDOW], init_state(config, params, 1)).state.layers[1].recurrent
     assert before is not None
@@ -63,7 +69,7 @@ def test_half_lives_and_states_of_a_known_gate():
     assert layer.states[1].norm == pytest.approx(float(jnp.linalg.norm(after[0], axis=-1).mean()), rel=1e-4)
 
 
-def test_statistics_of_an_lstm_gate_that_looks_at_nothing():
+def test_statistics_of_an_lstm_gate_that_depends_on_its_bias_alone():
     config = byte_model("lstm_skip")
     params = perturbed_params(config)
     gate = params["layers"]["layer_01"]["states"]["cell"]["attention"]["gate"]
@@ -76,3 +82,56 @@ def test_statistics_of_an_lstm_gate_that_looks_at_nothing():
     np.testing.assert_allclose(lstm.input_mean, input_gate, rtol=1e-5)
     np.testing.assert_allclose(lstm.forget_deviation, 0, atol=1e-4)
     np.testing.assert_allclose(lstm.half_life_tokens, WINDOW * math.log(0.5) / math.log(forget), rtol=1e-5)
+
+
+class MovingAverage(Cell):
+    """A cell with a gate at a place of its own."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.average = GatedUpdate(config, 2 * config.num_heads * config.head_dim, rngs=rngs)
+
+    def fused_weights(self):
+        return {"average": self.average.fused_weights()}
+
+    def update(self, state, attended, fused_weights=None):
+        state, gates = self.average(state, attended, (fused_weights or {}).get("average"))
+        return state, {"average": gates}
+
+
+class WithoutGates(Cell):
+    """A cell that does not return its gates."""
+
+    def fused_weights(self):
+        return {}
+
+    def __call__(self, state, attended, fused_weights=None):
+        return state, {}
+
+
+def probe_with_cell(monkeypatch, cell, num_states):
+    """Probes a model with this cell; `num_states` is one that no other test uses, because modules are cached."""
+    monkeypatch.setattr(recurrent, "make_cell", lambda config, *, rngs: cell(config, rngs=rngs))
+    config = dataclasses.replace(byte_model("fixed_skip"), num_states=num_states)
+    params = perturbed_params(config)
+    tokens = random_tokens(config, 1, WINDOW)
+    return params, probe_block(config, params, init_state(config, params, 1), tokens)[1]["layer_01"]
+
+
+def test_a_new_cell_is_probed_through_its_own_update(monkeypatch):
+    params, probe = probe_with_cell(monkeypatch, MovingAverage, num_states=7)
+    bias = params["layers"]["layer_01"]["states"]["cell"]["average"]["gate"]["bias"]
+    assert probe.gates.keys() == {"average"}
+    np.testing.assert_allclose(probe.gates["average"].forget, jax.nn.sigmoid(bias), rtol=1e-6)
+
+
+def test_a_cell_that_does_not_return_its_gates_is_an_error(monkeypatch):
+    with pytest.raises(NotImplementedError, match=r"WithoutGates\.update"):
+        probe_with_cell(monkeypatch, lambda config, *, rngs: WithoutGates(), num_states=9)
+
+
+@pytest.mark.parametrize("field", ["cell", "gate"])
+def test_an_unknown_name_is_an_error(field):
+    config = byte_model("fixed_skip")
+    object.__setattr__(config, field, "unknown")  # ModelConfig itself would refuse it
+    with pytest.raises(InputError, match=f"ModelConfig.{field} = 'unknown': must be one of"):
+        make_cell(config, rngs=nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""Counted analytically, once more from the program (every matrix product in it, loops included), and by XLA."""
+"""The analytic count against the matrix products of the program, loops included, and against XLA's count."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ def program_flops(config: ModelConfig) -> float:
 
 
 @pytest.mark.parametrize("name", ["slide", "vanilla", "two_recurrent", "fixed_dual", "lstm_dual", "lstm_single"])
-def test_the_count_is_that_of_the_program(name):
+def test_the_count_equals_that_of_the_program(name):
     config = ALL[name]
     counted = sum(forward_flops(config, SEGMENT).values())
     heads = config.num_heads * config.head_dim
@@ -52,18 +52,18 @@ def test_the_count_is_that_of_the_program(name):
         queries, keys, seen = SEGMENT, SEGMENT, (SEGMENT - 1) / 2
     else:
         queries, keys, seen = WINDOW, 2 * WINDOW, WINDOW
-    # The program computes what is masked, too, and once a segment, as a product, every bias from its 32 buckets.
+    # The program also multiplies masked keys and, once per segment, computes the bias as a product with 32 buckets.
     masked = 4 * heads * (keys - seen)
     bias = 2 * NUM_BUCKETS * config.num_heads * queries * keys / SEGMENT
     assert program_flops(config) == pytest.approx(counted + config.num_layers * (masked + bias), rel=1e-12)
 
 
-def test_the_count_of_an_lstm_is_that_of_the_program():
+def test_the_count_of_an_lstm_equals_that_of_the_program():
     assert program_flops(LSTM) == pytest.approx(sum(forward_flops(LSTM, SEGMENT).values()), rel=1e-12)
 
 
 def training_arguments(config: ModelConfig, length: int) -> Any:
-    """Shapes of parameters, memory and batch for one row."""
+    """Returns shapes of parameters, state and batch for one row."""
     params = abstract_params(config)
     shaped: Any = jax.ShapeDtypeStruct
     tokens = shaped((1, length), jnp.int32)
@@ -78,7 +78,7 @@ def loss(config: ModelConfig, *arguments: Any) -> jax.Array:
 @pytest.mark.parametrize("name", ["slide", "fixed_skip", "lstm_dual"])
 @pytest.mark.parametrize("training", [False, True])
 def test_xla_counts_the_same_within_two_percent(name, training):
-    """XLA counts the body of a loop once and element-wise work too, so: one block, wide enough for products to rule."""
+    """XLA counts a loop body once, and elementwise operations: the model has one block, and wide matrix products."""
     sizes = {"embed_dim": 512, "num_heads": 4, "head_dim": 128, "mlp_dim": 2048, "vocab_size": 256}
     config = dataclasses.replace(ALL[name], **sizes, num_states=64 if ALL[name].recurrent_layers else 0)
     program = jax.jit(jax.grad(loss, argnums=1) if training else loss, static_argnums=0)
@@ -88,8 +88,8 @@ def test_xla_counts_the_same_within_two_percent(name, training):
     assert found["flops"] == pytest.approx(counted * (TRAINING_FACTOR if training else 1), rel=0.02)
 
 
-def test_what_a_tpu_computes_again_is_at_most_15_percent():
-    """Of the training of the paper's model: with hardware/tpu.gin, against keeping everything."""
+def test_rematerialisation_on_a_tpu_costs_at_most_15_percent():
+    """Training of the paper's model with hardware/tpu.gin, compared with storing all intermediate results."""
     files = ("table1/rec_fixed_skip", "data/pg19_tokens", "recipes/cosine")
     products = {}
     for hardware in ((), ("hardware/tpu",)):
@@ -98,6 +98,6 @@ def test_what_a_tpu_computes_again_is_at_most_15_percent():
         arguments = training_arguments(run.model, run.data.segment_length)
         gradient = jax.make_jaxpr(jax.grad(loss, argnums=1), static_argnums=0)(run.model, *arguments)
         products[bool(hardware)] = product_flops(gradient.jaxpr)
-    again = products[True] / products[False] - 1
-    print(f"computed again: {again:.1%} of {products[False]:.4g}")
-    assert 0 < again <= 0.15
+    recomputed = products[True] / products[False] - 1
+    print(f"recomputed: {recomputed:.1%} of {products[False]:.4g}")
+    assert 0 < recomputed <= 0.15

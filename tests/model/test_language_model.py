@@ -59,16 +59,16 @@ def row_of(state: Any, row: int) -> Any:
 
 
 def influence(config: ModelConfig, params: Any, length: int, position: int) -> np.ndarray:
-    """Which positions' logits depend on the token at `position`: norms of gradients with respect to its embedding."""
+    """Returns, per position, the largest derivative of the logits with respect to the embedding at `position`."""
     tokens = random_tokens(config, 1, length)
 
     def logits_at(delta: jax.Array) -> jax.Array:
-        # A token of its own, so that only this position reads the moved row of the table.
+        # An additional token, so that only this position uses the changed row of the table.
         lookup = dict(params, embedding=jnp.concatenate([params["embedding"], (params["embedding"][0] + delta)[None]]))
         larger = dataclasses.replace(config, vocab_size=config.vocab_size + 1)
         marked = tokens.at[0, position].set(config.vocab_size)
         output = apply(larger, lookup, marked, init_state(larger, lookup, 1))
-        return output.logits[0, :, : config.vocab_size]  # without the moved row's own output
+        return output.logits[0, :, : config.vocab_size]  # without the logit of the additional token
 
     jacobian = jax.jit(jax.jacfwd(logits_at))(jnp.zeros(config.embed_dim))
     return np.abs(np.asarray(jacobian)).max(axis=(1, 2))
@@ -120,7 +120,7 @@ def test_every_parameter_gets_a_gradient_within_two_segments(name):
 
 
 @pytest.mark.parametrize("name", CACHED)
-def test_a_row_that_starts_a_document_is_a_fresh_row(name):
+def test_a_row_that_starts_a_document_equals_a_new_row(name):
     config, params = CACHED[name], perturbed_params(CACHED[name])
     history, tokens = random_tokens(config, 2, 2 * WINDOW, seed=5), random_tokens(config, 2, 2 * WINDOW)
     state = run(config, params, history, init_state(config, params, 2)).state
@@ -130,11 +130,11 @@ def test_a_row_that_starts_a_document_is_a_fresh_row(name):
     for row, expected in ((0, carried), (1, fresh)):
         np.testing.assert_array_equal(mixed.logits[row], expected.logits[row])
         assert_equal_trees(row_of(mixed.state, row), row_of(expected.state, row))
-    assert np.abs(carried.logits[1] - fresh.logits[1]).max() > 1e-3  # the memory mattered
+    assert np.abs(carried.logits[1] - fresh.logits[1]).max() > 1e-3  # the state matters
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_bfloat16_stays_near_float32(name):
+def test_bfloat16_is_close_to_float32(name):
     config, params = ALL[name], init_params(ALL[name], jax.random.key(0))
     tokens = random_tokens(config, 2, 8 * WINDOW)
     exact = run(config, params, tokens, init_state(config, params, 2))
@@ -148,7 +148,7 @@ def test_bfloat16_stays_near_float32(name):
     assert error.mean() < 0.02
 
 
-def test_dropout_is_drawn_from_the_key_and_off_without_one():
+def test_dropout_depends_on_the_key_and_is_off_without_one():
     for name in ("lstm_skip", "feedback_fixed_skip", "vanilla"):
         config = ALL[name]
         params, tokens = perturbed_params(config), random_tokens(config, 2, 2 * WINDOW)
@@ -173,7 +173,7 @@ def test_dropout_masks_are_shared_by_the_rows():
 
 
 @pytest.mark.parametrize("name", RECURRENT)
-def test_the_openness_of_gates_is_each_rows_own(name):
+def test_the_means_of_gates_are_separate_for_each_row(name):
     config, params = RECURRENT[name], perturbed_params(RECURRENT[name])
     tokens = random_tokens(config, 2, 2 * WINDOW)
     together = run(config, params, tokens, init_state(config, params, 2)).gates
@@ -207,16 +207,16 @@ def matmuls(jaxpr: Any) -> int:
 @pytest.mark.parametrize(
     ("cell", "gate", "of_the_cell"), [("skip", "fixed", 1), ("dual", "lstm", 3), ("single", "lstm", 2)]
 )
-def test_the_block_scan_contains_only_the_states_side(cell, gate, of_the_cell):
+def test_the_block_scan_contains_only_the_update_of_the_states(cell, gate, of_the_cell):
     config = dataclasses.replace(CACHED["fixed_skip"], cell=cell, gate=gate)
     params = abstract_params(config)
     tokens = jax.ShapeDtypeStruct((2, 8 * WINDOW), jnp.int32)
     state = jax.eval_shape(functools.partial(init_state, config, batch_size=2), params)
     jaxpr = jax.make_jaxpr(functools.partial(apply, config))(params, tokens, state)
     (body,) = scan_bodies(jaxpr.jaxpr)
-    # Four projections of the states, two attentions of two products each, and the cell. No query of a token.
+    # Four projections of the states, two attentions of two products each, and the cell; no queries of tokens.
     assert matmuls(body) == 4 + 4 + of_the_cell
-    # And the size of the program does not depend on the number of blocks.
+    # The size of the program does not depend on the number of blocks.
     longer = jax.ShapeDtypeStruct((2, 32 * WINDOW), jnp.int32)
     assert len(jax.make_jaxpr(functools.partial(apply, config))(params, longer, state).eqns) == len(jaxpr.eqns)
 
@@ -251,7 +251,7 @@ def test_initialisers_follow_the_official_code():
     expected = [
         (params["embedding"], 1.0),
         (tokens["projections"]["keys"]["kernel"], 256**-0.5),
-        (tokens["output"]["kernel"], 512**-0.5),  # self- and cross-attention heads side by side
+        (tokens["output"]["kernel"], 512**-0.5),  # heads of self- and cross-attention, concatenated
         (tokens["mlp"]["output"]["kernel"], 512**-0.5),
         (tokens["relative_bias"], 32**-0.5),
         (attention["gate"]["forget_gate"]["kernel"], (0.1 / 512) ** 0.5),
@@ -269,7 +269,7 @@ def test_initialisers_follow_the_official_code():
     assert float(jnp.abs(kernel).max()) < 2 / 0.87 * 256**-0.5
 
 
-def test_tokens_that_do_not_fill_blocks_are_refused():
+def test_a_length_that_is_not_a_multiple_of_the_window_is_refused():
     config = CACHED["slide"]
     params = init_params(config, jax.random.key(0))
     with pytest.raises(InputError, match=r"tokens: 12 per row; .* multiple of ModelConfig.window_length = 8"):
@@ -280,7 +280,7 @@ def test_public_names_resolve_lazily():
     code = "import sys, block_recurrent; assert not {'jax', 'tensorflow', 'gin'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in block_recurrent.__all__:
-        assert getattr(block_recurrent, name).__name__ == name
+        assert getattr(block_recurrent, name).__name__ == {"Output": "ModelOutput"}.get(name, name)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_public_names_resolve_lazily():
         pytest.param("feedback_fixed_skip", {"remat": "full", "scan_layers": True}, marks=pytest.mark.slow),
     ],
 )
-def test_loops_over_layers_and_rematerialisation_change_no_number(name, how):
+def test_execution_fields_do_not_change_results(name, how):
     config = with_dropout(dataclasses.replace(CACHED[name], num_layers=4))
     params = perturbed_params(config)
     tokens, state = random_tokens(config, 2, 2 * WINDOW), init_state(config, params, 2)

@@ -1,4 +1,4 @@
-"""Small models of every architecture, and random inputs for them."""
+"""Small models of every architecture, with parameters and inputs."""
 
 import dataclasses
 from typing import Any
@@ -42,12 +42,12 @@ LSTM = ModelConfig(layer="lstm", vocab_size=23, embed_dim=16, num_layers=3, **ls
 
 
 def perturbed_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
-    """Fresh parameters moved off every special value: scales off 1, biases off 0, some scales negative."""
+    """Returns perturbed parameters: no scale is 1, no bias is 0, and some scales are negative."""
     params = init_params(config, jax.random.key(seed))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    params = jax.tree.unflatten(structure, moved)
+    perturbed = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    params = jax.tree.unflatten(structure, perturbed)
     for layer in params["layers"].values():
         tokens = layer.get("tokens", layer)
         tokens["projections"]["attention_scale"] *= jnp.array([-2.0, 2.0])

@@ -1,6 +1,6 @@
-"""The model once more, in numpy and float64, written from the equations: one block, one query at a time.
+"""An independent implementation of the model in numpy and float64, from the equations: one query at a time.
 
-It shares no code with the package. Parameters come in the package's layout.
+It shares no code with the package, except the layout of the parameters.
 """
 
 from collections.abc import Callable
@@ -10,34 +10,35 @@ import numpy as np
 
 from block_recurrent.config import ModelConfig
 
-# Told a block's number and the layers' recurrent states (None in ordinary layers); returns what the block finds.
-Tamper = Callable[[int, list[Any]], list[Any]]
+# Called before each block with its index and the recurrent states of the layers (None in ordinary layers); returns the
+# states that the block starts with.
+Intervention = Callable[[int, list[Any]], list[Any]]
 
 
 def run(
-    config: ModelConfig, params: Any, tokens: np.ndarray, tamper: Tamper = lambda block, states: states
+    config: ModelConfig, params: Any, tokens: np.ndarray, intervene: Intervention = lambda block, states: states
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits (B, T, V) of rows that each start a document, and the final recurrent state (B, S, D) of each layer."""
-    rows = [_run_row(config, params, row, tamper) for row in tokens]
+    """Returns the logits (B, T, V) of rows that start documents, and the last states (B, S, D) of recurrent layers."""
+    rows = [_run_row(config, params, row, intervene) for row in tokens]
     states = [np.stack(layer) for layer in zip(*(row[1] for row in rows), strict=True)]
     return np.stack([row[0] for row in rows]), states
 
 
 def _run_row(
-    config: ModelConfig, params: Any, tokens: np.ndarray, tamper: Tamper
+    config: ModelConfig, params: Any, tokens: np.ndarray, intervene: Intervention
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     params = _as_float64(params)
     window = config.window_length or len(tokens)
     layers = list(params["layers"].values())
     size = config.num_heads * config.head_dim
-    # Without a window there is no previous block; with one, the block before the first is all zeros and is read.
+    # With a window, the first block attends to a previous block of zeros.
     before = 0 if config.window_length is None else window
     keys = [np.zeros((before, size)) for _ in layers]
     values = [np.zeros((before, size)) for _ in layers]
     recurrent: list[Any] = [layer["states"]["initial_state"] if "states" in layer else None for layer in layers]
     logits = []
     for start in range(0, len(tokens), window):
-        recurrent = tamper(start // window, recurrent)
+        recurrent = intervene(start // window, recurrent)
         x = params["embedding"][tokens[start : start + window]]
         shared = None
         if config.feedback:
@@ -83,20 +84,20 @@ def _tokens(config: ModelConfig, p: Any, x: Any, own: Any, keys: Any, values: An
 
 
 def _next_state(config: ModelConfig, p: Any, state: Any, own: Any, keys: Any, values: Any) -> np.ndarray:
-    read = np.zeros((len(state), 2 * config.num_heads * config.head_dim))
+    attended = np.zeros((len(state), 2 * config.num_heads * config.head_dim))
     size = config.num_heads * config.head_dim
     scales = p["projections"]
     for j in range(len(state)):
         for head, cut in _heads(config):
             weights = _softmax(own["k"][:, cut] @ own["q"][j, cut] * abs(scales["attention_scale"][head]))
-            read[j, cut] = weights @ own["v"][:, cut]
+            attended[j, cut] = weights @ own["v"][:, cut]
             weights = _softmax(keys[:, cut] @ own["q2"][j, cut] * abs(scales["cross_attention_scale"][head]))
-            read[j, size:][cut] = weights @ values[:, cut]
+            attended[j, size:][cut] = weights @ values[:, cut]
     cell = p["cell"]
     if config.cell == "single":
-        hidden = np.maximum(read @ cell["hidden"]["kernel"], 0)
+        hidden = np.maximum(attended @ cell["hidden"]["kernel"], 0)
         return _gated(config, cell["mlp"], state, hidden, tanh=True)
-    state = _gated(config, cell["attention"], state, read, tanh=False)
+    state = _gated(config, cell["attention"], state, attended, tanh=False)
     if config.cell == "dual":
         hidden = np.maximum(_norm(state, cell["norm"]["scale"]) @ cell["hidden"]["kernel"], 0)
         state = _gated(config, cell["mlp"], state, hidden, tanh=False)
@@ -112,8 +113,8 @@ def _gated(config: ModelConfig, p: Any, state: Any, hidden: Any, *, tanh: bool) 
         candidate = np.tanh(candidate)
     gate = p["gate"]
     if config.gate == "fixed":
-        keep = _sigmoid(gate["bias"])
-        return keep * state + (1 - keep) * candidate
+        forget = _sigmoid(gate["bias"])
+        return forget * state + (1 - forget) * candidate
     forget = _sigmoid(hidden @ gate["forget_gate"]["kernel"] + gate["forget_gate"]["bias"] + 1)
     input_gate = _sigmoid(hidden @ gate["input_gate"]["kernel"] + gate["input_gate"]["bias"] - 1)
     return forget * state + input_gate * candidate
@@ -141,8 +142,8 @@ def _bucket(distance: int) -> int:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    top = max(logits.max(), -1000.0)
-    return np.exp(logits - top) / (np.exp(logits - top).sum() + np.exp(-1000.0 - top))
+    largest = max(logits.max(), -1000.0)
+    return np.exp(logits - largest) / (np.exp(logits - largest).sum() + np.exp(-1000.0 - largest))
 
 
 def _norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Flax (NNX) modules: named parameters and static configuration around the functions of `ops`."""
+"""Flax (NNX) modules: the parameters of the functions in `ops`."""

@@ -1,8 +1,4 @@
-"""Cells: how a recurrent layer turns what its states have read into their next value (paper, figure 2).
-
-Each cell takes the states (B, S, D) and what their self- and cross-attention read (B, S, 2 * N * H), and returns the
-next states and the mean openness of its gates. Inside a loop over blocks, `fused_weights()` is computed once, outside.
-"""
+"""Recurrent cells: the update of a recurrent layer's states from their attention outputs (paper, figure 2)."""
 
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,32 +8,36 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.errors import InputError
 from block_recurrent.model.layers.gates import FixedGate, make_gate
 from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.ops.gates import Gates, lstm_gates, mix
 from block_recurrent.typing import States
 
-# By the gate's place in the cell, `attention` or `mlp`: means over states and channels, float32, (B,), or () of a fixed
-# gate. A mean over rows, too, would be an exchange between devices in every block.
+# Gates by their place in the cell, `attention` or `mlp`: each (B, S, D), or (D,) for the fixed gate.
+CellGates: TypeAlias = dict[str, Gates]
+# Means of `CellGates` over states and channels, float32: each (B,), or () for the fixed gate. There is no mean over
+# rows, because it would be an exchange between devices in every block.
 GateMeans: TypeAlias = dict[str, Gates]
 
 
 class FusedWeights(NamedTuple):
-    """What a candidate and its lstm gates multiply the same features with, side by side.
+    """Weights of a candidate and its lstm gates, concatenated along the output axis.
 
-    One product in place of three; joined outside the loop over blocks, also one gradient to add up between devices.
+    One product replaces three. Concatenated outside the loop over blocks, the gradients of the three kernels are also
+    summed between devices as one array.
     """
 
     kernel: Float[Array, "F 3D"]
     bias: Float[Array, "3D"]
 
 
-CellWeights: TypeAlias = dict[str, FusedWeights | None]  # by place, as in GateMeans; None for a fixed gate
+CellWeights: TypeAlias = dict[str, FusedWeights | None]  # by place, as in CellGates; None for a fixed gate
 
 
 class Candidate(nnx.Module):
-    """The value a gate mixes in: a projection, with bias and tanh as `ModelConfig.gate_equations` says."""
+    """The candidate of a gated update: a projection; `ModelConfig.gate_equations` decides its bias and tanh."""
 
     def __init__(self, config: ModelConfig, hidden_dim: int, *, official_tanh: bool, rngs: nnx.Rngs):
         as_in_paper = config.gate_equations == "paper"
@@ -46,90 +46,126 @@ class Candidate(nnx.Module):
         self.projection = linear(config, hidden_dim, config.embed_dim, rngs=rngs, bias_init=bias_init)
 
     def __call__(self, hidden: Float[Array, "B S F"]) -> States:
-        """Computes the candidate from the hidden features."""
+        """Returns the candidate for the hidden features."""
         return self.activate(self.projection(hidden))
 
-    def activate(self, z: States) -> States:
-        """The candidate of what the projection gave."""
-        return jnp.tanh(z) if self.tanh else z
+    def activate(self, projected: States) -> States:
+        """Applies the activation function, if any, to the output of the projection."""
+        return jnp.tanh(projected) if self.tanh else projected
 
 
 class GatedUpdate(nnx.Module):
-    """A candidate and the gate that admits it; both look at the same hidden features."""
+    """A candidate and its gates, both computed from the same hidden features."""
 
     def __init__(self, config: ModelConfig, hidden_dim: int, *, official_tanh: bool = False, rngs: nnx.Rngs):
         self.candidate = Candidate(config, hidden_dim, official_tanh=official_tanh, rngs=rngs)
         self.gate = make_gate(config, hidden_dim, rngs=rngs)
 
     def fused_weights(self) -> FusedWeights | None:
-        """The weights as one, for a candidate and gates that are computed together."""
+        """Returns the concatenated weights of the candidate and its gates; None for the fixed gate."""
         if isinstance(self.gate, FixedGate):
             return None
         parts = (self.candidate.projection, self.gate.forget_gate, self.gate.input_gate)
         biases = [jnp.zeros(part.out_features) if part.bias is None else part.bias[...] for part in parts]
         return FusedWeights(jnp.concatenate([part.kernel[...] for part in parts], axis=1), jnp.concatenate(biases))
 
-    def candidate_and_gates(
-        self, hidden: Float[Array, "B S F"], fused: FusedWeights | None = None
+    def __call__(
+        self, state: States, hidden: Float[Array, "B S F"], fused_weights: FusedWeights | None = None
     ) -> tuple[States, Gates]:
-        """What may come in, and how far it may; the gates are (B, S, D), or (D,) if fixed."""
+        """Updates the state.
+
+        Args:
+            state: the state before the update.
+            hidden: features from which the candidate and the lstm gates are computed.
+            fused_weights: result of `fused_weights()`; computed here if None.
+
+        Returns:
+            The next state, and the gates: (B, S, D), or (D,) for the fixed gate.
+        """
+        candidate, gates = self._candidate_and_gates(hidden, fused_weights)
+        return mix(state, candidate, gates), gates
+
+    def _candidate_and_gates(
+        self, hidden: Float[Array, "B S F"], fused_weights: FusedWeights | None
+    ) -> tuple[States, Gates]:
         if isinstance(self.gate, FixedGate):
             return self.candidate(hidden), self.gate()
-        fused = fused or self.fused_weights()
-        assert fused is not None
-        kernel, bias = (part.astype(hidden.dtype) for part in fused)
-        z, forget, input_gate = jnp.split(hidden @ kernel + bias[None, None], 3, axis=-1)
-        return self.candidate.activate(z), lstm_gates(forget, input_gate)
+        fused_weights = fused_weights or self.fused_weights()
+        assert fused_weights is not None
+        kernel, bias = (part.astype(hidden.dtype) for part in fused_weights)
+        projected, forget, input_gate = jnp.split(hidden @ kernel + bias[None, None], 3, axis=-1)
+        return self.candidate.activate(projected), lstm_gates(forget, input_gate)
+
+
+class Cell(nnx.Module):
+    """Base class of the cells. A cell implements `update` and `fused_weights`."""
+
+    def update(
+        self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
+    ) -> tuple[States, CellGates]:
+        """Updates the states.
+
+        Args:
+            state: the states before the block.
+            attended: outputs of the states' self- and cross-attention, concatenated: (B, S, 2 * N * H).
+            fused_weights: result of `fused_weights()`. A loop over blocks computes it once, before the loop.
+
+        Returns:
+            The states after the block and the gates of the update.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.update: every cell returns its next states and gates")
+
+    def fused_weights(self) -> CellWeights:
+        """Returns the fused weights of every gated update, by place."""
+        raise NotImplementedError(f"{type(self).__name__}.fused_weights: every cell returns its fused weights")
 
     def __call__(
-        self, state: States, hidden: Float[Array, "B S F"], fused: FusedWeights | None = None
-    ) -> tuple[States, Gates]:
-        """Next state from the hidden features, and the gates' means."""
-        candidate, gates = self.candidate_and_gates(hidden, fused)
-        axes = (-2, -1) if gates.forget.ndim == hidden.ndim else -1
-        means = Gates(*(jnp.mean(gate.astype(jnp.float32), axis=axes) for gate in gates))
-        return mix(state, candidate, gates), means
+        self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
+    ) -> tuple[States, GateMeans]:
+        """Updates the states; returns the states after the block and the means of the gates. See `update`."""
+        state, gates = self.update(state, attended, fused_weights)
+        return state, {place: _mean_gates(at_place) for place, at_place in gates.items()}
 
 
-class SkipCell(nnx.Module):
-    """Attention alone, gated; no feed-forward network."""
+class SkipCell(Cell):
+    """Gated attention without a feed-forward network."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.attention = GatedUpdate(config, 2 * config.num_heads * config.head_dim, rngs=rngs)
 
     def fused_weights(self) -> CellWeights:
-        """The weights that gates share with candidates."""
+        """See `Cell.fused_weights`."""
         return {"attention": self.attention.fused_weights()}
 
-    def __call__(
-        self, state: States, attended: Float[Array, "B S NH"], fused: CellWeights | None = None
-    ) -> tuple[States, GateMeans]:
-        """Next state from what the states have read."""
-        state, gates = self.attention(state, attended, (fused or {}).get("attention"))
+    def update(
+        self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
+    ) -> tuple[States, CellGates]:
+        """See `Cell.update`."""
+        state, gates = self.attention(state, attended, (fused_weights or {}).get("attention"))
         return state, {"attention": gates}
 
 
-class SingleCell(nnx.Module):
-    """A feed-forward network straight on what was read, gated once: no projection, norm or residual before it."""
+class SingleCell(Cell):
+    """A gated feed-forward network on the attention outputs, without a projection, norm or residual before it."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.hidden = linear(config, 2 * config.num_heads * config.head_dim, config.mlp_dim, rngs=rngs)
         self.mlp = GatedUpdate(config, config.mlp_dim, official_tanh=True, rngs=rngs)
 
     def fused_weights(self) -> CellWeights:
-        """The weights that gates share with candidates."""
+        """See `Cell.fused_weights`."""
         return {"mlp": self.mlp.fused_weights()}
 
-    def __call__(
-        self, state: States, attended: Float[Array, "B S NH"], fused: CellWeights | None = None
-    ) -> tuple[States, GateMeans]:
-        """Next state from what the states have read."""
-        state, gates = self.mlp(state, jax.nn.relu(self.hidden(attended)), (fused or {}).get("mlp"))
+    def update(
+        self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
+    ) -> tuple[States, CellGates]:
+        """See `Cell.update`."""
+        state, gates = self.mlp(state, jax.nn.relu(self.hidden(attended)), (fused_weights or {}).get("mlp"))
         return state, {"mlp": gates}
 
 
-class DualCell(nnx.Module):
-    """A transformer layer whose two residual connections are gates."""
+class DualCell(Cell):
+    """A transformer layer with gates in place of its two residual connections."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.attention = GatedUpdate(config, 2 * config.num_heads * config.head_dim, rngs=rngs)
@@ -138,25 +174,37 @@ class DualCell(nnx.Module):
         self.mlp = GatedUpdate(config, config.mlp_dim, rngs=rngs)
 
     def fused_weights(self) -> CellWeights:
-        """The weights that gates share with candidates."""
+        """See `Cell.fused_weights`."""
         return {"attention": self.attention.fused_weights(), "mlp": self.mlp.fused_weights()}
 
-    def __call__(
-        self, state: States, attended: Float[Array, "B S NH"], fused: CellWeights | None = None
-    ) -> tuple[States, GateMeans]:
-        """Next state from what the states have read."""
-        fused = fused or {}
-        state, attention_gates = self.attention(state, attended, fused.get("attention"))
-        state, mlp_gates = self.mlp(state, jax.nn.relu(self.hidden(self.norm(state))), fused.get("mlp"))
+    def update(
+        self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
+    ) -> tuple[States, CellGates]:
+        """See `Cell.update`."""
+        fused_weights = fused_weights or {}
+        state, attention_gates = self.attention(state, attended, fused_weights.get("attention"))
+        hidden = jax.nn.relu(self.hidden(self.norm(state)))
+        state, mlp_gates = self.mlp(state, hidden, fused_weights.get("mlp"))
         return state, {"attention": attention_gates, "mlp": mlp_gates}
 
 
+def _mean_gates(gates: Gates) -> Gates:
+    axes = (-2, -1) if gates.forget.ndim == 3 else -1
+    return Gates(*(jnp.mean(gate.astype(jnp.float32), axis=axes) for gate in gates))
+
+
 def mean_over_blocks(gates: Any) -> Any:
-    """`GateMeans` of a segment, from those of its blocks, stacked by a scan."""
+    """Averages `GateMeans` over the blocks of a segment, which a scan stacked along the first axis."""
     return jax.tree.map(lambda means: jnp.mean(means, axis=0), gates)
 
 
-def make_cell(config: ModelConfig, *, rngs: nnx.Rngs) -> SkipCell | SingleCell | DualCell:
-    """The configured cell."""
-    cells = {"skip": SkipCell, "single": SingleCell, "dual": DualCell}
+def make_cell(config: ModelConfig, *, rngs: nnx.Rngs) -> Cell:
+    """Creates the cell that `ModelConfig.cell` names.
+
+    Raises:
+        InputError: there is no cell of this name.
+    """
+    cells: dict[str, type[Any]] = {"skip": SkipCell, "single": SingleCell, "dual": DualCell}
+    if config.cell not in cells:
+        raise InputError(f"ModelConfig.cell = {config.cell!r}: must be one of {', '.join(cells)}")
     return cells[config.cell](config, rngs=rngs)

@@ -1,4 +1,4 @@
-"""The one way this model makes a dense layer."""
+"""The dense layer, with the initialisation and dtypes of this model."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,15 +15,15 @@ def linear(
     init_scale: float = 1.0,
     bias_init: nnx.Initializer | None = None,
 ) -> nnx.Linear:
-    """A float32 kernel of shape (in_dim, out_dim), applied in the activations' dtype.
+    """Creates a dense layer with a float32 kernel (in_dim, out_dim), applied in the dtype of the activations.
 
     Args:
-        config: gives the dtype.
-        in_dim: input features.
-        out_dim: output features.
-        rngs: draws the kernel: truncated normal of variance `init_scale` / in_dim.
-        init_scale: variance of the kernel, times in_dim.
-        bias_init: initialiser of a bias; None means no bias.
+        config: the model; its dtype is used.
+        in_dim: number of input features.
+        out_dim: number of output features.
+        rngs: random numbers for the kernel, a truncated normal of variance `init_scale` / in_dim.
+        init_scale: variance of the kernel, multiplied by in_dim.
+        bias_init: initialiser of the bias; None means no bias.
     """
     return nnx.Linear(
         in_dim,

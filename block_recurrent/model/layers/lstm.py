@@ -1,4 +1,4 @@
-"""A layer that is an LSTM: the baseline without attention, sequential over every token."""
+"""The LSTM layer: the baseline without attention, sequential over every token."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from block_recurrent.typing import Activations, Key, States
 
 
 class LSTMLayer(nnx.Module):
-    """x + LSTM(norm(x)), with Flax's own cell: a layer of the same residual stream as the others.
+    """x + LSTM(norm(x)), with the LSTM cell of Flax.
 
-    Its memory is two state vectors of width D, the cell's `c` and `h`; both begin a document as zeros.
+    The recurrent state is two vectors of width D, `c` and `h` of the cell. Both are zeros at the start of a document.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -28,7 +28,7 @@ class LSTMLayer(nnx.Module):
     def __call__(
         self, x: Activations, state: LayerState, feedback: KeyValues | None, dropout_key: Key | None
     ) -> tuple[Activations, LayerState]:
-        """Runs a segment; see `TransformerLayer`. There is no state of another layer to read: `feedback` is None."""
+        """Runs a segment; see `TransformerLayer`. `feedback` must be None, because an LSTM has no attention."""
         assert feedback is None
         assert state.recurrent is not None
         carry = (state.recurrent[:, 0], state.recurrent[:, 1])
@@ -37,5 +37,5 @@ class LSTMLayer(nnx.Module):
         return x + update, LayerState(keys=None, values=None, recurrent=jnp.stack(carry, axis=1))
 
     def initial_states(self, batch_size: int) -> States:
-        """`c` and `h` at the start of a document."""
+        """Returns `c` and `h` at the start of a document, (B, 2, D)."""
         return jnp.zeros((batch_size, 2, self.cell.hidden_features), self.dtype)

@@ -1,4 +1,4 @@
-"""The feed-forward network of a token layer."""
+"""The feed-forward network of a layer over tokens."""
 
 import jax
 from flax import nnx
@@ -20,6 +20,6 @@ class FeedForward(nnx.Module):
         self.output = linear(config, config.mlp_dim, config.embed_dim, rngs=rngs)
 
     def __call__(self, x: Activations, dropout_key: Key | None) -> Activations:
-        """Adds the network's output to `x`."""
+        """Returns `x` plus the output of the network, with dropout on the output."""
         update = self.output(jax.nn.relu(self.hidden(self.norm(x))))
         return x + tiled_dropout(update, self.dropout_rate, dropout_key)

@@ -11,13 +11,17 @@ _EPSILON = 1e-6
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * scale, in float32; no mean is subtracted and there is no bias (Zhang and Sennrich 2019)."""
+    """x / rms(x) * scale, computed in float32, without mean or bias (Zhang and Sennrich 2019).
+
+    `nnx.RMSNorm` returns float32 for bfloat16 inputs, or else rounds the scale to bfloat16, and multiplies in another
+    order.
+    """
 
     def __init__(self, config: ModelConfig):
         self.scale = nnx.Param(jnp.ones(config.embed_dim))
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-        """Normalises the last axis; the dtype stays."""
+        """Normalises the last axis; the result has the dtype of `x`."""
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         scale = jnp.broadcast_to(self.scale[...], x.shape)

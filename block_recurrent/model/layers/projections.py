@@ -1,4 +1,4 @@
-"""Keys, values and queries of one side (tokens or states) of a layer."""
+"""Projections of tokens or of states to keys, values and queries."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,13 @@ from block_recurrent.typing import Activations, Key
 
 
 class Projected(NamedTuple):
-    """Keys and values serve self- and cross-attention alike; only the queries differ."""
+    """Keys, values and queries of tokens or of states.
+
+    Attributes:
+        kv: keys and values (B, T, N, H), shared by self- and cross-attention.
+        queries: (B, T, N, H) of self-attention.
+        cross_queries: (B, T, N, H) of cross-attention; None without it.
+    """
 
     kv: KeyValues
     queries: Float[Array, "B T N H"]
@@ -23,11 +29,11 @@ class Projected(NamedTuple):
 
 
 class Projections(nnx.Module):
-    """Norm, then keys, values and queries; keys and queries have unit length.
+    """Norm, followed by projections to keys, values and queries; keys and queries have unit length.
 
     Attributes:
-        attention_scale: per head, of self-attention.
-        cross_attention_scale: per head, of cross-attention.
+        attention_scale: scale per head of self-attention.
+        cross_attention_scale: scale per head of cross-attention.
     """
 
     def __init__(self, config: ModelConfig, *, cross_attention: bool, rngs: nnx.Rngs):
@@ -51,7 +57,13 @@ class Projections(nnx.Module):
         positions: Float[Array, "T D"] | None = None,
         dropout_key: Key | None = None,
     ) -> Projected:
-        """Projects `x`; `positions` are added behind the norm, so they reach keys, values and queries alike."""
+        """Projects `x`.
+
+        Args:
+            x: tokens or states.
+            positions: added after the norm, so keys, values and queries all depend on them; None adds nothing.
+            dropout_key: None switches dropout off.
+        """
         x = self.norm(x)
         if positions is not None:
             x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)

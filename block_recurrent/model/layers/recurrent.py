@@ -1,7 +1,7 @@
-"""The recurrent layer: a transformer layer over tokens, and a recurrent cell over state vectors beside it.
+"""The recurrent layer: a transformer layer over tokens and, in parallel, a recurrent cell over state vectors.
 
-Per block, the states read themselves and the tokens; the tokens read themselves and the states as they were before the
-block (paper, section 3.1). Only the states' side is sequential.
+In each block, the states attend to themselves and to the tokens. The tokens attend to themselves and to the states
+before the block (paper, section 3.1). Only the update of the states is sequential.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from block_recurrent.config import ModelConfig
 from block_recurrent.model.layers.cells import CellWeights, GateMeans, make_cell, mean_over_blocks
 from block_recurrent.model.layers.projections import Projected, Projections
-from block_recurrent.model.layers.remat import rematerialised
+from block_recurrent.model.layers.remat import apply_remat_policy
 from block_recurrent.model.layers.transformer import TransformerLayer
 from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.state import LayerState
@@ -22,51 +22,59 @@ from block_recurrent.typing import Activations, Key, States
 
 
 class StateUpdate(nnx.Module):
-    """The states' side: one step per block."""
+    """The update of the states: one step per block."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         shape = (config.num_states, config.embed_dim)
         self.dtype = jnp.dtype(config.dtype)
         self.initial_state = nnx.Param(nnx.initializers.normal(stddev=0.1)(rngs.params(), shape))
-        # Without these, equal initial states would stay equal: attention cannot tell them apart.
+        # Attention is equivariant: without these embeddings, equal initial states would stay equal.
         self.position_embeddings = nnx.Param(nnx.initializers.normal(stddev=1.0)(rngs.params(), shape))
         self.projections = Projections(config, cross_attention=True, rngs=rngs)
         self.cell = make_cell(config, rngs=rngs)
 
     def __call__(
-        self, state: States, tokens: KeyValues, fused: CellWeights | None = None
+        self, state: States, tokens: KeyValues, fused_weights: CellWeights | None = None
     ) -> tuple[States, tuple[KeyValues, GateMeans]]:
-        """One step.
+        """Runs one step.
 
         Args:
             state: the states before the block.
-            tokens: keys and values (B, K, N, H) of the previous block and this one; no masks.
-            fused: the cell's `fused_weights()`, where this is a step of a loop.
+            tokens: keys and values (B, K, N, H) of the previous block and this one; all of them are visible.
+            fused_weights: the cell's `fused_weights()`, if this is a step of a loop.
 
         Returns:
-            The states after the block; the keys and values (B, S, N, H) of the states before it, for the tokens, and
-            the means of the gates.
+            The states after the block; the keys and values (B, S, N, H) of the states before the block, for the
+            tokens, and the means of the gates.
         """
-        own = self.projections(state, positions=self.position_embeddings[...])
-        assert own.cross_queries is not None
-        from_states = attend(own.queries, own.kv, self.projections.attention_scale[...])
-        from_tokens = attend(own.cross_queries, tokens, self.projections.cross_attention_scale[...])
+        projected = self.project(state)
+        state, gates = self.cell(state, self.attend(projected, tokens), fused_weights)
+        return state, (projected.kv, gates)
+
+    def project(self, state: States) -> Projected:
+        """Returns keys, values and queries of the states."""
+        return self.projections(state, positions=self.position_embeddings[...])
+
+    def attend(self, projected: Projected, tokens: KeyValues) -> Float[Array, "B S NH"]:
+        """Returns the outputs (B, S, 2 * N * H) of attention to the states and to the tokens, concatenated."""
+        assert projected.cross_queries is not None
+        from_states = attend(projected.queries, projected.kv, self.projections.attention_scale[...])
+        from_tokens = attend(projected.cross_queries, tokens, self.projections.cross_attention_scale[...])
         attended = jnp.concatenate([from_states, from_tokens], axis=-2)
-        state, gates = self.cell(state, attended.reshape(*state.shape[:2], -1), fused)
-        return state, (own.kv, gates)
+        return attended.reshape(*attended.shape[:2], -1)
 
     def key_values(self, state: States) -> KeyValues:
-        """Keys and values (B, S, N, H) of the states, for tokens of other layers (block feedback)."""
-        return self.projections(state, positions=self.position_embeddings[...]).kv
+        """Returns keys and values (B, S, N, H) of the states, for tokens of other layers (block feedback)."""
+        return self.project(state).kv
 
     def initial(self, batch_size: int) -> States:
-        """The trained initial states, one copy per row."""
+        """Returns the trained initial states, one copy per row."""
         initial = self.initial_state[...].astype(self.dtype)
         return jnp.broadcast_to(initial, (batch_size, *initial.shape))
 
 
 class RecurrentLayer(nnx.Module):
-    """Tokens and states, updated in parallel."""
+    """A transformer layer over tokens and the update of the states, run in parallel."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -78,17 +86,25 @@ class RecurrentLayer(nnx.Module):
     ) -> tuple[Activations, LayerState, GateMeans]:
         """Runs a segment: a scan over blocks for the states, everything else for all blocks at once.
 
-        Its three parts are rematerialised one by one: around all of them, the backward pass would run the scan twice.
-        Args and returns are those of `TransformerLayer`, and the means of the gates over the segment's blocks.
+        The rematerialisation policy is applied to each of the three parts. Applied to the whole layer, it would run
+        the scan twice in the backward pass.
+
+        Args:
+            x: activations; T is a multiple of W.
+            state: the layer's state before the segment.
+            dropout_key: None switches dropout off.
+
+        Returns:
+            The activations, the layer's state after the segment, and the means of the gates over its blocks.
         """
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        projected, visible = rematerialised(self.config, self._project)(x, state, project_key)
+        projected, visible = apply_remat_policy(self.config, self._project)(x, state, project_key)
         assert state.recurrent is not None
-        update, fused = rematerialised(self.config, self.states), self.states.cell.fused_weights()
+        update, fused_weights = apply_remat_policy(self.config, self.states), self.states.cell.fused_weights()
         recurrent, (states, gates) = jax.lax.scan(
-            lambda states, tokens: update(states, tokens, fused), state.recurrent, _swap_block_axis(visible)
+            lambda states, tokens: update(states, tokens, fused_weights), state.recurrent, _swap_block_axis(visible)
         )
-        attend = rematerialised(self.config, self.tokens.attend)
+        attend = apply_remat_policy(self.config, self.tokens.attend)
         x = attend(x, projected, visible, _swap_block_axis(states), attend_key)
         state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
         return x, state, mean_over_blocks(gates)
@@ -98,14 +114,14 @@ class RecurrentLayer(nnx.Module):
         return projected, self.tokens.visible(projected, state)
 
     def initial_states(self, batch_size: int) -> States:
-        """The states at the start of a document."""
+        """Returns the states at the start of a document."""
         return self.states.initial(batch_size)
 
 
-def _swap_block_axis(read: KeyValues) -> KeyValues:
-    """(B, C, ...) to (C, B, ...), as scan wants it, and back."""
+def _swap_block_axis(kv: KeyValues) -> KeyValues:
+    """Swaps (B, C, ...) and (C, B, ...); scan needs the block axis first."""
 
     def swap(x: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.swapaxes(x, 0, 1)
 
-    return KeyValues(swap(read.keys), swap(read.values))
+    return KeyValues(swap(kv.keys), swap(kv.values))

@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of keeping it (`ModelConfig.remat`)."""
+"""Rematerialisation: intermediate results that the backward pass recomputes instead of storing them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ import jax
 from block_recurrent.config import ModelConfig
 
 
-def rematerialised(config: ModelConfig, call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call`, of which the backward pass computes again what `ModelConfig.remat` does not keep."""
+def apply_remat_policy(config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Applies the rematerialisation policy `ModelConfig.remat` to a function."""
     if config.remat == "none":
-        return call
+        return function
     policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-    return jax.checkpoint(call, policy=policies[config.remat])
+    return jax.checkpoint(function, policy=policies[config.remat])

@@ -1,4 +1,4 @@
-"""An ordinary layer: sliding-window self-attention, optional attention to recurrent states, feed-forward network."""
+"""The ordinary layer: sliding-window self-attention, optional attention to recurrent states, feed-forward network."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from block_recurrent.typing import Activations, Key
 
 
 class TransformerLayer(nnx.Module):
-    """All blocks of a segment at once; the only thing that crosses blocks is the previous block's keys and values."""
+    """A transformer layer over all blocks of a segment at once; each block also sees the tokens of the previous one."""
 
     def __init__(self, config: ModelConfig, *, cross_attention: bool, rngs: nnx.Rngs):
         self.config = config
@@ -37,24 +37,24 @@ class TransformerLayer(nnx.Module):
 
         Args:
             x: activations; T is a multiple of W.
-            state: the layer's memory before the segment.
-            feedback: keys and values (B, C, S, N, H) of the recurrent state as each block finds it; None without
-                block feedback (paper, section 3.4).
+            state: the layer's state before the segment.
+            feedback: keys and values (B, C, S, N, H) of the recurrent state before each block; None without block
+                feedback (paper, section 3.4).
             dropout_key: None switches dropout off.
 
         Returns:
-            The activations and the layer's memory after the segment.
+            The activations and the layer's state after the segment.
         """
         x, projected = self.forward(x, state, feedback, dropout_key)
         return x, self.next_cache(projected)
 
     def initial_states(self, batch_size: int) -> None:
-        """There are none."""
+        """Returns None: an ordinary layer has no recurrent states."""
 
     def forward(
         self, x: Activations, state: LayerState, feedback: KeyValues | None, dropout_key: Key | None
     ) -> tuple[Activations, Projected]:
-        """Like a call, but returns what the tokens project to, all of the segment, instead of the next memory."""
+        """Runs a segment and returns the projections of all its tokens instead of the next state; see `__call__`."""
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected = self.projections(x, dropout_key=project_key)
         return self.attend(x, projected, self.visible(projected, state), feedback, attend_key), projected
@@ -66,29 +66,29 @@ class TransformerLayer(nnx.Module):
 
         Args:
             x: activations.
-            slot: where in the ring each row's token belongs; see `ring_bias`.
-            ring: keys and values (B, K, N, H) of the K = W tokens before. Without a window K is the longest segment,
-                and only the slots before a row's own hold tokens.
-            states: keys and values (B, S, N, H) of the recurrent state as the block found it; None without any.
+            slot: index in the ring of each row's token; see `ring_bias`.
+            ring: keys and values (B, K, N, H) of the previous K = W tokens. Without a window K is the longest segment,
+                and only the slots before the row's own slot hold tokens.
+            states: keys and values (B, S, N, H) of the recurrent state before the block; None without states.
 
         Returns:
-            The activations, and the token's own keys and values (B, 1, N, H), which the caller puts into the ring.
+            The activations, and the token's keys and values (B, 1, N, H), which the caller writes into the ring.
         """
         projected = self.projections(x)
         num_slots = ring.keys.shape[1]
-        before = None if self.config.window_length else (jnp.arange(num_slots)[None] < slot[:, None])[:, None, None]
+        written = None if self.config.window_length else (jnp.arange(num_slots)[None] < slot[:, None])[:, None, None]
         attended = attend(
             projected.queries,
             ring,
             self.projections.attention_scale[...],
             bias=ring_bias(self.relative_bias[...], slot, num_slots),
-            mask=before,
+            mask=written,
         )
         blocks = None if states is None else KeyValues(states.keys[:, None], states.values[:, None])
         return self._finish(x, _concatenate_heads(attended[:, None]), projected, blocks, None), projected.kv
 
     def visible(self, projected: Projected, state: LayerState) -> KeyValues:
-        """Keys and values (B, C, K, N, H) that lie before each block's queries or among them."""
+        """Returns keys and values (B, C, K, N, H) of each block and, with a window, of the block before it."""
         keys, values = projected.kv
         if self.config.window_length is None:
             return KeyValues(keys[:, None], values[:, None])
@@ -107,12 +107,12 @@ class TransformerLayer(nnx.Module):
         states: KeyValues | None,
         dropout_key: Key | None,
     ) -> Activations:
-        """Lets the tokens read one another and the states (B, C, S, N, H), then runs the feed-forward network."""
+        """Runs attention to tokens and, if given, to states (B, C, S, N, H), then the feed-forward network."""
         mask_key, mlp_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        return self._finish(x, self._self_attention(projected, visible, mask_key), projected, states, mlp_key)
+        return self._finish(x, self.self_attention(projected, visible, mask_key), projected, states, mlp_key)
 
     def next_cache(self, projected: Projected) -> LayerState:
-        """The last block's keys and values."""
+        """Returns the keys and values of the last block as the next state; None without a window."""
         if self.config.window_length is None:
             return LayerState(keys=None, values=None, recurrent=None)
         keys, values = projected.kv
@@ -127,14 +127,15 @@ class TransformerLayer(nnx.Module):
         states: KeyValues | None,
         mlp_key: Key | None,
     ) -> Activations:
-        """Everything behind self-attention."""
+        """Runs the layer from the output of self-attention on."""
         if states is not None:
-            attended = jnp.concatenate([attended, self._cross_attention(projected, states)], axis=-1)
+            attended = jnp.concatenate([attended, self.cross_attention(projected, states)], axis=-1)
         return self.mlp(x + self.output(attended), mlp_key)
 
-    def _self_attention(
+    def self_attention(
         self, projected: Projected, visible: KeyValues, dropout_key: Key | None
     ) -> Float[Array, "B T NH"]:
+        """Returns the outputs of attention to tokens, heads concatenated, before the output projection."""
         num_blocks, num_keys = visible.keys.shape[1:3]
         queries = split_blocks(projected.queries, projected.queries.shape[1] // num_blocks)
         shape = (self.config.num_heads, queries.shape[2], num_keys)
@@ -150,7 +151,8 @@ class TransformerLayer(nnx.Module):
         )
         return _concatenate_heads(attended)
 
-    def _cross_attention(self, projected: Projected, states: KeyValues) -> Float[Array, "B T NH"]:
+    def cross_attention(self, projected: Projected, states: KeyValues) -> Float[Array, "B T NH"]:
+        """Returns the outputs of attention to states (B, C, S, N, H), heads concatenated, before the projection."""
         assert projected.cross_queries is not None
         queries = split_blocks(projected.cross_queries, projected.cross_queries.shape[1] // states.keys.shape[1])
         return _concatenate_heads(attend(queries, states, self.projections.cross_attention_scale[...]))

@@ -1,1 +1,1 @@
-"""Pure functions of arrays: no parameters, no Flax."""
+"""Pure functions of arrays, without parameters and without Flax."""

@@ -1,17 +1,17 @@
-"""Segments as blocks of W tokens, each beside the block before it."""
+"""Division of segments into blocks of W tokens."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 
 def split_blocks(x: Shaped[Array, "B T *rest"], block_length: int) -> Shaped[Array, "B C W *rest"]:
-    """Cuts the token axis into blocks."""
+    """Splits the token axis into blocks."""
     batch, length, *rest = x.shape
     return x.reshape(batch, length // block_length, block_length, *rest)
 
 
 def merge_blocks(x: Shaped[Array, "B C W *rest"]) -> Shaped[Array, "B T *rest"]:
-    """Undoes `split_blocks`."""
+    """Joins blocks along the token axis; the inverse of `split_blocks`."""
     batch, blocks, block_length, *rest = x.shape
     return x.reshape(batch, blocks * block_length, *rest)
 
@@ -19,6 +19,6 @@ def merge_blocks(x: Shaped[Array, "B C W *rest"]) -> Shaped[Array, "B T *rest"]:
 def with_previous_block(
     x: Shaped[Array, "B C W *rest"], cache: Shaped[Array, "B W *rest"]
 ) -> Shaped[Array, "B C K *rest"]:
-    """Puts each block behind the one before it (K = 2W); before the first block stands the cache."""
+    """Prepends the previous block to each block (K = 2W), and the cache to the first one."""
     previous = jnp.concatenate([cache[:, None], x[:, :-1]], axis=1)
     return jnp.concatenate([previous, x], axis=2)

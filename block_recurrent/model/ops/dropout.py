@@ -1,4 +1,4 @@
-"""Dropout as the official code applies it: masks are multipliers of 0 or 1 / keep, shared by the rows of the batch."""
+"""Dropout of the official code: masks of 0 and 1 / (1 - rate), shared by the rows of the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +6,19 @@ from jaxtyping import Array, Float
 
 from block_recurrent.typing import Activations, Key
 
-_TILE = 128  # tokens after which the mask repeats
+_TILE = 128  # tokens; the mask repeats after them
 
 
 def dropout_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Multipliers with expectation 1: 0 with probability `rate`, else 1 / (1 - rate)."""
+    """Returns random factors of mean 1: 0 with probability `rate`, else 1 / (1 - rate)."""
     keep = jax.random.bernoulli(key, 1 - rate, shape)
     return keep.astype(jnp.float32) / (1 - rate)
 
 
 def tiled_dropout(x: Activations, rate: float, key: Key | None) -> Activations:
-    """Drops channels with one mask of 128 tokens, repeated along the sequence and shared by all rows.
+    """Applies a mask of 128 tokens, repeated along the sequence and shared by all rows.
 
-    Without a key, or at rate 0, `x` is returned as it is.
+    Returns `x` itself without a key or at rate 0.
     """
     if key is None or rate == 0:
         return x

@@ -1,7 +1,7 @@
-"""Which keys a query may see, and T5's relative position bias (Raffel et al. 2020, section 2.1).
+"""Causal masks and T5's relative position bias (Raffel et al. 2020, section 2.1).
 
-Queries are aligned with the last keys: with Q queries and K keys, query i stands at key index K - Q + i. A distance is
-the query's index minus the key's.
+Queries are aligned with the last keys: of Q queries and K keys, query i has the position of key K - Q + i. A distance
+is the position of the query minus the position of the key.
 """
 
 import jax
@@ -11,14 +11,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
-_TILE = 128  # rows
-_EXACT = NUM_BUCKETS // 2  # distances below this have a bucket each; above, buckets grow logarithmically
+_TILE = 128  # queries
+_EXACT = NUM_BUCKETS // 2  # each smaller distance has its own bucket; buckets of larger ones grow logarithmically
 
 
 def t5_bucket(distance: np.ndarray) -> np.ndarray:
-    """Bucket (int32, 0 to 31) of each non-negative distance; negative distances share bucket 0 with distance 0.
+    """Returns the bucket (int32, 0 to 31) of each distance; negative distances have bucket 0, as distance 0.
 
-    Computed in float32, as the official code does: rounding decides where the logarithmic buckets begin.
+    The logarithm is float32, as in the official code, because its rounding decides the limits of the buckets.
     """
     distance = np.maximum(distance, 0)
     ratio = distance.astype(np.float32) / np.float32(_EXACT) + np.finfo(np.float32).eps
@@ -29,11 +29,12 @@ def t5_bucket(distance: np.ndarray) -> np.ndarray:
 
 
 def relative_bias(table: Float[Array, "N buckets"], num_queries: int, num_keys: int) -> Float[Array, "N Q K"]:
-    """Bias of each query and key by their distance.
+    """Returns the bias of each pair of query and key, which depends on their distance alone.
 
-    The matrix is constant along its diagonals, so the rows of the last queries, with more keys before them, hold those
-    of all others. They are a product with zeros and ones: exact, and so is its gradient another product, where
-    indexing `table` would scatter Q * K values into 32 buckets.
+    The matrix is constant along its diagonals. Therefore only the rows of the last 128 queries are computed, for more
+    keys, and the other rows are slices of them. The rows are the product of `table` and a one-hot matrix. The product
+    is exact, and so is its gradient, again a product; the gradient of indexing would scatter Q * K values into 32
+    buckets.
     """
     rows = min(num_queries, _TILE)
     starts = [rows * tile for tile in reversed(range(-(-num_queries // rows)))]
@@ -44,11 +45,16 @@ def relative_bias(table: Float[Array, "N buckets"], num_queries: int, num_keys: 
 
 
 def ring_bias(table: Float[Array, "N buckets"], position: Int[Array, "B"], num_slots: int) -> Float[Array, "B N 1 K"]:
-    """Bias of one query per row against a ring of the K tokens before it.
+    """Returns the bias of one query per row for a ring of the previous K tokens.
 
-    The token at position p of a document lies in slot p modulo K; `position` is the query's slot. Slots before it hold
-    the tokens at distances 1, 2, ...; its own slot, which is written after the query has read, still holds the token
-    at distance K.
+    The token at position p of a document has slot p modulo K of the ring. The slots before the query's own slot hold
+    the tokens at distances 1, 2, .... Its own slot is written after the attention, so it still holds the token at
+    distance K.
+
+    Args:
+        table: bias of each bucket.
+        position: slot of each row's query.
+        num_slots: K.
     """
     by_distance = table[:, t5_bucket(np.arange(1, num_slots + 1))]
     distances = (position[:, None] - 1 - jnp.arange(num_slots)[None]) % num_slots
@@ -56,9 +62,9 @@ def ring_bias(table: Float[Array, "N buckets"], position: Int[Array, "B"], num_s
 
 
 def causal_mask(num_queries: int, num_keys: int, window: int | None) -> Bool[np.ndarray, "Q K"]:
-    """True where a query may see a key: at distances 1 to `window`, or at any distance from 1 on without a window.
+    """Returns True where a query sees a key: at distances 1 to `window`, or at all distances from 1 without a window.
 
-    A query never sees its own position (official code; the residual stream carries it).
+    A query does not see its own position (official code); the residual stream carries that token.
     """
     queries = num_keys - num_queries + np.arange(num_queries)
     distances = queries[:, None] - np.arange(num_keys)[None, :]

@@ -1,8 +1,7 @@
-"""The LSTM baseline: against plain numpy, segment by segment, and through training and evaluation like any model."""
+"""The LSTM baseline: against plain numpy, segment by segment, and in training and evaluation."""
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ run = jax.jit(apply, static_argnums=0)
 
 
 def params_of(config: ModelConfig) -> dict[str, Any]:
-    """Moved off every special value: scales off 1, biases off 0."""
+    """Returns perturbed parameters, without special values such as scales of 1 and biases of 0."""
     params = init_params(config, jax.random.key(0))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -34,7 +33,7 @@ def params_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def numpy_logits(config: ModelConfig, params: Any, tokens: np.ndarray) -> np.ndarray:
-    """One document, token by token, gate by gate (Hochreiter and Schmidhuber 1997, with a forget gate)."""
+    """Returns the logits of one document (Hochreiter and Schmidhuber 1997, with a forget gate)."""
 
     def norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return x / np.sqrt(np.mean(x * x) + 1e-6) * scale
@@ -44,18 +43,18 @@ def numpy_logits(config: ModelConfig, params: Any, tokens: np.ndarray) -> np.nda
 
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     layers = [params["layers"][name] for name in sorted(params["layers"])]
-    memory = [(np.zeros(config.embed_dim), np.zeros(config.embed_dim)) for _ in layers]
+    states = [(np.zeros(config.embed_dim), np.zeros(config.embed_dim)) for _ in layers]
     logits = []
     for token in tokens:
         x = params["embedding"][token]
         for index, layer in enumerate(layers):
-            c, h = memory[index]
+            c, h = states[index]
             gates = norm(x, layer["norm"]["scale"]) @ layer["cell"]["dense_i"]["kernel"]
             gates = gates + h @ layer["cell"]["dense_h"]["kernel"] + layer["cell"]["dense_h"]["bias"]
             i, f, g, o = np.split(gates, 4)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-            memory[index] = c, sigmoid(o) * np.tanh(c)
-            x = x + memory[index][1]
+            states[index] = c, sigmoid(o) * np.tanh(c)
+            x = x + states[index][1]
         logits.append(norm(x, params["final_norm"]["scale"]) @ params["embedding"].T / math.sqrt(config.embed_dim))
     return np.stack(logits)
 
@@ -68,7 +67,7 @@ def test_equals_plain_numpy():
         np.testing.assert_allclose(output.logits[row], expected, rtol=0, atol=2e-5)
 
 
-def test_segments_of_any_length_equal_the_whole_and_a_document_starts_afresh():
+def test_segments_of_any_length_equal_the_whole_and_documents_start_with_zeros():
     params, tokens = params_of(LSTM), random_tokens(LSTM, 2, 13)
     whole = run(LSTM, params, tokens, init_state(LSTM, params, 2))
     first = run(LSTM, params, tokens[:, :5], init_state(LSTM, params, 2))
@@ -80,7 +79,7 @@ def test_segments_of_any_length_equal_the_whole_and_a_document_starts_afresh():
 
 
 @pytest.mark.slow
-def test_trains_resumes_bit_for_bit_and_is_evaluated_like_any_other_model(store_folder, tmp_path):
+def test_training_resumes_bit_for_bit_and_the_model_can_be_evaluated(store_folder, tmp_path):
     base = run_config(store_folder)
     config = dataclasses.replace(base, model=dataclasses.replace(LSTM, vocab_size=260, dropout_rate=0.1))
     whole = train(config, epath.Path(tmp_path / "whole"), QUIET)
@@ -105,9 +104,6 @@ def test_fields_of_attention_are_refused(field, value):
         dataclasses.replace(LSTM, **{field: value})
 
 
-def test_cannot_be_decoded():
+def test_decoding_is_refused():
     with pytest.raises(InputError, match=r"layer = 'lstm'.*cannot be decoded"):
         decode_state.init(LSTM, init_params(LSTM, jax.random.key(0)), 1, segment_length=8)
-    base = run_config(Path("nowhere"))
-    with pytest.raises(InputError, match=r"sample_tokens = 5.*cannot be sampled"):
-        dataclasses.replace(base, model=LSTM, train=dataclasses.replace(base.train, sample_tokens=5, sample_prompt="a"))

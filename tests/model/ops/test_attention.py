@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from block_recurrent.model.ops.attention import KeyValues, attend, unit_length
+from block_recurrent.model.ops.attention import KeyValues, attend, attention_weights, unit_length
 
 
 def random(seed: int, *shape: int) -> jax.Array:
@@ -19,29 +19,31 @@ def test_weights_are_a_softmax_of_scaled_biased_logits():
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     np.testing.assert_allclose(out, np.einsum("bnqk,bknh->bqnh", weights, values), rtol=0, atol=1e-6)
+    ours = attention_weights(queries, keys, scale, bias=bias, mask=mask)
+    np.testing.assert_allclose(ours, weights, rtol=0, atol=1e-6)
 
 
-def test_a_query_that_may_see_nothing_reads_zero_and_passes_finite_gradients():
-    read = KeyValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
+def test_a_query_that_sees_no_key_returns_zero_and_has_finite_gradients():
+    kv = KeyValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
     mask = np.array([[False, False, False], [True, False, False]])
     queries, bias = random(0, 1, 2, 1, 4), jnp.zeros((1, 2, 3))
 
     def first(queries: jax.Array) -> jax.Array:
-        return attend(queries, read, jnp.ones(1), bias=bias, mask=mask)
+        return attend(queries, kv, jnp.ones(1), bias=bias, mask=mask)
 
     out = first(queries)
     assert (out[:, 0] == 0).all()
-    np.testing.assert_allclose(out[:, 1], read.values[:, 0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(out[:, 1], kv.values[:, 0], rtol=0, atol=1e-6)
     gradient = jax.grad(lambda q: jnp.sum(first(q)))(queries)
     assert np.isfinite(gradient).all()
 
 
 def test_dropout_multiplies_the_weights():
-    queries, read = random(0, 1, 2, 1, 4), KeyValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
+    queries, kv = random(0, 1, 2, 1, 4), KeyValues(random(1, 1, 3, 1, 4), random(2, 1, 3, 1, 4))
     only_last = jnp.zeros((1, 2, 3)).at[:, :, 2].set(2.0)
-    dropped = attend(queries, read, jnp.ones(1), dropout=only_last)
-    weights = jax.nn.softmax(jnp.einsum("bqnh,bknh->bnqk", queries, read.keys))[0, 0, :, 2]
-    np.testing.assert_allclose(dropped[0, :, 0], 2 * weights[:, None] * read.values[0, 2], rtol=0, atol=1e-6)
+    dropped = attend(queries, kv, jnp.ones(1), dropout=only_last)
+    weights = jax.nn.softmax(jnp.einsum("bqnh,bknh->bnqk", queries, kv.keys))[0, 0, :, 2]
+    np.testing.assert_allclose(dropped[0, :, 0], 2 * weights[:, None] * kv.values[0, 2], rtol=0, atol=1e-6)
 
 
 def test_unit_length_guards_against_zero():

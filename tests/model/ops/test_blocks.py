@@ -4,7 +4,7 @@ import numpy as np
 from block_recurrent.model.ops.blocks import merge_blocks, split_blocks, with_previous_block
 
 
-def test_blocks_stand_behind_their_predecessors():
+def test_each_block_follows_its_predecessor():
     x = jnp.arange(2 * 6).reshape(2, 6)
     cache = -jnp.ones((2, 2), jnp.int32)
     pairs = with_previous_block(split_blocks(x, 2), cache)

@@ -5,7 +5,7 @@ import numpy as np
 from block_recurrent.model.ops.dropout import dropout_mask, tiled_dropout
 
 
-def test_masks_are_zero_or_one_over_keep_at_the_given_rate():
+def test_masks_are_zero_at_the_given_rate_and_one_over_keep_elsewhere():
     mask = np.asarray(dropout_mask(jax.random.key(0), 0.2, (100, 1000)))
     np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.8], rtol=1e-6)
     assert abs((mask == 0).mean() - 0.2) < 0.01

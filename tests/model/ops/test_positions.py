@@ -30,14 +30,14 @@ SHAPES = [(4, 8), (5, 5), (1, 6), (40, 80), (128, 256), (130, 200), (384, 700)] 
 
 
 @pytest.mark.parametrize(("num_queries", "num_keys"), SHAPES)
-def test_bias_is_the_table_at_each_distance(num_queries, num_keys):
+def test_the_bias_is_the_table_entry_of_the_distance(num_queries, num_keys):
     table = jax.random.normal(jax.random.key(0), (3, 32))
     buckets = t5_bucket(_distances(num_queries, num_keys))
     np.testing.assert_array_equal(relative_bias(table, num_queries, num_keys), np.asarray(table)[:, buckets])
 
 
 @pytest.mark.parametrize(("num_queries", "num_keys"), SHAPES)
-def test_gradient_of_the_bias_sums_over_where_a_bucket_is_used(num_queries, num_keys):
+def test_the_gradient_of_a_bucket_sums_over_its_distances(num_queries, num_keys):
     shape = (num_queries, num_keys)
     weights = np.random.default_rng(0).integers(-8, 9, shape).astype(np.float32)  # their sums are exact in float32
     gradient = jax.grad(lambda table: jnp.sum(relative_bias(table, *shape)[0] * weights))(jnp.zeros((1, 32)))[0]
