@@ -39,18 +39,18 @@ endef
 	touch $@
 
 quickstart: .venv/core  ## prepare real text, train a small model, evaluate and sample it; 5 to 8 minutes
-	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
-	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)
+	$(BIN)/python -m block_recurrent prepare --gin-file gin/runs/quickstart.gin
+	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
 
 quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
-	$(BIN)/python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir $(RUN)_slide \
-		--gin_param "ModelConfig.recurrent_layers=()" --gin_param ModelConfig.num_states=0
+	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)_slide \
+		--gin-param "ModelConfig.recurrent_layers=()" --gin-param ModelConfig.num_states=0
 	test -e $(RUN)_random || $(BIN)/python -m experiments.studies.random_cell $(RUN) $(RUN)_random
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --all-checkpoints
-	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin_file gin/runs/quickstart.gin --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin-file gin/runs/quickstart.gin --ablations --diagnostics
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens
 	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide
 	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
@@ -85,11 +85,11 @@ bench-data: .venv/all  ## the data pipeline at the scale of PG19, against bounds
 	$(BIN)/python -m experiments.benchmarks.data
 
 bench-train: .venv/all  ## training, against bounds: dispatch, loop, data wait, compilation; 4 minutes
-	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
+	$(BIN)/python -m block_recurrent prepare --gin-file gin/runs/quickstart.gin
 	$(BIN)/python -m experiments.benchmarks.train
 
 bench-evaluate: .venv/all  ## evaluation at least 2.5 times as fast as training; 4 minutes
-	$(BIN)/python -m block_recurrent prepare --gin_file gin/runs/quickstart.gin
+	$(BIN)/python -m block_recurrent prepare --gin-file gin/runs/quickstart.gin
 	$(BIN)/python -m experiments.benchmarks.evaluate
 
 bench-generate: .venv/all  ## generation, against bounds: speed, memory, prefill, batches; 3 minutes

@@ -50,8 +50,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["recurrent", "lstm"])
 def test_a_run_is_resumed_to_the_losses_of_its_own_version(folder, run, name):
-    files = ("--gin_file", "run.gin", "--gin_file", f"{name}.gin")
-    out = run("train", *files, "--gin_param", "TrainConfig.num_steps=15", "--workdir", name)
+    files = ("--gin-file", "run.gin", "--gin-file", f"{name}.gin")
+    out = run("train", *files, "--gin-param", "TrainConfig.num_steps=15", "--workdir", name)
     assert "continuing from the checkpoint of step 10" in out
     expected = {"recurrent": "continued_metrics.jsonl", "lstm": "continued_lstm_metrics.jsonl"}[name]
     theirs = read_lines(folder / "expected" / expected)
@@ -67,19 +67,19 @@ def test_a_run_is_evaluated_to_the_same_scores(folder, run, name):
     written = folder / name / "evaluation" / "store" / "validation" / "step_10"
     theirs = json.loads((written / "scores.json").read_text())
     shutil.rmtree(folder / name / "evaluation")
-    run("evaluate", "--workdir", name, "--gin_file", "run.gin")
+    run("evaluate", "--workdir", name, "--gin-file", "run.gin")
     ours = json.loads((written / "scores.json").read_text())
     assert ours["data"] == theirs["data"]
     assert ours["bits_per_byte"]["value"] == pytest.approx(theirs["bits_per_byte"]["value"], abs=LOSS)
 
 
 def test_an_export_is_evaluated_like_its_run_and_begins_another(folder, run):
-    run("evaluate", "--checkpoint", "exported", "--gin_file", "run.gin", "--out", "scores")
+    run("evaluate", "--checkpoint", "exported", "--gin-file", "run.gin", "--out", "scores")
     ours = json.loads((folder / "scores" / "scores.json").read_text())
     theirs = json.loads((folder / "recurrent/evaluation/store/validation/step_10/scores.json").read_text())
     assert ours["bits_per_byte"]["value"] == pytest.approx(theirs["bits_per_byte"]["value"], abs=LOSS)
-    files = ("--gin_file", "run.gin", "--gin_file", "recurrent.gin", "--gin_param", "TrainConfig.num_steps=1")
-    run("train", *files, "--init_from", "exported", "--workdir", "begun")
+    files = ("--gin-file", "run.gin", "--gin-file", "recurrent.gin", "--gin-param", "TrainConfig.num_steps=1")
+    run("train", *files, "--init-from", "exported", "--workdir", "begun")
     first = read_lines(folder / "begun" / "metrics.jsonl")[0]
     assert first["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"]["value"], abs=LOSS)
 
@@ -96,13 +96,13 @@ def test_a_saved_state_is_continued_and_texts_are_scored(folder, run):
 
 def test_a_store_is_read_and_is_not_prepared_again(folder, run):
     assert "962" in run("inspect", "store")
-    assert "unchanged" in run("prepare", "--gin_file", "run.gin")
+    assert "unchanged" in run("prepare", "--gin-file", "run.gin")
 
 
 def test_results_and_comparison_are_read_again_and_reported(folder, run):
     tokens = folder / "recurrent/evaluation/store/validation/step_10/tokens.parquet"
     before = tokens.stat().st_mtime_ns
-    run("compare", "lstm", "recurrent", "--gin_file", "run.gin", "--out", "again")
+    run("compare", "lstm", "recurrent", "--gin-file", "run.gin", "--out", "again")
     assert tokens.stat().st_mtime_ns == before  # read, not computed again
     theirs = json.loads((folder / "comparison" / "comparison.json").read_text())
     ours = json.loads((folder / "again" / "comparison.json").read_text())

@@ -43,7 +43,7 @@ PHRASES = {
     r"\bbehind\b": "after",
     r"\bbeside\b": "next to",
     r"\banew\b": "again",
-    r"\badmits?\b": "input gate",
+    r"(?<!/)\badmits?\b": "input gate",
     r"\bwhat it is\b": "a noun",
     r"\bto be told\b|\bis told\b": "is called with, is printed",
     r"\blies? (in|on|at|below|beside|there|where)\b": "is in",

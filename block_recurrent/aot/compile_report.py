@@ -32,7 +32,7 @@ class Entry:
         gin_file: file of the experiment, relative to `gin/`.
         topology: name of the slice.
         step: `train`, `evaluate` or `decode`.
-        gin_params: additional `--gin_param` values.
+        gin_params: additional `--gin-param` values.
     """
 
     gin_file: str
@@ -54,8 +54,8 @@ class Entry:
     @property
     def command(self) -> list[str]:
         """Arguments of the command that compiles the entry; a separate process measures its memory."""
-        arguments = [text for file in self.gin_files for text in ("--gin_file", file)]
-        arguments += [text for param in self.gin_params for text in ("--gin_param", param)]
+        arguments = [text for file in self.gin_files for text in ("--gin-file", file)]
+        arguments += [text for param in self.gin_params for text in ("--gin-param", param)]
         return ["compile", *arguments, "--topology", self.topology, "--step", self.step]
 
 

@@ -58,8 +58,8 @@ def compile(
 
     Needs libtpu (pip install 'block-recurrent\[tpu]'). Exit code 1 if a step does not fit.
 
-    Example: python -m block_recurrent compile --gin_file gin/table1/rec_fixed_skip.gin --gin_file
-    gin/data/pg19_tokens.gin --gin_file gin/recipes/cosine.gin --gin_file gin/hardware/tpu.gin --topology v4:2x2x4
+    Example: python -m block_recurrent compile --gin-file gin/table1/rec_fixed_skip.gin --gin-file
+    gin/data/pg19_tokens.gin --gin-file gin/recipes/cosine.gin --gin-file gin/hardware/tpu.gin --topology v4:2x2x4
     """
     from block_recurrent.aot.steps import STEPS
     from block_recurrent.aot.topology import Topology
@@ -69,7 +69,7 @@ def compile(
         raise InputError(f"--step {unknown[0]}: must be one of {', '.join(STEPS)}")
     topologies = [Topology.parse(name) for name in topology or (SLICES if all_files else ())]
     if all_files:
-        one_run = {"--gin_file": gin_file, "--gin_param": gin_param, "--step": step, "--json": json}
+        one_run = {"--gin-file": gin_file, "--gin-param": gin_param, "--step": step, "--json": json}
         _refuse("does not go with --all", one_run | {"--largest-batch": largest_batch})
         if list_only and not check:
             raise InputError("--list: goes with --all --check")

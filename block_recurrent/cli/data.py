@@ -30,7 +30,7 @@ def prepare(
 ) -> None:
     """Tokenise the documents of a text source and write one token store per split.
 
-    Example: python -m block_recurrent prepare --gin_file gin/data/python_stdlib.gin
+    Example: python -m block_recurrent prepare --gin-file gin/data/python_stdlib.gin
     """
     from block_recurrent.cli import console, views
     from block_recurrent.data.preparation.beam import finish as join_shards
@@ -100,7 +100,7 @@ def train_vocab(
 ) -> None:
     """Train a SentencePiece vocabulary with byte fallback on the training split of a text source.
 
-    Example: python -m block_recurrent train-vocab own.model --size 4000 --gin_file gin/data/python_stdlib.gin
+    Example: python -m block_recurrent train-vocab own.model --size 4000 --gin-file gin/data/python_stdlib.gin
     """
     from block_recurrent.cli import console
     from block_recurrent.data.sources.catalog import load_source

@@ -18,7 +18,7 @@ def describe(
 ) -> None:
     """Show the layers, parameters, FLOPs, memory and batch layout of an experiment without training.
 
-    Example: python -m block_recurrent describe --gin_file gin/runs/quickstart.gin
+    Example: python -m block_recurrent describe --gin-file gin/runs/quickstart.gin
     """
     gin_files.parse(gin_file, gin_param)
     run = gin_files.configured_run()

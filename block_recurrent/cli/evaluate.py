@@ -58,7 +58,7 @@ def evaluate(
 ) -> None:
     """Score a whole split exactly: every token except the first of a document, once.
 
-    The data is that of the run unless --gin_file or --gin_param bind DataConfig. The same command resumes an
+    The data is that of the run unless --gin-file or --gin-param bind DataConfig. The same command resumes an
     interrupted evaluation. docs/evaluation.md explains every number.
 
     Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test --ablations
@@ -118,7 +118,7 @@ def compare(
     """Compare models on the same tokens: paired differences, and the most improved words in context.
 
     Every model is scored first; its token losses are written next to its scores and used again by later comparisons.
-    The data is that of the baseline unless --gin_file or --gin_param bind DataConfig.
+    The data is that of the baseline unless --gin-file or --gin-param bind DataConfig.
 
     Example: python -m block_recurrent compare runs/xl runs/recurrent --split test --out comparisons/recurrent
     """

@@ -37,12 +37,12 @@ def train(
     """Train a model; with a workdir that holds a run, continue from its newest good checkpoint.
 
     SIGTERM or Ctrl-C saves and exits with code 75; the same command continues. On a Cloud TPU pod the processes find
-    one another; elsewhere give --coordinator, --num_processes and --process_id to each process.
+    one another; elsewhere give --coordinator, --num-processes and --process-id to each process.
 
     Exit codes: 0 finished, 2 wrong arguments, configuration or data, 3 a loss was not finite, 4 another process is
     missing, 75 asked to stop.
 
-    Example: python -m block_recurrent train --gin_file gin/runs/quickstart.gin --workdir runs/quickstart
+    Example: python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir runs/quickstart
     """
     gin_files.parse(gin_file, gin_param)
     run = gin_files.configured_run()

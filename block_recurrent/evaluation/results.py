@@ -154,7 +154,7 @@ class Contribution:
     """Contribution of the carried states: the cost of the cheapest ablation that removes them.
 
     Attributes:
-        verdict: `nothing` if the interval includes 0 or lies below it; `negligible` if it lies above 0 but the
+        verdict: `nothing` if the interval includes 0 or is below it; `negligible` if it lies above 0 but the
             contribution rounds to 0.00; `contributes` otherwise; `no recurrence` for a model without recurrent layers;
             `unknown` for a single document, which allows no interval.
         against: the cheapest of `initial`, `shuffled` and `window_only`; None without recurrence.

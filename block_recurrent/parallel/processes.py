@@ -36,7 +36,7 @@ def initialise(
         MissingProcessError: the others cannot be joined. When the time is up the process exits with this error's exit
             code.
     """
-    given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
+    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         if _on_cloud_tpu():
@@ -44,12 +44,12 @@ def initialise(
         return
     if missing:
         raise InputError(
-            f"{', '.join(missing)}: not given; --coordinator, --num_processes and --process_id must be given together"
+            f"{', '.join(missing)}: not given; --coordinator, --num-processes and --process-id must be given together"
         )
     assert num_processes is not None
     assert process_id is not None
     if not 0 <= process_id < num_processes:
-        raise InputError(f"--process_id = {process_id}: must be from 0 to {num_processes - 1} (--num_processes)")
+        raise InputError(f"--process-id = {process_id}: must be from 0 to {num_processes - 1} (--num-processes)")
     _join(
         f"process {process_id} of {num_processes} at {coordinator}",
         timeout_seconds=timeout_seconds,
@@ -106,7 +106,7 @@ def _join(name: str, *, timeout_seconds: int, **arguments: Any) -> None:
     def give_up() -> None:
         print(
             f"error: {name} could not join the others within {timeout_seconds} s; start every process with the same "
-            "--coordinator and --num_processes, and check that all of them are running",
+            "--coordinator and --num-processes, and check that all of them are running",
             file=sys.stderr,
             flush=True,
         )

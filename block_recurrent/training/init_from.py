@@ -37,7 +37,7 @@ def load_initial_params(source: epath.Path, config: ModelConfig, *, vocabulary: 
         InputError: `source` does not exist, cannot be read, or belongs to another model or vocabulary.
     """
     if not source.exists():
-        raise InputError(f"--init_from {source}: no such file or folder")
+        raise InputError(f"--init-from {source}: no such file or folder")
     if source.suffix == ".npz":
         return _from_npz(source, config)
     if (source / CONFIG_FILE).exists():
@@ -63,13 +63,13 @@ def _check(source: epath.Path, theirs: ModelConfig, ours: ModelConfig) -> None:
             reason = _REASONS.get(field.name)
             differences.append(f"{field.name} = {there!r} there, {here!r} here" + (f" ({reason})" if reason else ""))
     if differences:
-        raise InputError(f"--init_from {source}: parameters of another model: {'; '.join(differences)}")
+        raise InputError(f"--init-from {source}: parameters of another model: {'; '.join(differences)}")
 
 
 def _check_vocabulary(source: epath.Path, theirs: str, ours: str) -> None:
     if theirs != ours:
         raise InputError(
-            f"--init_from {source}: trained with the vocabulary of fingerprint {theirs}; the data of this run has "
+            f"--init-from {source}: trained with the vocabulary of fingerprint {theirs}; the data of this run has "
             f"{ours}: the same token ids mean other texts"
         )
 
@@ -79,7 +79,7 @@ def _from_npz(source: epath.Path, config: ModelConfig) -> Params:
         with source.open("rb") as file:
             arrays = dict(np.load(file, allow_pickle=False))
     except ValueError as error:
-        raise InputError(f"--init_from {source}: not an .npz of arrays: {error}") from None
+        raise InputError(f"--init-from {source}: not an .npz of arrays: {error}") from None
     if "config.json" in arrays:
         _check(source, model_config(json.loads(str(arrays["config.json"]))), config)
     params = {name: array for name, array in arrays.items() if name.startswith("param/")}
@@ -93,7 +93,7 @@ def _from_official_checkpoint(source: epath.Path, config: ModelConfig) -> Params
         with ocp.PyTreeCheckpointer() as checkpointer:
             target: Any = checkpointer.restore(folder)["target"]
     except Exception as error:  # orbax raises many classes for a folder of another kind
-        raise InputError(f"--init_from {source}: not a checkpoint of the official code: {first_line(error)}") from None
+        raise InputError(f"--init-from {source}: not a checkpoint of the official code: {first_line(error)}") from None
     return _convert(source, named_leaves(target), config)
 
 
@@ -101,4 +101,4 @@ def _convert(source: epath.Path, flat: Mapping[str, np.ndarray], config: ModelCo
     try:
         return convert_params(flat, config)
     except InputError as error:
-        raise InputError(f"--init_from {source}: {error}") from None
+        raise InputError(f"--init-from {source}: {error}") from None

@@ -39,7 +39,7 @@ class Experiment:
         split: split to evaluate.
         recipe: name of a file in `gin/recipes/`; None if `gin_file` contains the recipe.
         seed: of parameters, dropout and data order.
-        params: additional `--gin_param` values.
+        params: additional `--gin-param` values.
         ablations: True if a row of the table needs `evaluate --ablations`.
         runs: folder of all runs.
         results: folder of the result files.
@@ -87,8 +87,8 @@ class Experiment:
 
         `prepare` does nothing if the store exists, and `train` continues from the newest checkpoint.
         """
-        files = [word for name in self.gin_file_names for word in ("--gin_file", name)]
-        params = [word for param in self.gin_params for word in ("--gin_param", param)]
+        files = [word for name in self.gin_file_names for word in ("--gin-file", name)]
+        params = [word for param in self.gin_params for word in ("--gin-param", param)]
         program = [sys.executable, "-m", "block_recurrent"]
         ablations = ["--ablations"] if self._needs_ablations() else []
         return [
@@ -231,7 +231,7 @@ def experiments(
         recipe: name of a file in `gin/recipes/`, or None.
         seeds: seeds by row; a row that is not named has seed 0.
         rows: text that a row's name must contain.
-        params: `--gin_param` values of all runs.
+        params: `--gin-param` values of all runs.
 
     Raises:
         InputError: the table has no such data set or row.

@@ -68,7 +68,7 @@ def print_tpu_commands(missing: list[Experiment], tpu: str) -> None:
         raise InputError(f"--tpu {tpu}: must be NAME:ZONE, e.g. table1:us-central2-b")
     for number, experiment in enumerate(missing, 1):
         prepare, train, evaluate = experiment.commands()
-        arguments = [*train[train.index("train") :], "--gin_file", "gin/hardware/tpu.gin"]
+        arguments = [*train[train.index("train") :], "--gin-file", "gin/hardware/tpu.gin"]
         print(_heading(number, len(missing), experiment))
         print(f"{_shell(prepare)}  # from any machine")
         print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh {shlex.join(arguments)}")
@@ -135,7 +135,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, nargs="+", help="seeds of every row [default: 0; the laptop's rows have their own]"
     )
-    parser.add_argument("--gin_param", action="append", default=[], metavar="NAME=VALUE", help="applied to all runs")
+    parser.add_argument(
+        "--gin-param", "--gin_param", action="append", default=[], metavar="NAME=VALUE", help="applied to all runs"
+    )
     parser.add_argument(
         "--runs", default="runs", metavar="DIR", help="folder of the runs, local or gs:// [default: %(default)s]"
     )

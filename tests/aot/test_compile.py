@@ -29,7 +29,7 @@ SMALL = {
 def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Runs `compile` in a separate process and returns its JSON result."""
     result = tmp_path / "result.json"
-    flags = [text for name, value in (params or {}).items() for text in ("--gin_param", f"{name}={value}")]
+    flags = [text for name, value in (params or {}).items() for text in ("--gin-param", f"{name}={value}")]
     command = [sys.executable, "-m", "block_recurrent", "compile", *arguments, *flags, "--json", str(result)]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     subprocess.run(command, check=True, env=environment | {"COLUMNS": "200"})
@@ -38,7 +38,7 @@ def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = No
 
 @pytest.mark.parametrize("step", ["train", "evaluate", "decode"])
 def test_a_small_run_compiles(tmp_path, step):
-    quickstart = ("--gin_file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
+    quickstart = ("--gin-file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
     found = compiled(tmp_path, *quickstart, params=SMALL)
     assert 0 < found["peak"] < found["capacity"]
     all_reduced = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
@@ -50,7 +50,7 @@ def test_a_small_run_compiles(tmp_path, step):
 
 def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[str, Any]:
     files = ("table1/rec_fixed_skip", "data/pg19_tokens", "recipes/cosine", "hardware/tpu")
-    arguments = [text for file in files for text in ("--gin_file", f"gin/{file}.gin")]
+    arguments = [text for file in files for text in ("--gin-file", f"gin/{file}.gin")]
     return compiled(tmp_path, *arguments, "--topology", topology, params=params)
 
 

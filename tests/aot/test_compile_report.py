@@ -78,7 +78,7 @@ def test_an_entry_with_gin_params_has_its_own_row(tmp_path):
         for params in ((), ("MeshConfig.fsdp=8",))
     )
     assert changed.name == f"{plain.name}__MeshConfig.fsdp_8"
-    assert changed.command == [*plain.command[:-4], "--gin_param", "MeshConfig.fsdp=8", *plain.command[-4:]]
+    assert changed.command == [*plain.command[:-4], "--gin-param", "MeshConfig.fsdp=8", *plain.command[-4:]]
     compile_report.write_result(tmp_path / f"{changed.name}.json", COMPILED)
     text = compile_report.markdown([plain, changed], tmp_path)
     assert "| table2/rec_1300m | v5e:4x8 | train | missing |" in text

@@ -101,7 +101,7 @@ def test_all_studies_of_one_run(command, workdir):  # noqa: F811
 
 def test_a_state_without_effect_prints_a_warning(command, export, store_folder, request):  # noqa: F811
     bindings = {"store": str(store_folder), "segment_length": SEGMENT, "batch_size": 4}
-    params = [x for name, value in bindings.items() for x in ("--gin_param", f"DataConfig.{name}={value!r}")]
+    params = [x for name, value in bindings.items() for x in ("--gin-param", f"DataConfig.{name}={value!r}")]
     code, out, err = command("evaluate", "--checkpoint", export, "--split", "test", "--ablations", *params)
     assert code == 0, err
     assert "warning: state contributes 0.00 bits" in out
@@ -133,7 +133,7 @@ def test_all_checkpoints_are_scored_into_a_curve(command, workdir):  # noqa: F81
 
 def test_comparison_of_two_checkpoints(command, workdir, tmp_path):  # noqa: F811
     paths = (workdir / "checkpoints" / "2", workdir)
-    removed = ("--gin_param", "EvaluationConfig.top_words=20")  # still accepted at its old default
+    removed = ("--gin-param", "EvaluationConfig.top_words=20")  # still accepted at its old default
     code, out, err = command("compare", *paths, "--split", "test", "--out", tmp_path / "both", *removed)
     assert code == 0, err
     result = read(Comparison, epath.Path(tmp_path / "both"))
@@ -178,11 +178,11 @@ def test_a_store_of_another_vocabulary_is_refused(command, workdir, tmp_path, mo
     source: dict = {"source": "jsonl", "input": str(tmp_path / "texts.jsonl"), "name_field": "name", "workers": 1}
     prepare(PrepareConfig(**source, store=str(other), vocabulary=model_path, test_percent=20))
     binding = f"DataConfig.store='{other}'"
-    message = command.error("evaluate", "--workdir", workdir, "--split", "test", "--gin_param", binding)
+    message = command.error("evaluate", "--workdir", workdir, "--split", "test", "--gin-param", binding)
     assert "made with vocabulary" in message
     assert "the model was trained with" in message
     assert not list(epath.Path(workdir).glob("evaluation/pieces*"))
-    message = command.error("compare", workdir, workdir, "--out", tmp_path / "x", "--gin_param", binding)
+    message = command.error("compare", workdir, workdir, "--out", tmp_path / "x", "--gin-param", binding)
     assert "made with vocabulary" in message
     assert not (tmp_path / "x").exists()
 
@@ -193,10 +193,10 @@ def test_a_store_of_another_vocabulary_is_refused(command, workdir, tmp_path, mo
         ([], "give either --workdir or --checkpoint"),
         (["--checkpoint", "nowhere/checkpoints/3"], "no run is there"),
         (["--split", "dev"], "dev"),
-        (["--gin_param", "DataConfig.segment_length=12"], "must be a multiple of the model's window"),
-        (["--gin_param", "EvaluationConfig.bootstrap_level=1.5"], "EvaluationConfig.bootstrap_level = 1.5"),
+        (["--gin-param", "DataConfig.segment_length=12"], "must be a multiple of the model's window"),
+        (["--gin-param", "EvaluationConfig.bootstrap_level=1.5"], "EvaluationConfig.bootstrap_level = 1.5"),
         (
-            ["--gin_param", "EvaluationConfig.top_words=5"],
+            ["--gin-param", "EvaluationConfig.top_words=5"],
             "EvaluationConfig.top_words = 5: removed; it is now always 20",
         ),
         (["--all-checkpoints", "--ablations"], "--all-checkpoints: goes with"),

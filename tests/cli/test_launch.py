@@ -41,7 +41,7 @@ def launch(store: Path, workdir: Path, count: int, *extra: str) -> list[str]:
         command += ["--gin-param", f"{name}={value}"]
     processes = []
     for index in range(count):
-        together = ["--coordinator", coordinator, "--num-processes", str(count), "--process_id", str(index)]
+        together = ["--coordinator", coordinator, "--num-processes", str(count), "--process-id", str(index)]
         processes.append(
             subprocess.Popen(
                 [*command, *(together if count > 1 else [])],

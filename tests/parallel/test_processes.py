@@ -61,9 +61,9 @@ def test_a_process_that_never_starts_is_reported(coordinator):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (("host:1", None, 0), "--num_processes: not given"),
-        (("host:1", 2, None), "--process_id: not given"),
-        (("host:1", 2, 2), "--process_id = 2: must be from 0 to 1"),
+        (("host:1", None, 0), "--num-processes: not given"),
+        (("host:1", 2, None), "--process-id: not given"),
+        (("host:1", 2, 2), "--process-id = 2: must be from 0 to 1"),
     ],
 )
 def test_flags_that_do_not_fit_one_another_are_refused(given, named):

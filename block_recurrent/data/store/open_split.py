@@ -30,7 +30,7 @@ def open_split(config: DataConfig, split: str, *, vocab_size: int, vocabulary: s
     if not root.exists():
         raise InputError(
             f"DataConfig.store = {config.store!r}: not there; `python -m block_recurrent prepare` with the same "
-            "--gin_file creates it"
+            "--gin-file creates it"
         )
     store = TokenStore.open(root / split)
     if store.vocabulary.size > vocab_size:

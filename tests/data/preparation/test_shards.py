@@ -70,8 +70,8 @@ def test_joined_shards_are_the_store_that_one_machine_writes(corpus, tmp_path, v
     encode_all(config)
     assert len(list((tmp_path / "joined/.parts/train").glob("*.part"))) > 5
     seen = []
-    joined = finish(config, progress=lambda *progress: seen.append(progress))
-    assert [summary.metadata for summary in joined] == [summary.metadata for summary in local]
+    built = finish(config, progress=lambda *progress: seen.append(progress))
+    assert [summary.metadata for summary in built] == [summary.metadata for summary in local]
     assert contents(tmp_path / "joined") == contents(tmp_path / "local")
     assert seen[-1][0] == seen[-1][1]
     assert local[0].metadata.left_out["documents with the name of an earlier one (left out)"] >= 1

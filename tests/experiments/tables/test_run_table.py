@@ -34,7 +34,7 @@ WINDOW = 4
 
 
 def miniature(store: Any) -> tuple[str, ...]:
-    """Returns `--gin_param` values for a narrow model and three steps on a tiny store of bytes."""
+    """Returns `--gin-param` values for a narrow model and three steps on a tiny store of bytes."""
     return (
         f"DataConfig.store='{store}'",
         "DataConfig.batch_size=2",
@@ -52,7 +52,7 @@ def miniature(store: Any) -> tuple[str, ...]:
 
 
 def shrunken(experiment: Experiment) -> tuple[str, ...]:
-    """Returns `--gin_param` values for three layers and short blocks; keeps recurrent layers and blocks per segment."""
+    """Returns `--gin-param` values for three layers and short blocks; keeps recurrent layers and blocks per segment."""
     run = experiment.config()
     assert run.model.window_length is not None
     segment = WINDOW * run.data.segment_length // run.model.window_length
@@ -127,7 +127,7 @@ def test_a_dry_run_prints_commands_for_this_machine_or_a_tpu(monkeypatch, capsys
     remote = [line for line in capsys.readouterr().out.splitlines() if "tpu.sh train" in line]
     assert len(remote) == 2
     assert all(line.startswith("NAME=pod ZONE=us-central2-b experiments/tpu/tpu.sh train --gin") for line in remote)
-    assert all(line.endswith("--gin_file gin/hardware/tpu.gin") for line in remote)
+    assert all(line.endswith("--gin-file gin/hardware/tpu.gin") for line in remote)
 
 
 def test_every_table_has_its_own_folder_of_results():
@@ -142,7 +142,7 @@ def test_every_table_has_its_own_folder_of_results():
         (("--table", "table2", "--data", "arxiv"), "--data arxiv: table2 has pg19_tokens"),
         (("--table", "table1", "--rows", "Mamba"), "--rows Mamba: table1 has XL:512"),
         (("--table", "table1", "--list", "--tpu", "a:b"), "--tpu: goes with --dry-run"),
-        (("--table", "table1", "--gin_param", "ModelConfig.cell='x'", "--dry-run"), "ModelConfig.cell = 'x': must be"),
+        (("--table", "table1", "--gin-param", "ModelConfig.cell='x'", "--dry-run"), "ModelConfig.cell = 'x': must be"),
     ],
 )
 def test_mistakes_are_reported_before_the_first_run_starts(arguments, message, monkeypatch, tmp_path):
@@ -175,7 +175,7 @@ def test_a_row_is_run_evaluated_and_filled_into_the_table(monkeypatch, capfd, tm
         "PrepareConfig.test_percent=20",
     )
     options = ("--table", "table1", "--data", "pg19_bytes", "--rows", "Slide:13L", "--runs", runs, "--results", results)
-    arguments = (*options, *(word for param in shrink for word in ("--gin_param", param)))
+    arguments = (*options, *(word for param in shrink for word in ("--gin-param", param)))
     assert command(monkeypatch, *arguments) == 0
     (path,) = results.glob("*.json")
     result = json.loads(path.read_text())

@@ -47,9 +47,9 @@ def test_create_requests_the_slice_with_its_runtime():
 
 def test_train_runs_the_same_command_on_every_host():
     flags = [
-        "--gin_file",
+        "--gin-file",
         "gin/runs/quickstart.gin",
-        "--gin_param",
+        "--gin-param",
         "DataConfig.store='gs://b/s'",
         "--workdir",
         "gs://b/r",
@@ -109,7 +109,7 @@ code = (home / "end").read_text()
 (home / "end").unlink()
 sys.exit(int(code))
 """
-FLAGS = ["--gin_param", "DataConfig.store='gs://b/a store'", "--workdir", "gs://b/r"]
+FLAGS = ["--gin-param", "DataConfig.store='gs://b/a store'", "--workdir", "gs://b/r"]
 
 
 class Cloud:
@@ -299,8 +299,8 @@ def test_the_jobset_starts_one_process_on_every_host_of_its_slice():
     command, *flags = container["args"]
     assert command == "train"
     named = [flag.partition("=")[::2] for flag in flags]
-    files = [value for name, value in named if name == "--gin_file"]
-    gin_files.parse(files, [value for name, value in named if name == "--gin_param"])
+    files = [value for name, value in named if name == "--gin-file"]
+    gin_files.parse(files, [value for name, value in named if name == "--gin-param"])
     assert gin_files.configured_run().data.store == "gs://BUCKET/prepared/pg19_tokens"
     topology = Topology.parse(f"v6e:{pod['nodeSelector']['cloud.google.com/gke-tpu-topology']}")
     hosts = topology.num_chips // container["resources"]["limits"]["google.com/tpu"]
