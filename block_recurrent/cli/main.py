@@ -15,7 +15,7 @@ PROGRAM = "python -m block_recurrent"
 
 
 def _with_dashes(name: str) -> str:
-    """Makes `--gin-file` the same option as `--gin-file`; only the names of options pass through here."""
+    """Makes `--gin_file` the same option as `--gin-file`; only the names of options pass through here."""
     return name.replace("_", "-")
 
 
