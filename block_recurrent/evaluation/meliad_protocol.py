@@ -9,7 +9,7 @@ import numpy as np
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batching.batches import Batch, BatchReader
-from block_recurrent.data.batching.official_schedule import OfficialSchedule
+from block_recurrent.data.batching.meliad_schedule import OfficialSchedule
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.evaluation.passes import Shape
 from block_recurrent.evaluation.scorer import Placement, carried, score

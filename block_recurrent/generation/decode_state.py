@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, UInt
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.language_model import BlockRecurrentLM, bind
-from block_recurrent.model.layers.lstm import LSTMLayer
+from block_recurrent.model.layers.lstm_baseline import LSTMLayer
 from block_recurrent.model.layers.recurrent import RecurrentLayer
 from block_recurrent.model.layers.transformer import TransformerLayer
 from block_recurrent.model.ops.attention import KeyValues

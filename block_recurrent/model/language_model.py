@@ -12,7 +12,7 @@ from flax import nnx
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.layers.cells import GateMeans, mean_over_blocks
-from block_recurrent.model.layers.lstm import LSTMLayer
+from block_recurrent.model.layers.lstm_baseline import LSTMLayer
 from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.layers.recurrent import RecurrentLayer
 from block_recurrent.model.layers.remat import apply_remat_policy

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from block_recurrent.data.batching.batches import Batch
-from block_recurrent.data.batching.official_schedule import OfficialSchedule
+from block_recurrent.data.batching.meliad_schedule import OfficialSchedule
 from block_recurrent.evaluation import provenance
 from block_recurrent.evaluation.meliad_protocol import masked, score_as_official_code
 from block_recurrent.evaluation.passes import Shape
