@@ -1,6 +1,7 @@
 """Strict harness: 8 virtual CPU devices, no silent rank promotion, array shapes checked at every call."""
 
 import os
+import sys
 
 # Before jax is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -11,6 +12,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",  # a train step compiles in half the CPU time
     ]
 )
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -31,6 +33,14 @@ install_import_hook([f"block_recurrent.{name}" for name in _CHECKED], "tests.sup
 # The time of an example depends on the load of the machine: benchmarks measure time, properties do not.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_programs():
+    """Frees the compiled programs of each test file; together they would take more than 3 GB for each worker."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -179,11 +179,11 @@ def test_a_store_of_another_vocabulary_is_refused(command, workdir, tmp_path, mo
     prepare(PrepareConfig(**source, store=str(other), vocabulary=model_path, test_percent=20))
     binding = f"DataConfig.store='{other}'"
     message = command.error("evaluate", "--workdir", workdir, "--split", "test", "--gin-param", binding)
-    assert "made with vocabulary" in message
+    assert "created with vocabulary" in message
     assert "the model was trained with" in message
     assert not list(epath.Path(workdir).glob("evaluation/pieces*"))
     message = command.error("compare", workdir, workdir, "--out", tmp_path / "x", "--gin-param", binding)
-    assert "made with vocabulary" in message
+    assert "created with vocabulary" in message
     assert not (tmp_path / "x").exists()
 
 

@@ -334,7 +334,7 @@ def test_experiment_files_parse_alone(command, path, monkeypatch, tmp_path):
         (["--topology", "v4:2x2x1", "--step", "train", "--step", "decode", "--json", "f"], "--json: holds one result"),
         (["--topology", "v4:2x2x1", "--check"], "--check: goes with --all"),
         (["--topology", "v4:2x2x1", "--limit", "2"], "--limit: goes with --all"),
-        (["--all", "--gin_file", "gin/runs/quickstart.gin"], "--gin_file: does not go with --all"),
+        (["--all", "--gin_file", "gin/runs/quickstart.gin"], "--gin-file: does not go with --all"),
     ],
 )
 def test_compile_refuses_options_that_do_not_fit_together(command, arguments, message):
