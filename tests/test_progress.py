@@ -6,16 +6,7 @@ import pytest
 from rich.console import Console
 
 from block_recurrent.progress import Progress, Stages
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self):
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.support.clock import Clock
 
 
 @pytest.fixture

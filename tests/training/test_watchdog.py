@@ -3,16 +3,7 @@ import queue
 import pytest
 
 from block_recurrent.training.watchdog import Watchdog
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.support.clock import Clock
 
 
 @pytest.fixture
