@@ -52,7 +52,7 @@ def browser() -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # In CI the tests run as root, where Chromium's sandbox does not work.
+        # Chromium refuses to start as root, as in CI, without this flag.
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()
