@@ -10,7 +10,7 @@ CORE = [
     "etils[epath,epy]>=1.15",
     "flax>=0.12.8",
     "gin-config>=0.5.0",
-    "jax>=0.10.2",
+    "jax>=0.10.1,!=0.10.2",  # 0.10.2 computes wrong products on CPU (jax-ml/jax#39103)
     "jaxtyping>=0.3.11",
     "jinja2>=3.1.6",
     "msgspec>=0.22",
@@ -78,8 +78,8 @@ setuptools.setup(
         "data": DATA,
         "dev": DEV,
         "gcs": GCS,
-        "tpu": ["jax[tpu]>=0.10.2"],
-        "cuda": ["jax[cuda13]>=0.10.2"],
+        "tpu": ["jax[tpu]>=0.10.1,!=0.10.2"],
+        "cuda": ["jax[cuda13]>=0.10.1,!=0.10.2"],
     },
     entry_points={"console_scripts": ["block-recurrent = block_recurrent.cli.main:main"]},
 )

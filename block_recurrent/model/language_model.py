@@ -127,7 +127,8 @@ class BlockRecurrentLM(nnx.Module):
     def logits(self, x: Activations) -> Logits:
         """Returns the logits of hidden states: the product with the embedding table in float32, over sqrt(D)."""
         table = self.embedding[...]
-        return jnp.einsum("btd,vd->btv", x.astype(table.dtype), table) / math.sqrt(self.config.embed_dim)
+        rows = x.astype(table.dtype).reshape(-1, x.shape[-1])  # flattened as in `layers.linear`
+        return (rows @ table.T).reshape(*x.shape[:-1], -1) / math.sqrt(self.config.embed_dim)
 
     def init_state(self, batch_size: int) -> ModelState:
         """Returns the state at the start of a document, for `batch_size` rows."""

@@ -93,7 +93,9 @@ class GatedUpdate(nnx.Module):
         fused_weights = fused_weights or self.fused_weights()
         assert fused_weights is not None
         kernel, bias = (part.astype(hidden.dtype) for part in fused_weights)
-        projected, forget, input_gate = jnp.split(hidden @ kernel + bias[None, None], 3, axis=-1)
+        rows = hidden.reshape(-1, hidden.shape[-1])  # flattened as in `layers.linear`
+        product = (rows @ kernel + bias[None]).reshape(*hidden.shape[:-1], -1)
+        projected, forget, input_gate = jnp.split(product, 3, axis=-1)
         return self.candidate.activate(projected), lstm_gates(forget, input_gate)
 
 

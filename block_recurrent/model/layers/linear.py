@@ -2,8 +2,22 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
+
+
+class Linear(nnx.Linear):
+    """`nnx.Linear` on flattened rows.
+
+    The gradient of a kernel is then a product of two matrices. With more axes, XLA on CPU first transposes the inputs in
+    memory: a feed-forward network of width 512 took 1.2 times as long.
+    """
+
+    def __call__(self, inputs: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        """Returns inputs @ kernel + bias."""
+        outputs = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        return outputs.reshape(*inputs.shape[:-1], -1)
 
 
 def linear(
@@ -14,7 +28,7 @@ def linear(
     rngs: nnx.Rngs,
     init_scale: float = 1.0,
     bias_init: nnx.Initializer | None = None,
-) -> nnx.Linear:
+) -> Linear:
     """Creates a dense layer with a float32 kernel (in_dim, out_dim), applied in the dtype of the activations.
 
     Args:
@@ -25,7 +39,7 @@ def linear(
         init_scale: variance of the kernel, multiplied by in_dim.
         bias_init: initialiser of the bias; None means no bias.
     """
-    return nnx.Linear(
+    return Linear(
         in_dim,
         out_dim,
         use_bias=bias_init is not None,

@@ -68,10 +68,16 @@ class Projections(nnx.Module):
         if positions is not None:
             x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)
         x = tiled_dropout(x, self.dropout_rate, dropout_key)
+        modules = [self.keys, self.queries, *([self.cross_queries] if self.cross_attention else []), self.values]
+        kernels = jnp.stack([module.kernel[...].astype(x.dtype) for module in modules], axis=1)
+        product = x.reshape(-1, x.shape[-1]) @ kernels.reshape(x.shape[-1], -1)
+        heads = product.reshape(*x.shape[:-1], len(modules), self.num_heads, -1)
+        unit = unit_length(heads[..., :-1, :, :])
+        keys, queries = unit[..., 0, :, :], unit[..., 1, :, :]
         return Projected(
-            kv=KeyValues(unit_length(self._heads(self.keys(x))), self._heads(self.values(x))),
-            queries=unit_length(self._heads(self.queries(x))),
-            cross_queries=unit_length(self._heads(self.cross_queries(x))) if self.cross_attention else None,
+            kv=KeyValues(keys, heads[..., -1, :, :]),
+            queries=queries,
+            cross_queries=unit[..., 2, :, :] if self.cross_attention else None,
         )
 
     def _heads(self, x: Float[Array, "B T NH"]) -> Float[Array, "B T N H"]:

@@ -10,11 +10,15 @@ from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.mlp import FeedForward
 from block_recurrent.model.layers.projections import Projected, Projections
 from block_recurrent.model.ops.attention import KeyValues, attend
-from block_recurrent.model.ops.blocks import merge_blocks, split_blocks, with_previous_block
+from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
 from block_recurrent.model.ops.dropout import dropout_mask
 from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
 from block_recurrent.model.state import LayerState
 from block_recurrent.typing import Activations, Key
+
+# Windows that are a multiple of this many tokens attend in half blocks: W / 2 queries see 1.5 W keys instead of W
+# queries 2 W keys. For W = 256 that takes 0.7 times the time on CPU; for W = 128 it takes the same time.
+_HALVED = 256
 
 
 class TransformerLayer(nnx.Module):
@@ -136,10 +140,12 @@ class TransformerLayer(nnx.Module):
         self, projected: Projected, visible: KeyValues, dropout_key: Key | None
     ) -> Float[Array, "B T NH"]:
         """Returns the outputs of attention to tokens, heads concatenated, before the output projection."""
+        rate = 0.0 if dropout_key is None else self.config.attention_dropout_rate
+        if self.config.window_length and self.config.window_length % _HALVED == 0 and not rate:
+            visible = KeyValues(*map(half_blocks, visible))
         num_blocks, num_keys = visible.keys.shape[1:3]
         queries = split_blocks(projected.queries, projected.queries.shape[1] // num_blocks)
         shape = (self.config.num_heads, queries.shape[2], num_keys)
-        rate = self.config.attention_dropout_rate
         attended = attend(
             queries,
             visible,
@@ -147,7 +153,7 @@ class TransformerLayer(nnx.Module):
             bias=relative_bias(self.relative_bias[...], *shape[1:]),
             mask=causal_mask(*shape[1:], self.config.window_length),
             # One mask for all rows and blocks (official code).
-            dropout=None if dropout_key is None or rate == 0 else dropout_mask(dropout_key, rate, shape),
+            dropout=dropout_mask(dropout_key, rate, shape) if dropout_key is not None and rate else None,
         )
         return _concatenate_heads(attended)
 

@@ -22,3 +22,11 @@ def with_previous_block(
     """Prepends the previous block to each block (K = 2W), and the cache to the first one."""
     previous = jnp.concatenate([cache[:, None], x[:, :-1]], axis=1)
     return jnp.concatenate([previous, x], axis=2)
+
+
+def half_blocks(pairs: Shaped[Array, "B C K *rest"]) -> Shaped[Array, "B 2*C 3*K//4 *rest"]:
+    """Splits pairs of blocks (K = 2W) into the tokens that each half of the second block sees."""
+    batch, blocks, length, *rest = pairs.shape
+    half = length // 4
+    halves = jnp.stack([pairs[:, :, : 3 * half], pairs[:, :, half:]], axis=2)
+    return halves.reshape(batch, 2 * blocks, 3 * half, *rest)

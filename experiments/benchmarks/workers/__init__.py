@@ -1,0 +1,1 @@
+"""Programs that take turns under `experiments.benchmarks.turns`; each measures one task in a process of its own."""
