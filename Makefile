@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,18 @@ endef
 	test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[tpu]' beartype hypothesis pytest
 	touch $@
+
+# The peers of bench-peers have environments of their own.
+.venv-port/installed:
+	test -x .venv-port/bin/python || $(PYTHON) -m venv .venv-port
+	.venv-port/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-port/bin/python -m pip install --quiet --disable-pip-version-check block-recurrent-transformer-pytorch==0.4.4
+	touch $@
+
+.peers/c275696/.venv/core:
+	mkdir -p .peers/c275696
+	git archive c275696 | tar -x -C .peers/c275696
+	$(MAKE) -C .peers/c275696 .venv/core
 
 quickstart: .venv/core  ## prepare real text, train a small model, evaluate and sample it; 5 to 8 minutes
 	$(BIN)/python -m block_recurrent prepare --gin-file gin/runs/quickstart.gin
@@ -80,6 +92,15 @@ bench-compile: .venv-tpu/all  ## compile every row of Table 1 for a v4-32 three 
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/preparation/test_shards.py
+
+bench: .venv/core  ## speed of every step on this machine, three sizes and every row of Table 1 in small; 15 minutes
+	$(BIN)/python -m experiments.benchmarks.speed
+
+bench-compare: .venv/core  ## after bench: what got slower since the committed results
+	$(BIN)/python -m experiments.benchmarks.compare
+
+bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 30 minutes
+	$(BIN)/python -m experiments.benchmarks.peers
 
 bench-data: .venv/all  ## the data pipeline at the scale of PG19, against bounds; 3 to 10 minutes, 10 GB of disk
 	$(BIN)/python -m experiments.benchmarks.data

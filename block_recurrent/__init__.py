@@ -7,7 +7,10 @@ from importlib import metadata
 
 from etils import epy
 
+from block_recurrent.jaxlib_guard import switch_off_wrong_fusions
+
 __version__ = metadata.version("block-recurrent")
+switch_off_wrong_fusions()
 
 with epy.lazy_api_imports(globals()):
     from block_recurrent.config import (

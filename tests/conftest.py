@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 from pathlib import Path
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from block_recurrent.cli import gin_files
+from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
@@ -55,6 +56,7 @@ def evaluate(
     all_checkpoints: Annotated[
         bool, typer.Option("--all-checkpoints", help="Score every checkpoint of --workdir, and write a curve.")
     ] = False,
+    compilation_cache: CompilationCache = True,
 ) -> None:
     """Score a whole split exactly: every token except the first of a document, once.
 
@@ -72,6 +74,7 @@ def evaluate(
     if (workdir is None) == (checkpoint is None):
         raise InputError("evaluate: give either --workdir or --checkpoint")
     settings, bindings = _settings(gin_file, gin_param)
+    use_compilation_cache(compilation_cache)
     if all_checkpoints:
         if workdir is None or out or tokens or official or ablations or diagnostics:
             raise InputError(
@@ -114,6 +117,7 @@ def compare(
     split: Split = "validation",
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
+    compilation_cache: CompilationCache = True,
 ) -> None:
     """Compare models on the same tokens: paired differences, and the most improved words in context.
 
@@ -132,6 +136,7 @@ def compare(
     if len(models) < 2:
         raise InputError("compare: needs a baseline and at least one other model")
     settings, bindings = _settings(gin_file, gin_param)
+    use_compilation_cache(compilation_cache)
     tested = [load_model_under_test(resolve(path)) for path in models]
     data = _data(tested[0], bindings)
     evaluations = []

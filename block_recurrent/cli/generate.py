@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
@@ -72,6 +73,7 @@ def generate(
         typer.Option("--jsonl", metavar="FILE", help="Write JSON lines instead of text; - is standard output."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed together.")] = 8,
+    compilation_cache: CompilationCache = True,
 ) -> None:
     """Continue texts, carrying the recurrent state through prompt and continuation.
 
@@ -107,6 +109,7 @@ def generate(
         )
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
+    use_compilation_cache(compilation_cache)
     generator = Generator.from_workdir(workdir, batch_size=batch_size)
     if save_state is not None:
         generator.check_room_for_state(save_state)

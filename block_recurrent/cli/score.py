@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
@@ -34,6 +35,7 @@ def score(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored together.")] = 8,
+    compilation_cache: CompilationCache = True,
 ) -> None:
     """Print the log-probability of texts, computed as in evaluation: a document's first token is not scored.
 
@@ -50,6 +52,7 @@ def score(
     gathered = gather_texts(text, text_file, texts, "text")
     if not gathered:
         raise InputError(f"--texts {texts}: contains no texts")
+    use_compilation_cache(compilation_cache)
     generator = Generator.from_workdir(workdir, batch_size=batch_size)
     state = None if load_state is None else generator.load_state(load_state)
     scores = generator.score(gathered, state=state)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from block_recurrent.cli import gin_files
+from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, Workdir, absolute
 from block_recurrent.errors import InputError
 
@@ -33,6 +34,7 @@ def train(
     ] = None,
     num_processes: Annotated[int | None, typer.Option("--num-processes", help="Number of processes.")] = None,
     process_id: Annotated[int | None, typer.Option("--process-id", help="Index of this process, from 0.")] = None,
+    compilation_cache: CompilationCache = True,
 ) -> None:
     """Train a model; with a workdir that holds a run, continue from its newest good checkpoint.
 
@@ -51,6 +53,7 @@ def train(
     from block_recurrent.parallel import preflight, processes
     from block_recurrent.training.loop import train as train_run
 
+    use_compilation_cache(compilation_cache)
     processes.initialise(coordinator, num_processes, process_id)
     folder = absolute(workdir)
     preflight.check(folder)

@@ -10,8 +10,8 @@ from block_recurrent.config import ModelConfig
 class Linear(nnx.Linear):
     """`nnx.Linear` on flattened rows.
 
-    The gradient of a kernel is then a product of two matrices. With more axes, XLA on CPU first transposes the inputs in
-    memory: a feed-forward network of width 512 took 1.2 times as long.
+    The gradient of a kernel is then a product of two matrices. With more axes, XLA on CPU first transposes the inputs
+    in memory: a feed-forward network of width 512 took 1.2 times as long.
     """
 
     def __call__(self, inputs: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:

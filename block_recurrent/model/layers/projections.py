@@ -56,6 +56,7 @@ class Projections(nnx.Module):
         *,
         positions: Float[Array, "T D"] | None = None,
         dropout_key: Key | None = None,
+        fused_kernel: Float[Array, "D P NH"] | None = None,
     ) -> Projected:
         """Projects `x`.
 
@@ -63,15 +64,17 @@ class Projections(nnx.Module):
             x: tokens or states.
             positions: added after the norm, so keys, values and queries all depend on them; None adds nothing.
             dropout_key: None switches dropout off.
+            fused_kernel: result of `fused_kernel()`, if this is a step of a loop.
         """
         x = self.norm(x)
         if positions is not None:
             x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)
         x = tiled_dropout(x, self.dropout_rate, dropout_key)
-        modules = [self.keys, self.queries, *([self.cross_queries] if self.cross_attention else []), self.values]
-        kernels = jnp.stack([module.kernel[...].astype(x.dtype) for module in modules], axis=1)
-        product = x.reshape(-1, x.shape[-1]) @ kernels.reshape(x.shape[-1], -1)
-        heads = product.reshape(*x.shape[:-1], len(modules), self.num_heads, -1)
+        kernel = self.fused_kernel() if fused_kernel is None else fused_kernel
+        rows = x.reshape(-1, x.shape[-1])  # flattened as in `linear`
+        heads = jnp.einsum("td,dpn->tpn", rows, kernel.astype(x.dtype)).reshape(
+            *x.shape[:-1], kernel.shape[1], self.num_heads, -1
+        )
         unit = unit_length(heads[..., :-1, :, :])
         keys, queries = unit[..., 0, :, :], unit[..., 1, :, :]
         return Projected(
@@ -80,5 +83,10 @@ class Projections(nnx.Module):
             cross_queries=unit[..., 2, :, :] if self.cross_attention else None,
         )
 
-    def _heads(self, x: Float[Array, "B T NH"]) -> Float[Array, "B T N H"]:
-        return x.reshape(*x.shape[:-1], self.num_heads, -1)
+    def fused_kernel(self) -> Float[Array, "D P NH"]:
+        """Returns the kernels of keys, queries, cross-queries and values, stacked: one product replaces P = 3 or 4.
+
+        The features of the heads keep their own axis, along which a mesh may shard them.
+        """
+        cross = [self.cross_queries] if self.cross_attention else []
+        return jnp.stack([module.kernel[...] for module in (self.keys, self.queries, *cross, self.values)], axis=1)

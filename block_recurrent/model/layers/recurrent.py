@@ -5,6 +5,7 @@ before the block (paper, section 3.1). Only the update of the states is sequenti
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,13 @@ from block_recurrent.model.state import LayerState
 from block_recurrent.typing import Activations, Key, States
 
 
+class StateWeights(NamedTuple):
+    """Fused weights of the state update: of its projections, and of its cell."""
+
+    projections: Float[Array, "D P NH"]
+    cell: CellWeights
+
+
 class StateUpdate(nnx.Module):
     """The update of the states: one step per block."""
 
@@ -34,26 +42,31 @@ class StateUpdate(nnx.Module):
         self.cell = make_cell(config, rngs=rngs)
 
     def __call__(
-        self, state: States, tokens: KeyValues, fused_weights: CellWeights | None = None
+        self, state: States, tokens: KeyValues, fused_weights: StateWeights | None = None
     ) -> tuple[States, tuple[KeyValues, GateMeans]]:
         """Runs one step.
 
         Args:
             state: the states before the block.
             tokens: keys and values (B, K, N, H) of the previous block and this one; all of them are visible.
-            fused_weights: the cell's `fused_weights()`, if this is a step of a loop.
+            fused_weights: result of `fused_weights()`, if this is a step of a loop.
 
         Returns:
             The states after the block; the keys and values (B, S, N, H) of the states before the block, for the
             tokens, and the means of the gates.
         """
-        projected = self.project(state)
-        state, gates = self.cell(state, self.attend(projected, tokens), fused_weights)
+        fused_weights = fused_weights or self.fused_weights()
+        projected = self.project(state, fused_weights.projections)
+        state, gates = self.cell(state, self.attend(projected, tokens), fused_weights.cell)
         return state, (projected.kv, gates)
 
-    def project(self, state: States) -> Projected:
-        """Returns keys, values and queries of the states."""
-        return self.projections(state, positions=self.position_embeddings[...])
+    def fused_weights(self) -> StateWeights:
+        """Returns the concatenated weights of the projections and of the cell. A loop computes them once, before it."""
+        return StateWeights(self.projections.fused_kernel(), self.cell.fused_weights())
+
+    def project(self, state: States, fused_kernel: Float[Array, "D P NH"] | None = None) -> Projected:
+        """Returns keys, values and queries of the states; `fused_kernel` as in `Projections`."""
+        return self.projections(state, positions=self.position_embeddings[...], fused_kernel=fused_kernel)
 
     def attend(self, projected: Projected, tokens: KeyValues) -> Float[Array, "B S NH"]:
         """Returns the outputs (B, S, 2 * N * H) of attention to the states and to the tokens, concatenated."""
@@ -100,7 +113,7 @@ class RecurrentLayer(nnx.Module):
         project_key, attend_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         projected, visible = apply_remat_policy(self.config, self._project)(x, state, project_key)
         assert state.recurrent is not None
-        update, fused_weights = apply_remat_policy(self.config, self.states), self.states.cell.fused_weights()
+        update, fused_weights = apply_remat_policy(self.config, self.states), self.states.fused_weights()
         recurrent, (states, gates) = jax.lax.scan(
             lambda states, tokens: update(states, tokens, fused_weights), state.recurrent, _swap_block_axis(visible)
         )

@@ -1,6 +1,6 @@
 """Attention between unit-length queries and keys, with a learned scale per head."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 _NORM_EPSILON = 1e-6
 _MASKED_LOGIT = -1e6
 _NULL_LOGIT = -1000.0
+
+_Offset: TypeAlias = Float[Array, "*rows N Q K"] | None  # added to the logits
 
 
 class KeyValues(NamedTuple):
@@ -76,7 +78,7 @@ def _scaled(
     scale: Float[Array, "N"],
     bias: Float[Array, "*rows N Q K"] | None,
     mask: Bool[np.ndarray, "Q K"] | Bool[Array, "*rows 1 Q K"] | None,
-) -> tuple[Float[Array, "*batch Q N H"], Float[Array, "*rows N Q K"] | None]:
+) -> tuple[Float[Array, "*batch Q N H"], _Offset]:
     """Returns the queries times |scale|, and the sum of bias and mask that is added to their products with the keys."""
     scale = jnp.abs(scale)
     scaled = (queries * jnp.broadcast_to(scale[:, None], queries.shape)).astype(queries.dtype)
@@ -94,14 +96,18 @@ def _swap_heads(x: Float[Array, "*batch A B H"]) -> Float[Array, "*batch B A H"]
 
 
 def _logits(
-    queries: Float[Array, "*batch N Q H"], keys: Float[Array, "*batch N K H"], offset: Float[Array, "*rows N Q K"] | None
+    queries: Float[Array, "*batch N Q H"],
+    keys: Float[Array, "*batch N K H"],
+    offset: _Offset,
 ) -> Float[Array, "*batch N Q K"]:
     logits = jnp.einsum("...qh,...kh->...qk", queries, keys, preferred_element_type=jnp.float32)
     return logits if offset is None else logits + jnp.broadcast_to(offset, logits.shape)
 
 
 def _softmax_parts(
-    queries: Float[Array, "*batch N Q H"], keys: Float[Array, "*batch N K H"], offset: Float[Array, "*rows N Q K"] | None
+    queries: Float[Array, "*batch N Q H"],
+    keys: Float[Array, "*batch N K H"],
+    offset: _Offset,
 ) -> tuple[Float[Array, "*batch N Q K"], Float[Array, "*batch N Q 1"], Float[Array, "*batch N Q 1"]]:
     """Returns the numerator of the softmax, the largest logit that was subtracted before, and the denominator."""
     logits = _logits(queries, keys, offset)
@@ -115,13 +121,13 @@ def _attention(
     queries: Float[Array, "*batch N Q H"],
     keys: Float[Array, "*batch N K H"],
     values: Float[Array, "*batch N K H"],
-    offset: Float[Array, "*rows N Q K"] | None,
+    offset: _Offset,
     dropout: Float[Array, "N Q K"] | None,
 ) -> Float[Array, "*batch N Q H"]:
     return _attention_forward(queries, keys, values, offset, dropout)[0]
 
 
-def _attention_forward(queries: Array, keys: Array, values: Array, offset: Array | None, dropout: Array | None) -> Any:
+def _attention_forward(queries: Array, keys: Array, values: Array, offset: _Offset, dropout: Array | None) -> Any:
     weights, largest, total = _softmax_parts(queries, keys, offset)
     mixed = jnp.einsum("...qk,...kh->...qh", _drop(weights, dropout).astype(values.dtype), values)
     output = (mixed / total).astype(values.dtype)

@@ -1,4 +1,4 @@
-"""Measures a train step of block-recurrent-transformer-pytorch, with flash attention and Adam; runs without this project.
+"""Measures a train step of block-recurrent-transformer-pytorch (PyPI), with flash attention and Adam.
 
 Its feed-forward networks are GEGLU of two thirds of the width, so a step has about as many operations as ours.
 """
@@ -43,7 +43,9 @@ def main() -> None:
         optimizer.zero_grad()
         loss.item()
 
-    take_turns(run, tokens=rows * length, torch=torch.__version__, parameters=sum(p.numel() for p in network.parameters()))
+    take_turns(
+        run, tokens=rows * length, torch=torch.__version__, parameters=sum(p.numel() for p in network.parameters())
+    )
 
 
 if __name__ == "__main__":

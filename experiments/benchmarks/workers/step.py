@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from turn import job, take_turns
 
 from block_recurrent import ModelConfig, Sampling, init_params, init_state
 from block_recurrent.config import OptimizerConfig
 from block_recurrent.data.vocabulary import ByteVocabulary
-from turn import job, take_turns
 
 TOKENS_PER_CALL = 64  # of the decode loop
 
@@ -78,11 +78,27 @@ def eval_step(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[],
     return lambda: jax.block_until_ready(program(params, state, inputs)), facts
 
 
+def read_document(
+    config: ModelConfig, rows: int, length: int, document: int
+) -> tuple[Callable[[], object], dict[str, Any]]:
+    """Scores documents segment after segment; each begins with the state after the one before."""
+    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+    inputs = batch(config, rows, length)
+    start = init_state(config, params, rows)
+    program, facts = compiled(functools.partial(step.eval_step, config), params, start, inputs)
+
+    def run() -> None:
+        state = start
+        for _ in range(document // length):
+            state, *sums = program(params, state, inputs)
+        jax.block_until_ready(sums)
+
+    return run, facts
+
+
 def _generator(config: ModelConfig, length: int) -> Any:
     params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
-    return moved("generation.generator", "generator").Generator(
-        config, params, ByteVocabulary(), segment_length=length
-    )
+    return moved("generation.generator", "generator").Generator(config, params, ByteVocabulary(), segment_length=length)
 
 
 def prefill(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[], object], dict[str, Any]]:
@@ -120,11 +136,18 @@ def decode(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[], ob
 
 def main() -> None:
     task = job()
-    config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in task["model"].items()})
-    run, facts = globals()[task["task"]](config, task["batch_size"], task["segment_length"])
-    tokens = task["batch_size"] * task["segment_length"]
-    take_turns(run, tokens=tokens, jax=jax.__version__, **facts)
+    config = ModelConfig(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in task["model"].items()}
+    )
+    rows, length = task["batch_size"], task["segment_length"]
+    if task["task"] == "read_document":
+        run, facts = read_document(config, rows, length, task["document_length"])
+    else:
+        run, facts = TASKS[task["task"]](config, rows, length)
+    take_turns(run, tokens=rows * task.get("document_length", length), jax=jax.__version__, **facts)
 
+
+TASKS = {"train_step": train_step, "eval_step": eval_step, "prefill": prefill, "decode": decode}
 
 if __name__ == "__main__":
     main()

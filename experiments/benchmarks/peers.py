@@ -1,0 +1,134 @@
+"""Compares the speed with the PyTorch port and with version 0.1.0 of this project: `make bench-peers`.
+
+`make` installs both: block-recurrent-transformer-pytorch into `.venv-port`, and commit c275696 with an environment of
+its own into `.peers/c275696`. Every figure is the median over rounds in which the programs take turns. Today's program
+runs as `python -m block_recurrent train` runs it, the others as they are. Takes about 30 minutes on 2 cores.
+"""
+
+import argparse
+import dataclasses
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.benchmarks.benchmark import Result, judge
+from experiments.benchmarks.configurations import SIZES, Configuration, slide
+from experiments.benchmarks.speed import DECODED, ROUNDS, TASKS, job
+from experiments.benchmarks.turns import CHECKOUT, COMMAND_ENVIRONMENT, Measured, Worker, race, times_as_fast
+
+OUTPUT = Path("experiments/benchmarks/results/peers.json")
+OLD = CHECKOUT / ".peers" / "c275696"
+PORT = CHECKOUT / ".venv-port"
+# Bounds on the speed of today's program, as multiples of the other's.
+AGAINST_OLD = {
+    ("train_step", "medium"): 1.55,
+    ("train_step", "small"): 1.4,
+    ("train_step", "large"): 1.4,
+    **{(task, size): 1.3 for task in ("eval_step", "prefill") for size in SIZES},
+    **{("decode", size): 1.5 for size in SIZES},
+}
+AGAINST_PORT = 1.4
+AGAINST_SLIDE = 0.95  # bound on the time of a step, as a multiple of that of Slide with one layer more
+LONG = dataclasses.replace(SIZES["large"], batch_size=1, segment_length=8192)
+DOCUMENTS = (4_096, 16_384, 65_536, 262_144)  # tokens, read in segments of 4,096
+SEGMENTS = (1_024, 4_096, 32_768)
+
+
+def today(name: str, configuration: Configuration, task: str) -> Worker:
+    return Worker(name, "step.py", job(configuration, task), environment=COMMAND_ENVIRONMENT)
+
+
+def old(name: str, configuration: Configuration, task: str) -> Worker:
+    python = str(OLD / ".venv" / "bin" / "python")
+    return Worker(name, "step.py", job(configuration, task), python=python, checkout=OLD)
+
+
+def port(name: str, configuration: Configuration) -> Worker:
+    python = str(PORT / "bin" / "python")
+    return Worker(name, "port.py", configuration.job("train_step"), python=python)
+
+
+def show(title: str, measured: dict[str, Measured]) -> None:
+    print(f"     {title}")
+    for name, result in measured.items():
+        print(f"       {name:10} {result.tokens_per_second:8,.0f} tokens/s  +- {result.spread:.0%}", flush=True)
+
+
+def bench_size(size: str, rounds: int) -> list[Result]:
+    """Measures the four tasks at one size."""
+    configuration, results = SIZES[size], []
+    for task in TASKS:
+        workers = [today("today", configuration, task), old("c275696", configuration, task)]
+        if task == "train_step":
+            workers.append(today("slide", slide(configuration), task))
+        if task == "train_step" and size == "medium":
+            workers.append(port("port", configuration))
+        measured = race(workers, rounds)
+        show(f"{task}, {size}", measured)
+        ratio, bound = times_as_fast(measured["today"], measured["c275696"]), AGAINST_OLD[task, size]
+        results.append(Result(f"{task}, {size}, against c275696", ratio, "times as fast", bound, at_least=True))
+        if "port" in measured:
+            ratio = times_as_fast(measured["today"], measured["port"])
+            results.append(
+                Result(f"{task}, {size}, against the port", ratio, "times as fast", AGAINST_PORT, at_least=True)
+            )
+        if "slide" in measured:
+            ratio = 1 / times_as_fast(measured["today"], measured["slide"])
+            what = f"{task}, {size}, against Slide with one layer more"
+            results.append(Result(what, ratio, "times its time", AGAINST_SLIDE, at_least=False))
+    return results
+
+
+def bench_memory() -> list[Result]:
+    """Measures the memory and time of a train step on one row of 8,192 tokens."""
+    measured = race([today("today", LONG, "train_step"), old("c275696", LONG, "train_step")], 3)
+    show(f"train_step, large, one row of {LONG.segment_length:,}", measured)
+    sizes = {name: result.facts["peak_bytes"] for name, result in measured.items()}
+    print(f"     {sizes['today'] / 1e9:.2f} GB against {sizes['c275696'] / 1e9:.2f} GB", flush=True)
+    seconds = 1 / times_as_fast(measured["today"], measured["c275696"])
+    return [
+        Result("memory, 8,192 tokens", sizes["today"] / sizes["c275696"], "of c275696's", 0.5, at_least=False),
+        Result("time, 8,192 tokens", seconds, "of c275696's", 1.05, at_least=False),
+    ]
+
+
+def spread_of_costs(what: str, workers: dict[int, Worker], rounds: int, bound: float) -> Result:
+    """Compares the time per token of several lengths, the slowest against the fastest."""
+    measured = race(workers.values(), rounds)
+    show(what, measured)
+    costs = [statistics.median(result.seconds) / result.facts["tokens"] for result in measured.values()]
+    return Result(what, max(costs) / min(costs), "times, slowest against fastest", bound, at_least=False)
+
+
+def bench_lengths() -> list[Result]:
+    """Measures the cost of a token in long documents and in long segments."""
+    row = dataclasses.replace(SIZES["small"], batch_size=1)
+    documents, segments = {}, {}
+    for length in DOCUMENTS:
+        read = dataclasses.replace(row, segment_length=4096)
+        described = job(read, "read_document") | {"document_length": length}
+        documents[length] = Worker(f"{length:,}", "step.py", described, environment=COMMAND_ENVIRONMENT)
+    results = [spread_of_costs("a token in documents of 4k to 256k", documents, 5, 1.05)]
+    for length in SEGMENTS:
+        segments[length] = today(f"{length:,}", dataclasses.replace(row, segment_length=length), "train_step")
+    return [*results, spread_of_costs("a token in one segment of 1k to 32k", segments, 5, 1.15)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compares the speed with the PyTorch port and with version 0.1.0.")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--only", choices=[*SIZES, "memory", "lengths"], help="Measure one part, without writing.")
+    arguments = parser.parse_args()
+    parts: dict[str, Any] = {size: lambda size=size: bench_size(size, ROUNDS[size]) for size in SIZES}
+    parts |= {"memory": bench_memory, "lengths": bench_lengths}
+    if arguments.only:
+        print(*parts[arguments.only](), sep="\n")
+        return
+    results = (result for part in parts.values() for result in part())
+    judge(results, arguments.output, jax=jax.__version__, device=jax.devices()[0].device_kind, decoded=DECODED)
+
+
+if __name__ == "__main__":
+    main()
