@@ -26,10 +26,23 @@ from block_recurrent.typing import CacheHeads, Params, RowMask
 def decode_step(config: ModelConfig, params: Params, state: DecodeState, tokens: Int[Array, "B"]) -> DecodeState:
     """Processes one token of each row and returns the state after it."""
     model = bind(config, params)
-    return end_full_blocks(model, decode_token(model, state, tokens, jnp.ones(tokens.shape, bool)))
+    return end_full_blocks(
+        model, decode_token(model, state, tokens, jnp.ones(tokens.shape, bool), fused_kernels(model))
+    )
 
 
-def decode_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array, "B"], active: RowMask) -> DecodeState:
+def fused_kernels(model: BlockRecurrentLM) -> list[Float[Array, "D NPH"]]:
+    """Returns each layer's `Projections.fused_kernel()`."""
+    return [layer.projections.fused_kernel() for layer in token_layers(model)]
+
+
+def decode_token(
+    model: BlockRecurrentLM,
+    state: DecodeState,
+    tokens: Int[Array, "B"],
+    active: RowMask,
+    kernels: Sequence[Float[Array, "D NPH"]],
+) -> DecodeState:
     """Processes one token of each active row.
 
     Blocks that become full are not ended: call `end_full_blocks` before the next token.
@@ -39,12 +52,13 @@ def decode_token(model: BlockRecurrentLM, state: DecodeState, tokens: Int[Array,
         state: the state before the tokens; no block is full.
         tokens: (B,).
         active: rows that take their token; the state of the others does not change.
+        kernels: `fused_kernels(model)`. A loop over tokens computes them once, before it.
     """
     slot = jnp.where(active, state.filled, state.tokens.shape[1])  # out of range for inactive rows: no write
     x, layers = model.embed(tokens[:, None]), []
-    for index, (layer, cache) in enumerate(zip(token_layers(model), state.layers, strict=True)):
+    for index, (layer, cache, kernel) in enumerate(zip(token_layers(model), state.layers, kernels, strict=True)):
         states = _visible_states(model.config, state.layers, index)
-        x, own = layer.step(x, state.filled, cache.ring.by_slot(), None if states is None else states.by_slot())
+        x, own = layer.step(x, state.filled, cache.ring.by_slot(), None if states is None else states.by_slot(), kernel)
         late_slot = _after(x, slot)
         ring = ByHead(_write(cache.ring.keys, late_slot, own.keys), _write(cache.ring.values, late_slot, own.values))
         layers.append(dataclasses.replace(cache, ring=ring))

@@ -55,32 +55,50 @@ def row_keys(seed: int, samples: list[int]) -> RowKeys:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(samples))
 
 
-def sample(
-    keys: RowKeys,
-    logits: Float[Array, "B V"],
-    sampling: Sampling,
-    *,
-    position: UInt[Array, "B"],
-    recent: Int[Array, "B W"],
-) -> Int[Array, "B"]:
-    """Samples a token for each row.
+def sampling_noise(
+    keys: RowKeys, sampling: Sampling, position: UInt[Array, "B"], vocab_size: int
+) -> Float[Array, "B V"]:
+    """Returns the random numbers for one token of each row; zeros at temperature 0.
+
+    They depend on nothing but their arguments, so those of many tokens can be drawn together.
 
     Args:
         keys: (B,) one for each row. They stay the same for all tokens; the position is folded in here.
+        sampling: the temperature.
+        position: number of tokens before this one in each row.
+        vocab_size: V.
+    """
+    if sampling.temperature == 0:
+        return jnp.zeros((len(keys), vocab_size))
+    keys = jax.vmap(jax.random.fold_in)(keys, position)
+    return jax.vmap(lambda key: jax.random.gumbel(key, (vocab_size,)))(keys)
+
+
+def sample(
+    noise: Float[Array, "B V"], logits: Float[Array, "B V"], sampling: Sampling, *, recent: Int[Array, "B W"]
+) -> Int[Array, "B"]:
+    """Samples a token for each row: the largest sum of filtered logit and Gumbel noise, as `jax.random.categorical`.
+
+    Args:
+        noise: result of `sampling_noise`.
         logits: the model's predictions; -inf for tokens that must not be sampled.
         sampling: temperature and filters.
-        position: number of tokens before this one in each row.
         recent: the last tokens of each row, for the repetition penalty; -1 in empty slots.
     """
     if sampling.repetition_penalty != 1:
         logits = _penalise(logits, recent, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return _argmax(logits)
     logits = logits / sampling.temperature
     for keep in _filters(sampling, logits.shape[-1]):
         logits = jnp.where(keep(logits), logits, -jnp.inf)
-    keys = jax.vmap(jax.random.fold_in)(keys, position)
-    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+    return _argmax(noise + logits)
+
+
+def _argmax(x: Float[Array, "B V"]) -> Int[Array, "B"]:
+    """Returns the first index of each row's maximum; two simple reductions, because XLA on CPU argmaxes one by one."""
+    index = jnp.where(x == jnp.max(x, axis=1, keepdims=True), jnp.arange(x.shape[1])[None], x.shape[1] - 1)
+    return jnp.min(index, axis=1).astype(jnp.int32)
 
 
 def _penalise(logits: Float[Array, "B V"], recent: Int[Array, "B W"], penalty: float) -> Float[Array, "B V"]:

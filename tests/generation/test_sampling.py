@@ -6,16 +6,29 @@ import numpy as np
 import pytest
 
 from block_recurrent.errors import InputError
-from block_recurrent.generation.sampling import Sampling, row_keys, sample
+from block_recurrent.generation.sampling import Sampling, row_keys, sample, sampling_noise
 
 NO_TOKENS = jnp.full((1, 3), -1)
+
+
+def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling, position: jax.Array, recent: jax.Array) -> jax.Array:
+    noise = sampling_noise(keys, sampling, position, logits.shape[1])
+    return sample(noise, logits, sampling, recent=recent)
 
 
 def samples(sampling: Sampling, logits: jax.Array, recent: jax.Array = NO_TOKENS, count: int = 4000) -> np.ndarray:
     rows = jnp.broadcast_to(logits, (count, len(logits)))
     recent = jnp.broadcast_to(recent, (count, recent.shape[1]))
     keys = row_keys(0, list(range(count)))
-    return np.asarray(sample(keys, rows, sampling, position=jnp.zeros(count, jnp.uint32), recent=recent))
+    return np.asarray(draw(keys, rows, sampling, jnp.zeros(count, jnp.uint32), recent))
+
+
+def test_a_sample_is_that_of_jax_random_categorical():
+    logits, keys = jax.random.normal(jax.random.key(1), (200, 30)), row_keys(3, list(range(200)))
+    position = jnp.arange(200).astype(jnp.uint32)
+    ours = draw(keys, logits, Sampling(), position, jnp.full((200, 1), -1))
+    folded = jax.vmap(jax.random.fold_in)(keys, position)
+    np.testing.assert_array_equal(ours, jax.vmap(jax.random.categorical)(folded, logits))
 
 
 @pytest.mark.parametrize(
@@ -51,15 +64,15 @@ def test_the_repetition_penalty_applies_once_to_each_recent_token_whatever_its_s
 def test_a_sampled_token_depends_only_on_seed_sample_and_position():
     logits, flat = jax.random.normal(jax.random.key(0), (3, 50)), Sampling(temperature=5.0)
     recent, position = jnp.full((3, 4), -1), jnp.array([7, 8, 9], jnp.uint32)
-    together = sample(row_keys(1, [0, 1, 2]), logits, flat, position=position, recent=recent)
-    alone = sample(row_keys(1, [1]), logits[1:2], flat, position=position[1:2], recent=recent[:1])
+    together = draw(row_keys(1, [0, 1, 2]), logits, flat, position, recent)
+    alone = draw(row_keys(1, [1]), logits[1:2], flat, position[1:2], recent[:1])
     assert int(together[1]) == int(alone[0])
     many = jnp.broadcast_to(logits[:1], (40, 50))
     for keys, positions in [
         (row_keys(1, list(range(40))), jnp.zeros(40, jnp.uint32)),
         (row_keys(1, [0] * 40), jnp.arange(40).astype(jnp.uint32)),
     ]:
-        assert len(set(np.asarray(sample(keys, many, flat, position=positions, recent=jnp.full((40, 4), -1))))) > 5
+        assert len(set(np.asarray(draw(keys, many, flat, positions, jnp.full((40, 4), -1))))) > 5
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class Projections(nnx.Module):
         *,
         positions: Float[Array, "T D"] | None = None,
         dropout_key: Key | None = None,
-        fused_kernel: Float[Array, "D P NH"] | None = None,
+        fused_kernel: Float[Array, "D NPH"] | None = None,
     ) -> Projected:
         """Projects `x`.
 
@@ -71,22 +71,21 @@ class Projections(nnx.Module):
             x = x + jnp.broadcast_to(positions.astype(x.dtype), x.shape)
         x = tiled_dropout(x, self.dropout_rate, dropout_key)
         kernel = self.fused_kernel() if fused_kernel is None else fused_kernel
-        rows = x.reshape(-1, x.shape[-1])  # flattened as in `linear`
-        heads = jnp.einsum("td,dpn->tpn", rows, kernel.astype(x.dtype)).reshape(
-            *x.shape[:-1], kernel.shape[1], self.num_heads, -1
-        )
-        unit = unit_length(heads[..., :-1, :, :])
-        keys, queries = unit[..., 0, :, :], unit[..., 1, :, :]
+        product = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)  # flattened as in `linear`
+        parts = product.reshape(*x.shape[:-1], self.num_heads, 4 if self.cross_attention else 3, -1)
+        unit = unit_length(parts[..., 1:, :])
         return Projected(
-            kv=KeyValues(keys, heads[..., -1, :, :]),
-            queries=queries,
-            cross_queries=unit[..., 2, :, :] if self.cross_attention else None,
+            kv=KeyValues(unit[..., 0, :], parts[..., 0, :]),
+            queries=unit[..., 1, :],
+            cross_queries=unit[..., 2, :] if self.cross_attention else None,
         )
 
-    def fused_kernel(self) -> Float[Array, "D P NH"]:
-        """Returns the kernels of keys, queries, cross-queries and values, stacked: one product replaces P = 3 or 4.
+    def fused_kernel(self) -> Float[Array, "D NPH"]:
+        """Returns the kernels of values, keys, queries and cross-queries as one: one product replaces P = 3 or 4.
 
-        The features of the heads keep their own axis, along which a mesh may shard them.
+        The P vectors of a head are neighbours, so a mesh that shards the kernels by heads shards this one likewise.
         """
         cross = [self.cross_queries] if self.cross_attention else []
-        return jnp.stack([module.kernel[...] for module in (self.keys, self.queries, *cross, self.values)], axis=1)
+        kernels = [module.kernel[...] for module in (self.values, self.keys, self.queries, *cross)]
+        dim = len(kernels[0])
+        return jnp.stack([kernel.reshape(dim, self.num_heads, -1) for kernel in kernels], axis=2).reshape(dim, -1)

@@ -25,7 +25,7 @@ from block_recurrent.typing import Activations, Key, States
 class StateWeights(NamedTuple):
     """Fused weights of the state update: of its projections, and of its cell."""
 
-    projections: Float[Array, "D P NH"]
+    projections: Float[Array, "D NPH"]
     cell: CellWeights
 
 
@@ -64,7 +64,7 @@ class StateUpdate(nnx.Module):
         """Returns the concatenated weights of the projections and of the cell. A loop computes them once, before it."""
         return StateWeights(self.projections.fused_kernel(), self.cell.fused_weights())
 
-    def project(self, state: States, fused_kernel: Float[Array, "D P NH"] | None = None) -> Projected:
+    def project(self, state: States, fused_kernel: Float[Array, "D NPH"] | None = None) -> Projected:
         """Returns keys, values and queries of the states; `fused_kernel` as in `Projections`."""
         return self.projections(state, positions=self.position_embeddings[...], fused_kernel=fused_kernel)
 

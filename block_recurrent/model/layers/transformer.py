@@ -64,7 +64,12 @@ class TransformerLayer(nnx.Module):
         return self.attend(x, projected, self.visible(projected, state), feedback, attend_key), projected
 
     def step(
-        self, x: Float[Array, "B 1 D"], slot: Int[Array, "B"], ring: KeyValues, states: KeyValues | None
+        self,
+        x: Float[Array, "B 1 D"],
+        slot: Int[Array, "B"],
+        ring: KeyValues,
+        states: KeyValues | None,
+        fused_kernel: Float[Array, "D NPH"] | None = None,
     ) -> tuple[Float[Array, "B 1 D"], KeyValues]:
         """Runs one token of each row.
 
@@ -74,11 +79,12 @@ class TransformerLayer(nnx.Module):
             ring: keys and values (B, K, N, H) of the previous K = W tokens. Without a window K is the longest segment,
                 and only the slots before the row's own slot hold tokens.
             states: keys and values (B, S, N, H) of the recurrent state before the block; None without states.
+            fused_kernel: as in `Projections`.
 
         Returns:
             The activations, and the token's keys and values (B, 1, N, H), which the caller writes into the ring.
         """
-        projected = self.projections(x)
+        projected = self.projections(x, fused_kernel=fused_kernel)
         num_slots = ring.keys.shape[1]
         written = None if self.config.window_length else (jnp.arange(num_slots)[None] < slot[:, None])[:, None, None]
         attended = attend(
