@@ -72,6 +72,9 @@ def generate(
         Path | None,
         typer.Option("--jsonl", metavar="FILE", help="Write JSON lines instead of text; - is standard output."),
     ] = None,
+    box: Annotated[
+        bool, typer.Option("--box", help="Show one text in a box, when it is complete, with the tokens per second.")
+    ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed together.")] = 8,
     compilation_cache: CompilationCache = True,
 ) -> None:
@@ -103,6 +106,8 @@ def generate(
     if not texts:
         raise InputError(f"--prompts {prompts}: contains no prompts")
     one = len(texts) == num_samples == 1
+    if box and (not one or jsonl is not None):
+        raise InputError("--box: shows one text; it does not go with several prompts or samples, or with --jsonl")
     if save_state is not None and not one:
         raise InputError(
             f"--save-state: keeps one text, but there are {len(texts)} prompts and {num_samples} samples of each"
@@ -117,18 +122,24 @@ def generate(
     _warn_of_unknown_tokens(generator, texts)
     arguments: Any = {"num_tokens": num_tokens, "sampling": sampling, "seed": seed, "stop": stop or (), "state": state}
     if one:
-        _continue_one(generator, texts[0], arguments, jsonl, save_state)
+        _continue_one(generator, texts[0], arguments, jsonl, save_state, box=box)
     else:
         _continue_many(generator, texts, arguments | {"num_samples": num_samples}, jsonl)
 
 
 def _continue_one(
-    generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None, save_state: Path | None
+    generator: "Generator",
+    prompt: str,
+    arguments: dict[str, Any],
+    jsonl: Path | None,
+    save_state: Path | None,
+    *,
+    box: bool,
 ) -> None:
     from block_recurrent.progress import Progress
 
     if arguments["num_tokens"]:
-        state = _sample_one(generator, prompt, arguments, jsonl)
+        state = _sample_one(generator, prompt, arguments, jsonl, box=box)
     else:
         with Progress("prefill", 0, console=_STDERR) as progress:
             state = generator.prefill([prompt], state=arguments["state"], progress=progress)
@@ -136,14 +147,18 @@ def _continue_one(
         _save(generator, save_state, state)
 
 
-def _sample_one(generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None) -> "DecodeState":
+def _sample_one(
+    generator: "Generator", prompt: str, arguments: dict[str, Any], jsonl: Path | None, *, box: bool
+) -> "DecodeState":
     from block_recurrent.cli import console
     from block_recurrent.progress import Progress
 
     with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
         with Progress("prefill", 0, console=_STDERR) as progress:
             stream = generator.stream(prompt, progress=progress, **arguments)
-        if write is None:
+        if box:
+            console.boxed_text(CONSOLE, stream, prompt=prompt, num_tokens=arguments["num_tokens"])
+        elif write is None:
             console.stream_text(stream, prompt=prompt)
         else:
             for _ in stream:

@@ -93,6 +93,7 @@ class TrainConfig:
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
         eval_steps: segments per row in each of these evaluations; None means the whole split.
+        first_eval_steps: segments per row in the evaluation before the first step; None means as many as in the others.
         checkpoint_every: steps between two checkpoints. There is also one at the end of the run.
         keep_checkpoints: number of newest checkpoints that are kept.
         nonfinite: reaction to a loss or gradient that is not finite. Such a step never changes the parameters, the
@@ -111,6 +112,7 @@ class TrainConfig:
     log_every: int = 20
     eval_every: int = 1000
     eval_steps: int | None = None
+    first_eval_steps: int | None = None
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
     nonfinite: NonFinite = "stop"
@@ -130,7 +132,8 @@ class TrainConfig:
         check_integers(self, positive, 1)
         check_integers(self, ("seed",), 0)
         check_choices(self, {"nonfinite": NonFinite})
-        if self.eval_steps is not None:
-            check_integers(self, ("eval_steps",), 1)
+        for optional in ("eval_steps", "first_eval_steps"):
+            if getattr(self, optional) is not None:
+                check_integers(self, (optional,), 1)
         if self.peak_flops is not None:
             check_numbers(self, ("peak_flops",), 1)

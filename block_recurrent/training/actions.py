@@ -115,6 +115,8 @@ class EvaluateSplit:
             Interrupted: the run was asked to stop before the evaluation was complete.
         """
         self._log.catch_up()
+        settings = self._run.train
+        max_steps = settings.eval_steps if step else settings.first_eval_steps or settings.eval_steps
 
         def progress(done: int, total: int) -> None:
             self._progress.update(step, f"evaluating {self._split}: {done}/{total}")
@@ -128,7 +130,7 @@ class EvaluateSplit:
             mesh=self._mesh,
             batch_size=self._run.data.batch_size,
             segment_length=self._run.data.segment_length,
-            max_steps=self._run.train.eval_steps,
+            max_steps=max_steps,
             progress=progress,
         )
         self._notify(f"step {step}: {self._split} {scores}")
