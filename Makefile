@@ -2,7 +2,8 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-RUN := runs/quickstart
+STEPS :=
+RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 
 .PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
@@ -50,11 +51,17 @@ endef
 	git archive c275696 | tar -x -C .peers/c275696
 	$(MAKE) -C .peers/c275696 .venv/core
 
-quickstart: .venv/core  ## prepare real text, train a small model, evaluate and sample it; 5 to 8 minutes
+quickstart: .venv/core  ## prepare real text, train a small model, evaluate and sample it; 6 minutes, with STEPS=200 one
 	$(BIN)/python -m block_recurrent prepare --gin-file gin/runs/quickstart.gin
-	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)
-	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt "def parse_arguments(arguments):" \
+	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN) \
+		$(if $(STEPS),--gin-param TrainConfig.num_steps=$(STEPS))
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --split test
+	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --box --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
+	@echo "Next: what the state is worth, a longer prompt, and a page with everything (15 to 20 minutes):"
+	@echo "  $(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --ablations"
+	@echo "  $(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt-file setup.py"
+	@echo "  make quickstart-report"
 
 quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
 	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)_slide \

@@ -31,7 +31,7 @@ def use_compilation_cache(enabled: bool) -> None:
     if not enabled:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    if jax.config.values["jax_compilation_cache_dir"] or not jax.config.values["jax_enable_compilation_cache"]:
         return
     folder = _cache_home() / "block_recurrent" / f"jax-{jax.__version__}-{_cpu()}"
     try:

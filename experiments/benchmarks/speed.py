@@ -53,8 +53,8 @@ def product_rate(measured: dict[str, Measured]) -> float:
 
 def flops_per_token(configuration: Configuration, task: str) -> float:
     """Returns the floating-point operations of a token in this task."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in configuration.model.items()}
-    forward = sum(forward_flops(ModelConfig(**fields), configuration.segment_length).values())
+    config = ModelConfig(**configuration.model)
+    forward = sum(forward_flops(config, configuration.segment_length).values())
     return forward * (TRAINING_FACTOR if task == "train_step" else 1)
 
 

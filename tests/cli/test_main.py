@@ -171,6 +171,11 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     assert first[0] == 0
     assert first[1].startswith("3 times 4 is")
     assert first[1] == again[1]
+    boxed = command(*arguments, "--box")[1]
+    assert "sample" in boxed
+    assert "9 sampled tokens, " in boxed
+    assert "tokens per second" in boxed
+    assert "--box" in command.error(*arguments, "--box", "--num-samples", 2)
 
     state, lines = tmp_path / "state", tmp_path / "out.jsonl"
     generate = ("generate", "--workdir", workdir, "--greedy", "--num-tokens")

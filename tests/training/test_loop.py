@@ -171,6 +171,13 @@ def test_a_finished_run_only_reports(uninterrupted, num_steps):
 
 
 @pytest.mark.slow
+def test_the_first_evaluation_may_be_shorter(store_folder, tmp_path):
+    run = run_config(store_folder, num_steps=2, eval_every=2, first_eval_steps=1)
+    result = train(run, epath.Path(tmp_path / "run"), QUIET)
+    assert not result.first_evaluation["complete"]
+    assert result.last_evaluation["complete"]
+
+
 def test_the_loss_falls(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=60, eval_every=100, checkpoint_every=100)
     result = train(run, epath.Path(tmp_path), QUIET)

@@ -1,5 +1,7 @@
 """The dense layer, with the initialisation and dtypes of this model."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -14,9 +16,9 @@ class Linear(nnx.Linear):
     in memory: a feed-forward network of width 512 took 1.2 times as long.
     """
 
-    def __call__(self, inputs: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, inputs: Float[Array, "*batch I"], out_sharding: Any = None) -> Float[Array, "*batch O"]:
         """Returns inputs @ kernel + bias."""
-        outputs = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        outputs = super().__call__(inputs.reshape(-1, inputs.shape[-1]), out_sharding=out_sharding)
         return outputs.reshape(*inputs.shape[:-1], -1)
 
 

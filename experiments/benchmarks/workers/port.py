@@ -5,8 +5,10 @@ Its feed-forward networks are GEGLU of two thirds of the width, so a step has ab
 
 from typing import Any
 
-import torch
-from block_recurrent_transformer_pytorch import BlockRecurrentTransformer
+import torch  # pyright: ignore[reportMissingImports]
+from block_recurrent_transformer_pytorch import (  # pyright: ignore[reportMissingImports]
+    BlockRecurrentTransformer,
+)
 from turn import job, take_turns
 
 

@@ -50,6 +50,7 @@ def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> t
     start = time.perf_counter()
     program = jax.jit(function, **options).lower(*arguments).compile()
     memory = program.memory_analysis()
+    assert memory is not None
     return program, {
         "compile_seconds": time.perf_counter() - start,
         "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
@@ -88,7 +89,7 @@ def read_document(
     program, facts = compiled(functools.partial(step.eval_step, config), params, start, inputs)
 
     def run() -> None:
-        state = start
+        state, sums = start, []
         for _ in range(document // length):
             state, *sums = program(params, state, inputs)
         jax.block_until_ready(sums)
@@ -114,7 +115,7 @@ def prefill(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[], o
 def decode(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[], object], dict[str, Any]]:
     generator = _generator(config, length)
     read = getattr(generator, "prefill", None) or generator.read
-    state = read(["x" * (config.window_length - 32)] * rows)
+    state = read(["x" * (config.window_length or length)] * rows)
     loop = moved("generation.sampling_loop", "decode_loop")
     sample = getattr(loop, "sample_tokens", None) or loop.decode_tokens
     keys = moved("generation.sampling", "sampling").row_keys(0, list(range(rows)))
@@ -136,9 +137,7 @@ def decode(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[], ob
 
 def main() -> None:
     task = job()
-    config = ModelConfig(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in task["model"].items()}
-    )
+    config = ModelConfig(**task["model"])
     rows, length = task["batch_size"], task["segment_length"]
     if task["task"] == "read_document":
         run, facts = read_document(config, rows, length, task["document_length"])
