@@ -170,7 +170,6 @@ def test_a_finished_run_only_reports(uninterrupted, num_steps):
     assert result.last_evaluation["complete"]
 
 
-@pytest.mark.slow
 def test_the_first_evaluation_may_be_shorter(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=2, eval_every=2, first_eval_steps=1)
     result = train(run, epath.Path(tmp_path / "run"), QUIET)
@@ -178,6 +177,7 @@ def test_the_first_evaluation_may_be_shorter(store_folder, tmp_path):
     assert result.last_evaluation["complete"]
 
 
+@pytest.mark.slow
 def test_the_loss_falls(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=60, eval_every=100, checkpoint_every=100)
     result = train(run, epath.Path(tmp_path), QUIET)
