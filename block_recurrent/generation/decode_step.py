@@ -31,7 +31,7 @@ def decode_step(config: ModelConfig, params: Params, state: DecodeState, tokens:
     )
 
 
-def fused_kernels(model: BlockRecurrentLM) -> list[Float[Array, "D NPH"]]:
+def fused_kernels(model: BlockRecurrentLM) -> list[Float[Array, "D _"]]:
     """Returns each layer's `Projections.fused_kernel()`."""
     return [layer.projections.fused_kernel() for layer in token_layers(model)]
 
@@ -41,7 +41,7 @@ def decode_token(
     state: DecodeState,
     tokens: Int[Array, "B"],
     active: RowMask,
-    kernels: Sequence[Float[Array, "D NPH"]],
+    kernels: Sequence[Float[Array, "D _"]],
 ) -> DecodeState:
     """Processes one token of each active row.
 
