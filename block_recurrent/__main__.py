@@ -9,8 +9,8 @@ _COMPUTING = {"train", "evaluate", "compare", "generate", "score"}
 def _restart_with_huge_pages() -> None:
     """Restarts the program so that glibc asks for huge pages for large arrays; it reads the setting only at start.
 
-    XLA allocates memory for the intermediate results of every step. With pages of 2 MB instead of 4 kB the operating system
-    hands them out faster: docs/performance.md has the figures. A setting of the user's own stays.
+    XLA allocates memory for the intermediate results of every step. The operating system provides pages of 2 MB faster
+    than pages of 4 kB: docs/performance.md has the figures. A setting of the user's own stays.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
