@@ -55,7 +55,8 @@ quickstart: .venv/core  ## prepare real text, train a small model, evaluate and 
 	$(BIN)/python -m block_recurrent prepare --gin-file gin/runs/quickstart.gin
 	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN) \
 		$(if $(STEPS),--gin-param TrainConfig.num_steps=$(STEPS))
-	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --split test
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --split test \
+		--gin-param DataConfig.batch_size=2 --gin-param DataConfig.segment_length=1024
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --box --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
 	@echo "Next: what the state is worth, a longer prompt, and a page with everything (15 to 20 minutes):"

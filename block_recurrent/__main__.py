@@ -19,6 +19,8 @@ def _restart_with_huge_pages() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in _COMPUTING:
+        # For every program of the compilation cache, XLA reports preferences of its compiler as missing CPU features.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         _restart_with_huge_pages()
     from block_recurrent.cli.main import main
 
