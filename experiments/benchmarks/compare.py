@@ -6,6 +6,7 @@ Machines differ and are noisy: the rates are compared as shares of the large mat
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ def shares(results: dict[str, Any]) -> dict[tuple[str, str], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Shows what got slower since the committed results of `make bench`.")
     parser.add_argument("results", type=Path, nargs="?", default=OUTPUT)
-    new = shares(json.loads(parser.parse_args().results.read_text()))
-    committed = subprocess.run(["git", "show", f"HEAD:{OUTPUT}"], capture_output=True, text=True, check=True).stdout
-    old = shares(json.loads(committed))
+    results = parser.parse_args().results
+    if not results.exists():
+        sys.exit(f"{results}: does not exist; run `make bench` first")
+    committed = subprocess.run(["git", "show", f"HEAD:{OUTPUT}"], capture_output=True, text=True)
+    if committed.returncode:
+        sys.exit(f"{OUTPUT}: no results are committed to compare with")
+    new, old = shares(json.loads(results.read_text())), shares(json.loads(committed.stdout))
     for key in new.keys() & old.keys():
         ratio = new[key] / old[key]
         mark = "SLOWER" if ratio < SLOWER else "faster" if ratio > 1 / SLOWER else "same"
