@@ -56,7 +56,7 @@ quickstart: .venv/core  ## prepare real text, train a small model, evaluate and 
 	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN) \
 		$(if $(STEPS),--gin-param TrainConfig.num_steps=$(STEPS))
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --split test \
-		--gin-param DataConfig.batch_size=2 --gin-param DataConfig.segment_length=1024
+		--gin-param DataConfig.segment_length=1024
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --box --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
 	@echo "Next: what the state is worth, a longer prompt, and a page with everything (15 to 20 minutes):"
@@ -142,4 +142,4 @@ lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
-	rm -rf .venv .venv-beam .venv-tpu .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build *.egg-info

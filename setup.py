@@ -8,7 +8,7 @@ import setuptools
 CORE = [
     "altair>=6.3",
     "etils[epath,epy]>=1.15",
-    "filelock>=3.20",  # JAX limits the size of its compilation cache with it
+    "filelock>=4.2",  # JAX limits the size of its compilation cache with it
     "flax>=0.12.8",
     "gin-config>=0.5.0",
     "jax>=0.10.1,!=0.10.2",  # 0.10.2 computes wrong products on CPU (jax-ml/jax#39103)
@@ -82,5 +82,5 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10.1,!=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.1,!=0.10.2"],
     },
-    entry_points={"console_scripts": ["block-recurrent = block_recurrent.cli.main:main"]},
+    entry_points={"console_scripts": ["block-recurrent = block_recurrent.__main__:run"]},
 )

@@ -17,7 +17,8 @@ def _restart_with_huge_pages() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command line, after the settings that a computing program needs before it starts."""
     if len(sys.argv) > 1 and sys.argv[1] in _COMPUTING:
         # For every program of the compilation cache, XLA reports preferences of its compiler as missing CPU features.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,3 +26,7 @@ if __name__ == "__main__":
     from block_recurrent.cli.main import main
 
     main()
+
+
+if __name__ == "__main__":
+    run()

@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from block_recurrent.data.batching.batches import BatchReader
-from block_recurrent.data.batching.schedule import EvaluationSchedule
+from block_recurrent.data.batching.schedule import EvaluationSchedule, busy_rows
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.scorer import Placement, ScoredBatch, ScoringMethod, score, to_host
@@ -98,7 +98,7 @@ class ResumablePasses:
             method: scoring method.
             params: parameters of the model.
             store: the split.
-            shape: shape of the batches.
+            shape: shape of the batches; fewer rows are used where some would be idle (`busy_rows`).
             placement: the devices.
             progress: called with the steps done and all steps.
 
@@ -106,6 +106,8 @@ class ResumablePasses:
             The token losses, in a memory-mapped file that exists until the context of `locked` ends.
         """
         lengths = store.lengths
+        # The segments stay as long as they are: interventions act at their limits.
+        shape = dataclasses.replace(shape, batch_size=busy_rows(lengths, shape.batch_size))
         schedule = EvaluationSchedule(lengths, batch_size=shape.batch_size, segment_length=shape.segment_length)
         reader = BatchReader(store, schedule, segment_length=shape.segment_length)
         params = placement.replicate(params)

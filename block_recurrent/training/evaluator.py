@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batching.batches import Batch, BatchReader
-from block_recurrent.data.batching.schedule import EvaluationSchedule
+from block_recurrent.data.batching.schedule import EvaluationSchedule, busy_rows
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.model.language_model import init_params, init_state
 from block_recurrent.parallel.compiler_options import compiler_options
@@ -93,13 +93,14 @@ def evaluate(
         mesh: the devices.
         batch_size: number of documents scored in parallel; rounded up to a multiple that the mesh divides.
         segment_length: tokens of a row in one step. Like the number of rows, it changes the speed and not the result;
-            a whole split is scored with fewer rows of longer segments if one document is much longer than the others.
+            a whole split is scored with fewer rows of longer segments where rows would be idle (`busy_rows`).
         max_steps: number of segments of each row to score; None scores the whole split.
         progress: called with the numbers of steps done and of all steps; its exceptions end the evaluation.
     """
     batch_size = -(-batch_size // row_shards(mesh)) * row_shards(mesh)
     if max_steps is None and config.window_length is not None:
-        batch_size, segment_length = _with_few_idle_rows(store.lengths, batch_size, segment_length, row_shards(mesh))
+        rows = busy_rows(store.lengths, batch_size, row_shards(mesh))
+        batch_size, segment_length = rows, segment_length * (batch_size // rows)
     schedule = EvaluationSchedule(store.lengths, batch_size=batch_size, segment_length=segment_length)
     num_steps = schedule.num_steps if max_steps is None else min(max_steps, schedule.num_steps)
     reader = BatchReader(store, schedule, segment_length=segment_length, rows=local_rows(mesh, batch_size))
@@ -143,16 +144,6 @@ def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[An
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
     return initialise, step
-
-
-def _with_few_idle_rows(lengths: np.ndarray, rows: int, segment_length: int, multiple: int) -> tuple[int, int]:
-    """Halves the rows and doubles the segments until the rows end at about the same time.
-
-    With many rows, all but one of them would wait for the end of a very long document.
-    """
-    while rows % (2 * multiple) == 0 and rows * lengths.max() > 1.5 * lengths.sum():
-        rows, segment_length = rows // 2, 2 * segment_length
-    return rows, segment_length
 
 
 def _add_rows(losses: np.ndarray, tokens: np.ndarray, scored: tuple[np.ndarray, Any] | None) -> None:

@@ -1,6 +1,5 @@
 """Steps compiled by libtpu for slices without a TPU: `make test-tpu-compile`."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,10 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.tpu_compile,
-    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
-]
+pytestmark = pytest.mark.tpu_compile
 
 SMALL = {
     "ModelConfig.embed_dim": 256,

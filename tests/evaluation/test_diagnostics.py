@@ -125,8 +125,8 @@ def test_a_new_cell_is_probed_through_its_own_update(monkeypatch):
 
 
 def test_a_cell_that_does_not_return_its_gates_is_an_error(monkeypatch):
-    with pytest.raises(NotImplementedError, match=r"WithoutGates\.update"):
-        probe_with_cell(monkeypatch, lambda config, *, rngs: WithoutGates(), num_states=9)
+    with pytest.raises(TypeError, match=r"abstract class WithoutGates .*update"):
+        probe_with_cell(monkeypatch, lambda config, *, rngs: WithoutGates(), num_states=9)  # pyright: ignore[reportAbstractUsage]
 
 
 @pytest.mark.parametrize("field", ["cell", "gate"])

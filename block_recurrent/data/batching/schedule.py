@@ -193,6 +193,22 @@ class DocumentSchedule(RowSchedule):
         return hashlib.sha256(_VERSION + numbers.tobytes() + self.lengths.astype("<i8").tobytes()).hexdigest()
 
 
+def busy_rows(lengths: np.ndarray, batch_size: int, multiple: int = 1) -> int:
+    """Returns a number of rows that end an evaluation at about the same time.
+
+    With more rows, all but one of them would wait for the end of a very long document. The results are the same.
+
+    Args:
+        lengths: (D,) integers, tokens of each document.
+        batch_size: the largest number of rows; it is halved until the rows are busy.
+        multiple: the result stays a multiple of this.
+    """
+    rows = batch_size
+    while rows % (2 * multiple) == 0 and rows * lengths.max() > 1.5 * lengths.sum():
+        rows //= 2
+    return rows
+
+
 class EvaluationSchedule:
     """The evaluation schedule, one pass: every document once, the longest first, each on the first free row.
 

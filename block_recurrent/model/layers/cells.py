@@ -1,5 +1,6 @@
 """Recurrent cells: the update of a recurrent layer's states from their attention outputs (paper, figure 2)."""
 
+import abc
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -102,6 +103,7 @@ class GatedUpdate(nnx.Module):
 class Cell(nnx.Module):
     """Base class of the cells. A cell implements `update` and `fused_weights`."""
 
+    @abc.abstractmethod
     def update(
         self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
     ) -> tuple[States, CellGates]:
@@ -115,11 +117,10 @@ class Cell(nnx.Module):
         Returns:
             The states after the block and the gates of the update.
         """
-        raise NotImplementedError(f"{type(self).__name__}.update: every cell returns its next states and gates")
 
+    @abc.abstractmethod
     def fused_weights(self) -> CellWeights:
         """Returns the fused weights of every gated update, by place."""
-        raise NotImplementedError(f"{type(self).__name__}.fused_weights: every cell returns its fused weights")
 
     def __call__(
         self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
