@@ -81,6 +81,24 @@ def bench_size(size: str, rounds: int) -> list[Result]:
     return results
 
 
+def bench_pages() -> list[Result]:
+    """Measures today's train steps with the commands' huge pages and without, two processes of each."""
+    results = []
+    for size in ("small", "medium"):
+        described = job(SIZES[size], "train_step")
+        workers = []
+        for number in (1, 2):
+            workers += [
+                today(f"huge {number}", SIZES[size], "train_step"),
+                Worker(f"plain {number}", "step.py", described),
+            ]
+        measured = race(workers, 24)
+        show(f"train_step, {size}", measured)
+        ratios = [times_as_fast(measured[f"huge {n}"], measured[f"plain {n}"]) for n in (1, 2)]
+        results.append(Result(f"train_step, {size}, huge pages", min(ratios), "times as fast", 1, at_least=True))
+    return results
+
+
 def bench_memory() -> list[Result]:
     """Measures the memory and time of a train step on one row of 8,192 tokens."""
     measured = race([today("today", LONG, "train_step"), old("c275696", LONG, "train_step")], 3)
@@ -119,10 +137,12 @@ def bench_lengths() -> list[Result]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares the speed with the PyTorch port and with version 0.1.0.")
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--only", choices=[*SIZES, "memory", "lengths"], help="Measure one part, without writing.")
+    parser.add_argument(
+        "--only", choices=[*SIZES, "pages", "memory", "lengths"], help="Measure one part, without writing."
+    )
     arguments = parser.parse_args()
     parts: dict[str, Any] = {size: lambda size=size: bench_size(size, ROUNDS[size]) for size in SIZES}
-    parts |= {"memory": bench_memory, "lengths": bench_lengths}
+    parts |= {"pages": bench_pages, "memory": bench_memory, "lengths": bench_lengths}
     if arguments.only:
         print(*parts[arguments.only](), sep="\n")
         return
