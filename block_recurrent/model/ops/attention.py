@@ -68,8 +68,7 @@ def attention_weights(
 ) -> Float[Array, "*batch N Q K"]:
     """Returns the weights with which `attend` sums the values, in float32; see there for the arguments."""
     scaled, offset = _scaled(queries, scale, bias, mask)
-    weights, largest, total = _softmax_parts(_swap_heads(scaled), _swap_heads(keys), offset)
-    del largest
+    weights, _, total = _softmax_parts(_swap_heads(scaled), _swap_heads(keys), offset)
     return weights / jnp.broadcast_to(total, weights.shape)
 
 
