@@ -45,10 +45,15 @@ def batch(config: ModelConfig, rows: int, length: int) -> Any:
     )
 
 
+def _compiler_options() -> dict[str, Any]:
+    """Returns the options with which the training loop compiles its steps."""
+    return moved("parallel.compiler_options", "chips").compiler_options("cpu")
+
+
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the compiled program and the facts about it."""
     start = time.perf_counter()
-    program = jax.jit(function, **options).lower(*arguments).compile()
+    program = jax.jit(function, compiler_options=_compiler_options(), **options).lower(*arguments).compile()
     memory = program.memory_analysis()
     assert memory is not None
     return program, {

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+TURN_SECONDS = 1.0
+
 
 def job() -> dict[str, Any]:
     """Returns the job of this process, the JSON object on its command line."""
@@ -14,7 +16,10 @@ def job() -> dict[str, Any]:
 
 
 def take_turns(run: Callable[[], object], **facts: Any) -> None:
-    """Answers every line of the standard input with the seconds that one run takes.
+    """Answers every line of the standard input with the mean seconds of the runs of one turn.
+
+    A turn begins with a run that does not count. While other processes had their turns, this one's memory and caches
+    went cold; training and evaluation take thousands of steps in a row.
 
     Args:
         run: the task, already compiled; it returns when its results are there.
@@ -23,9 +28,17 @@ def take_turns(run: Callable[[], object], **facts: Any) -> None:
     run()
     _answer(facts | {"peak_resident_bytes": _peak_resident_bytes()})
     for _ in sys.stdin:
-        start = time.perf_counter()
         run()
-        _answer({"seconds": time.perf_counter() - start})
+        _answer({"seconds": _mean_seconds(run)})
+
+
+def _mean_seconds(run: Callable[[], object]) -> float:
+    """Returns the mean seconds of as many runs as fit into `TURN_SECONDS`; one at least."""
+    start, runs = time.perf_counter(), 0
+    while not runs or time.perf_counter() - start < TURN_SECONDS:
+        run()
+        runs += 1
+    return (time.perf_counter() - start) / runs
 
 
 def _answer(values: dict[str, Any]) -> None:
