@@ -1,4 +1,7 @@
-"""Decoding and repairing text, with the same rules for every source. Repairs are counted per document."""
+"""Decodes and repairs text: the one place with the rules for every way into the program. Repairs are counted.
+
+`decode_text` is for bytes: files, standard input, archive members. `clean_text` is for strings: fields of JSON lines.
+"""
 
 import hashlib
 from collections import Counter
@@ -11,16 +14,17 @@ MARKED = "documents with a byte-order mark (removed)"
 CARRIAGE_RETURNS = "documents with CRLF line ends (kept)"
 
 
-def decode_text(data: bytes, counts: Counter[str]) -> str:
+def decode_text(data: bytes, counts: Counter[str] | None = None) -> str:
     """Decodes a file as UTF-8.
 
     Args:
         data: the whole file.
-        counts: receives the repairs.
+        counts: receives the repairs; None does not count.
 
     Returns:
         The text. Undecodable bytes become U+FFFD, a byte-order mark at the beginning is removed, line ends are kept.
     """
+    counts = Counter() if counts is None else counts
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -29,16 +33,17 @@ def decode_text(data: bytes, counts: Counter[str]) -> str:
     return _repaired(text, counts)
 
 
-def clean_text(text: str, counts: Counter[str]) -> str:
+def clean_text(text: str, counts: Counter[str] | None = None) -> str:
     """Applies the rules of `decode_text` to decoded text.
 
     Args:
         text: any text; from JSON it may contain lone surrogates, which UTF-8 cannot encode.
-        counts: receives the repairs.
+        counts: receives the repairs; None does not count.
 
     Returns:
         Text that UTF-8 can encode.
     """
+    counts = Counter() if counts is None else counts
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
