@@ -26,6 +26,7 @@ CORE = [
     "tensorstore>=0.1.86",
     "typer>=0.29",
     "vl-convert-python>=1.9",
+    "zstandard>=0.25",
 ]
 DATA = [
     "importlib-resources>=7.1",  # tensorflow-datasets uses it without requiring it

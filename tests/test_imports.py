@@ -28,6 +28,7 @@ HOMES = {
     "seqio": "data/seqio_tasks.py",
     "tensorflow": "data/seqio_tasks.py",
     "tensorflow_datasets": "data/sources/tfds.py",
+    "zstandard": "data/sources/compression.py",
 }
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 
 _LOCK = ".prepare.lock"
+_RULES = f"settings {metadata.RULES_VERSION}"
 
 
 class StoreOutput:
@@ -53,6 +54,7 @@ class StoreOutput:
             InputError: the folder is not writable, or another process is preparing it.
         """
         with contextlib.ExitStack() as stack:
+            created = [folder for folder in (self._work, *self._work.parents) if not folder.exists()]
             try:
                 self._work.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(files.lock(self._work / _LOCK, f"process {os.getpid()}"))
@@ -66,9 +68,12 @@ class StoreOutput:
                 yield
             finally:
                 (self._work / _LOCK).unlink(missing_ok=True)
+                _remove_empty(created)
 
     def find_finished(self, split: str, identity: Mapping[str, Any]) -> StoreMetadata | None:
         """Returns the metadata of a split's finished store; None if there is none yet.
+
+        A store of other rules for the same input is accepted, so that an upgrade does not force a new preparation.
 
         Args:
             split: the split.
@@ -81,9 +86,8 @@ class StoreOutput:
         if not path.exists() or self._half_uploaded(split):
             return None
         found = TokenStore.open(path).metadata
-        different = [key for key, value in identity.items() if found.identity[key] != value]
-        if different:
-            changes = "; ".join(f"{key} {found.identity[key]!r}, now {identity[key]!r}" for key in different)
+        changes = _changes(found.identity, identity)
+        if changes:
             raise InputError(f"{path} holds another store ({changes}): remove it or choose another folder")
         return found
 
@@ -100,6 +104,10 @@ class StoreOutput:
             return None
         return found if found.identity == identity else None
 
+    def discard(self, split: str) -> None:
+        """Removes a split's work folder."""
+        shutil.rmtree(self.work_folder(split), ignore_errors=True)
+
     def publish(self, split: str) -> None:
         """Moves a split's store from its work folder to its final folder."""
         work, final = self.work_folder(split), self.final_folder(split)
@@ -111,3 +119,20 @@ class StoreOutput:
             (final / name).parent.mkdir(parents=True, exist_ok=True)
             epath.Path(work / name).copy(final / name, overwrite=True)
         shutil.rmtree(work)
+
+
+def _changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Returns the differences between identities; empty if only the versions of the rules differ, or nothing."""
+    there, now = ({**{f"settings {k}": v for k, v in i["settings"].items()}, **i} for i in (found, wanted))
+    keys = sorted((there.keys() | now.keys()) - {"settings"})
+    different = [key for key in keys if there.get(key) != now.get(key)]
+    if different in ([], [_RULES]):
+        return ""
+    return "; ".join(f"{key.replace('_', ' ')} {there.get(key, 1)!r}, now {now.get(key)!r}" for key in different)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, the innermost first, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

@@ -1,5 +1,6 @@
 """Prepares a text source: writes one token store for each split."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -9,13 +10,14 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import PrepareConfig
+from block_recurrent.data.preparation import round_trip
 from block_recurrent.data.preparation.output import StoreOutput
 from block_recurrent.data.preparation.workers import EncodedGroup, Encoder, encode_records
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.store.columns import name_bytes
 from block_recurrent.data.store.encoded_document import token_dtype
-from block_recurrent.data.store.metadata import StoreMetadata, VocabularyMetadata, identity
+from block_recurrent.data.store.metadata import RULES_VERSION, StoreMetadata, VocabularyMetadata, identity
 from block_recurrent.data.store.writer import StoreWriter, name_digest
 from block_recurrent.data.vocabulary import Vocabulary, load_vocabulary
 from block_recurrent.errors import InputError
@@ -90,7 +92,12 @@ def write_stores(
     output = StoreOutput(config.store)
     job = _Job(source, vocabulary, output, groups, _Progress(source, splits, progress))
     with output.locked():
-        return [_prepare_split(job, split) for split in splits]
+        summaries = [_prepare_split(job, split) for split in splits]
+        _publish(job, summaries)
+    written = [summary.metadata.split for summary in summaries if not summary.unchanged]
+    about_input = (*source.warnings, *(round_trip.warnings(source, written, vocabulary) if written else ()))
+    first = dataclasses.replace(summaries[0], warnings=(*about_input, *summaries[0].warnings))
+    return [first, *summaries[1:]]
 
 
 def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
@@ -101,6 +108,25 @@ def chosen_splits(config: PrepareConfig, source: Source) -> tuple[str, ...]:
                 f"PrepareConfig.splits: source {source.name} has no split {split!r}; it has {', '.join(source.splits)}"
             )
     return config.splits or source.splits
+
+
+def _publish(job: "_Job", summaries: list[SplitSummary]) -> None:
+    """Publishes the new stores without documents, which small corpora have, unless there is no document at all.
+
+    Raises:
+        InputError: no split has a document, and no store existed before.
+    """
+    empty = [s.metadata for s in summaries if not s.metadata.counts.documents and not s.unchanged]
+    if len(empty) < len(summaries):
+        for described in empty:
+            _publish_split(job, described.split)
+        return
+    reasons = Counts()
+    for described in empty:
+        job.output.discard(described.split)
+        reasons.update(described.left_out)
+    found = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    raise InputError(f"source {job.source.name}: its input has no document{f'; it has {found}' if found else ''}")
 
 
 def warnings_about(source: Source, described: StoreMetadata) -> tuple[str, ...]:
@@ -146,7 +172,8 @@ class _Job:
 
 def identity_of(source: Source, split: str, vocabulary: Vocabulary) -> dict[str, Any]:
     """Returns the identity of a preparation; see `metadata.identity`."""
-    return identity(source.name, split, source.settings, source.signature(split), vocabulary.fingerprint)
+    settings = {RULES_VERSION: source.rules_version, **source.settings}
+    return identity(source.name, split, settings, source.signature(split), vocabulary.fingerprint)
 
 
 def _prepare_split(job: _Job, split: str) -> SplitSummary:
@@ -154,18 +181,36 @@ def _prepare_split(job: _Job, split: str) -> SplitSummary:
     wanted = identity_of(job.source, split, job.vocabulary)
     found = job.output.find_finished(split, wanted)
     if found is None:
-        try:
+        with _named_errors(path):
             described = job.output.find_built(split, wanted) or _write(job, split, wanted)
-            job.output.publish(split)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            where = f" ({error.filename})" if error.filename else ""
-            raise InputError(f"cannot finish {path}: {reason}{where}; run the same command to continue") from error
+        if described.counts.documents:
+            _publish_split(job, split)
     else:
         described = found
     job.progress.finish(split)
     warnings = warnings_about(job.source, described)
+    if described.rules_version != job.source.rules_version:
+        warnings += (
+            f"{path} was written by rules of version {described.rules_version}; source {job.source.name} has version "
+            f"{job.source.rules_version} now (docs/data.md); remove the folder to prepare it by the new rules",
+        )
     return SplitSummary(path=path, metadata=described, unchanged=found is not None, warnings=warnings)
+
+
+def _publish_split(job: _Job, split: str) -> None:
+    with _named_errors(job.output.final_folder(split)):
+        job.output.publish(split)
+
+
+@contextlib.contextmanager
+def _named_errors(path: epath.Path) -> Iterator[None]:
+    """Turns errors of the file system into an InputError that names the store."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = f" ({error.filename})" if error.filename else ""
+        raise InputError(f"cannot finish {path}: {reason}{where}; run the same command to continue") from error
 
 
 def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
@@ -196,7 +241,7 @@ def _append(writer: StoreWriter, job: _Job, split: str) -> Counts:
         counts.update(group.counts)
         writer.checkpoint({"records": records, "size": size, "counts": dict(counts)})
         job.progress.advance(split, group.size)
-    return counts + walked
+    return counts + walked + job.source.left_out(split)
 
 
 def _without_duplicates(groups: Iterator[EncodedGroup], seen: set[bytes]) -> Iterator[EncodedGroup]:

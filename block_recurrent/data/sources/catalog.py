@@ -8,11 +8,12 @@ from etils import epath
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.sources.arxiv import Arxiv
 from block_recurrent.data.sources.github import Github
-from block_recurrent.data.sources.json_lines import ENDINGS, JsonLines
+from block_recurrent.data.sources.json_lines import JsonLines, holds_json_lines
 from block_recurrent.data.sources.pg19 import Pg19
 from block_recurrent.data.sources.python_stdlib import PythonStdlib
 from block_recurrent.data.sources.source import Source
 from block_recurrent.data.sources.splits import Splitter
+from block_recurrent.data.sources.stray import stray_reason
 from block_recurrent.data.sources.synthetic import SyntheticRecall
 from block_recurrent.data.sources.text_folder import TextFolder
 from block_recurrent.data.sources.tfds import Pg19Tfds
@@ -49,7 +50,8 @@ def _json_lines(config: PrepareConfig) -> Source:
 
 def _holds_json_lines(config: PrepareConfig) -> bool:
     path = epath.Path(_input(config))
-    return path.name.endswith(ENDINGS) or (path.is_dir() and any(e.name.endswith(ENDINGS) for e in path.iterdir()))
+    names = [path.name, *(entry.name for entry in path.iterdir())] if path.is_dir() else [path.name]
+    return any(holds_json_lines(name) and stray_reason(name) is None for name in names)
 
 
 def _arxiv(config: PrepareConfig) -> Source:
@@ -111,7 +113,7 @@ SOURCES: dict[str, SourceEntry] = {
     ),
     "jsonl": SourceEntry(
         summary="one line with a text field",
-        input="a folder or a file of JSON lines, plain or gzip",
+        input="a folder or a file of JSON lines, plain or compressed (gzip, bzip2, xz, Zstandard)",
         make=_json_lines,
         tasks=("jsonl",),
     ),

@@ -2,8 +2,7 @@
 
 import concurrent.futures
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
@@ -13,44 +12,52 @@ from block_recurrent.files import is_remote
 _REMOTE_CONNECTIONS = 32
 
 
-def list_files(source: str, root: str, wanted: Callable[[str], bool]) -> list[tuple[str, int]]:
-    """Lists the files in a folder and its subfolders, sorted by path. Links to folders are not followed.
+def list_paths(source: str, root: str) -> Iterator[str]:
+    """Yields the paths of all files in a folder and its subfolders, in any order.
+
+    Links to folders are yielded like files and not followed.
 
     Args:
         source: name of the text source, for messages.
-        root: folder, or a single file.
-        wanted: returns whether to list a file, given its path relative to the root, with "/" as separator.
+        root: folder, local or `gs://`.
 
-    Returns:
-        (relative path, bytes) of each file.
+    Yields:
+        Paths relative to the root, with "/" as separator.
 
     Raises:
-        InputError: the root does not exist or has no wanted file.
+        InputError: a folder cannot be read.
     """
-    path = epath.Path(root)
-    if not path.exists():
-        raise InputError(f"source {source}: its input {root} does not exist")
-    if not path.is_dir():
-        return [("", path.stat().length)]
-    found = sorted(_remote_files(path, wanted) if is_remote(root) else _local_files(Path(root), wanted))
-    if not found:
-        raise InputError(f"source {source}: its input {root} has no file that this source reads")
-    return found
+    if is_remote(root):
+        yield from _remote_paths(epath.Path(root))
+        return
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"source {source}: cannot read folder {error.filename}: {error.strerror}")
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        above = os.path.relpath(folder, root)
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in [*names, *links]:
+            yield (name if above == os.curdir else os.path.join(above, name)).replace(os.sep, "/")
 
 
-def _local_files(root: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            relative = path.relative_to(root).as_posix()
-            if wanted(relative) and path.is_file():
-                yield relative, path.stat().st_size
+def is_regular(root: str, path: str) -> bool:
+    """Returns whether a path is a file or a link to a file. On object stores every path is."""
+    return is_remote(root) or os.path.isfile(os.path.join(root, path))
 
 
-def _remote_files(root: epath.Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    paths = [path for path in _remote_paths(root) if wanted(path)]
+def is_link(root: str, path: str) -> bool:
+    """Returns whether a path is a link. Object stores have none."""
+    return not is_remote(root) and os.path.islink(os.path.join(root, path))
+
+
+def with_sizes(root: str, paths: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns (path, bytes) of files in a folder, in the given order."""
+    if not is_remote(root):
+        return [(path, os.stat(os.path.join(root, path)).st_size) for path in paths]
     with concurrent.futures.ThreadPoolExecutor(_REMOTE_CONNECTIONS) as pool:  # one request per file
-        yield from zip(paths, pool.map(lambda path: (root / path).stat().length, paths), strict=True)
+        sizes = pool.map(lambda path: (epath.Path(root) / path).stat().length, paths)
+        return list(zip(paths, sizes, strict=True))
 
 
 def _remote_paths(root: epath.Path) -> Iterator[str]:

@@ -50,10 +50,13 @@ class Source(abc.ABC):
 
     Attributes:
         name: name in `PrepareConfig.source`.
+        rules_version: version of the source's rules for reading text. It increases when the same input yields other
+            documents, and is recorded in the store.
         published_words: number of words of each split as published by its authors; `prepare` warns if it differs.
     """
 
     name: str
+    rules_version: int = 1
     published_words: Mapping[str, int] = types.MappingProxyType({})
 
     @property
@@ -65,6 +68,11 @@ class Source(abc.ABC):
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the documents, as JSON: rules, versions, options. No paths: a copy has equal text."""
         return {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings for the user about the input as a whole."""
+        return ()
 
     @abc.abstractmethod
     def list_files(self, split: str) -> Sequence[Record]:
@@ -79,6 +87,11 @@ class Source(abc.ABC):
         if split not in self._listings:
             self._listings[split] = self.list_files(split)
         return self._listings[split]
+
+    def left_out(self, split: str) -> Counts:
+        """Returns the numbers of files that listing the input leaves out, by reason; a file counts for one split."""
+        del split
+        return Counts()
 
     def records(self, file: Record, split: str, counts: Counts) -> Iterator[Record]:
         """Yields the records of a file, by default the file itself. Counts omissions by reason."""

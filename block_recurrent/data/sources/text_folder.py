@@ -16,10 +16,11 @@ class TextFolder(FolderSource):
     Args:
         root: the folder, local or `gs://`.
         splitter: divides the documents if the folder has no `train/`, `validation/` and `test/`.
-        extensions: endings of the files to read, with their dots.
+        extensions: endings of the files to read, with their dots, in upper or lower case.
     """
 
     name = "text_folder"
+    rules_version = 2  # 2: ignores the case of endings; leaves out stray files and files outside of splits
 
     def __init__(self, root: str, splitter: Splitter, extensions: tuple[str, ...] = (".txt",)):
         self._extensions = extensions
@@ -27,7 +28,7 @@ class TextFolder(FolderSource):
 
     def wanted(self, path: str) -> bool:
         """See `FolderSource.wanted`."""
-        return path.endswith(self._extensions)
+        return path.lower().endswith(tuple(ending.lower() for ending in self._extensions))
 
     @property
     def settings(self) -> dict[str, Any]:

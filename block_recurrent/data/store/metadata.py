@@ -10,6 +10,7 @@ from block_recurrent.errors import InputError
 
 FILE_NAME = "store.json"
 FORMAT_VERSION = 1
+RULES_VERSION = "rules_version"  # key in `StoreMetadata.settings`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,8 @@ class StoreMetadata:
     Attributes:
         source: name of the text source.
         split: name of the split.
-        settings: everything that shaped the documents; see `Source.settings`.
+        settings: everything that shaped the documents; see `Source.settings`. `rules_version` is the version of the
+            source's rules; stores of version 0.1.0 do not have it, theirs is 1.
         signature: hex sha256 of the source's input, which detects changes without reading all of it.
         content_fingerprint: hex sha256 over the sha256 of each document's text, in order.
         counts: totals over all documents.
@@ -86,6 +88,11 @@ class StoreMetadata:
     def fingerprint(self) -> str:
         """Hex sha256 of the content and the vocabulary, equal for equal tokens."""
         return hashlib.sha256(f"{self.content_fingerprint} {self.vocabulary.fingerprint}".encode()).hexdigest()
+
+    @property
+    def rules_version(self) -> int:
+        """Version of the source's rules that shaped the documents; see `Source.rules_version`."""
+        return self.settings.get(RULES_VERSION, 1)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import pytest
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
-from block_recurrent.data.sources import code
+from block_recurrent.data.sources import code, languages
 from block_recurrent.data.sources.splits import Splitter
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
@@ -36,10 +36,14 @@ def test_each_repository_is_one_document(tmp_path, read_back):
     assert texts == {"train": {"alpha": ALPHA, "beta": "// only.rs\nfn main() {} // caf\ufffd\n"}}
     assert left_out["train"] == {
         code.VENDORED: 4,
-        code.GENERATED: 4,
+        code.GENERATED: 3,
+        code.LONG_LINES: 1,
         code.BINARY: 1,
         code.TOO_LARGE: 1,
         "repositories without source files (left out)": 1,
+        "files ending in .md (not read)": 1,
+        "files outside the folders of repositories (left out)": 1,
+        "links (not followed)": 1,
         "documents with undecodable bytes (replaced by U+FFFD)": 1,
     }
 
@@ -71,7 +75,7 @@ def test_own_splits_and_hashed_splits(tmp_path, read_back):
      ("s.css", "/* s.css */\n"), ("Makefile", "# Makefile\n")],
 )  # fmt: skip
 def test_the_path_is_a_comment_in_the_files_language(path, comment):
-    assert code.path_comment(path) == comment
+    assert languages.path_comment(path) == comment
 
 
 def test_a_file_is_not_a_folder_of_repositories(tmp_path):

@@ -85,7 +85,7 @@ def test_a_truncated_gzip_is_read_up_to_its_end(tmp_path, read_back):
     whole = gzip.compress(lines([{"text": prose(seed, 2000)} for seed in range(20)]).encode())
     write_files(tmp_path / "in", {"train.jsonl.gz": whole[: len(whole) // 2]})
     texts, left_out = read_back("jsonl", tmp_path / "in")
-    assert left_out["train"]["gzip files that end early (read up to there)"] == 1
+    assert left_out["train"]["compressed files that end early or are damaged (read up to there)"] == 1
     assert 5 <= len(texts["train"]) <= 15
     for index, text in enumerate(texts["train"].values()):
         assert text == prose(index, 2000)

@@ -2,6 +2,7 @@ import pytest
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.sources import pg19
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
 from tests.support.vocabularies import prose
@@ -42,7 +43,12 @@ def test_books_are_named_by_their_titles(bucket, read_back):
         "validation": {"20 Third Book": "marked\r\nbook"},
         "test": {"30": "broken \ufffd byte"},
     }
-    assert left_out["train"] == {"books without a line in metadata.csv (named by their number alone)": 1}
+    assert left_out["train"] == {
+        pg19.UNTITLED: 1,
+        pg19.BROKEN: 1,
+        pg19.ELSEWHERE: 2,
+        "files ending in .md (not read)": 1,
+    }
     assert left_out["validation"] == {
         "documents with CRLF line ends (kept)": 1,
         "documents with a byte-order mark (removed)": 1,

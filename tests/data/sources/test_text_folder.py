@@ -3,7 +3,7 @@ import pytest
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources.source import Counts
-from block_recurrent.data.sources.splits import Splitter, has_own_splits, own_split
+from block_recurrent.data.sources.splits import Splitter, own_split, rule_of
 from block_recurrent.data.sources.synthetic import SyntheticRecall
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
@@ -83,8 +83,8 @@ def test_paths_that_name_a_split_are_recognised():
     assert {path: own_split(path) for path in named} == named
     for path in ("training/x", "train-ticket/x", "x/train/y", "testament.txt", "0.txt"):
         assert own_split(path) is None
-    assert not has_own_splits(["train/a", "other/b"])
-    assert not has_own_splits([])
+    assert rule_of(["test/a", "other/b"]) is None
+    assert rule_of([]) is None
 
 
 def test_a_source_without_input_refuses_one(tmp_path):
