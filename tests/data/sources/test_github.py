@@ -2,7 +2,7 @@ import pytest
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
-from block_recurrent.data.sources import code, languages
+from block_recurrent.data.sources import code
 from block_recurrent.data.sources.splits import Splitter
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
@@ -67,15 +67,6 @@ def test_own_splits_and_hashed_splits(tmp_path, read_back):
     for split, found in texts.items():
         assert all(Splitter(5, 30).split_of(name) == split for name in found)
     assert sum(map(len, texts.values())) == 50
-
-
-@pytest.mark.parametrize(
-    ("path", "comment"),
-    [("a/b.py", "# a/b.py\n"), ("x.CPP", "// x.CPP\n"), ("q.sql", "-- q.sql\n"), ("m.ml", "(* m.ml *)\n"),
-     ("s.css", "/* s.css */\n"), ("Makefile", "# Makefile\n")],
-)  # fmt: skip
-def test_the_path_is_a_comment_in_the_files_language(path, comment):
-    assert languages.path_comment(path) == comment
 
 
 def test_a_file_is_not_a_folder_of_repositories(tmp_path):
