@@ -26,6 +26,7 @@ _BARE = re.compile(_GAP + r'(?:"([^"\r\n]+)"|([\w./@~-][^\s{}\\%#"$&]*+))')
 _COMMENT = re.compile(r"%[^\r\n]*+(?:\r\n|\r|\n)?[ \t]*+")
 _CONDITIONAL = re.compile(rf"%[^\r\n]*+|\\(?P<begin>if[A-Za-z@]*)|\\(?P<end>else|fi){_END}|\\[^A-Za-z]")
 _NO_CONDITIONALS = {"iff", "ifthenelse", "ifdef", "ifundef", "ifcsdef", "ifbool", "iftoggle", "ifstrequal", "ifblank"}
+_MOST_UNCLOSED = 20  # searches to the end of a file for a missing `\fi`
 _ASSIGNS = re.compile(r"\\let\s*\\if[A-Za-z@]*\s*=?\s*$")
 _NAMED_ENVIRONMENT = re.compile(
     r"\\(?:lstnewenvironment|excludecomment|newtcblisting|DefineVerbatimEnvironment|newminted(?:\[\w*\])?)\s*\{(\w+\*?)\}"
@@ -140,6 +141,7 @@ class _Scan:
         self.written: set[str] = set()
         self.document_class: str | None = None
         self.begins = self.plain = False
+        self.unclosed = 0
 
     def run(self) -> LatexFile:
         scanner, position = _scanner(tuple(self.macros.files)), 0
@@ -222,7 +224,7 @@ class _Scan:
 
     def _after_never(self, start: int, position: int) -> int:
         """Returns the position after the branch that LaTeX never executes."""
-        if _ASSIGNS.search(self.text, max(0, start - 60), start):
+        if self.unclosed > _MOST_UNCLOSED or _ASSIGNS.search(self.text, max(0, start - 60), start):
             return position
         depth = 1
         for match in _CONDITIONAL.finditer(self.text, position):
@@ -232,6 +234,7 @@ class _Scan:
                 depth -= 1
             if match["end"] and depth == (0 if match["end"] == "fi" else 1):
                 return match.end()
+        self.unclosed += 1
         return position
 
     def _after_verb(self, command: str, position: int) -> int:

@@ -270,3 +270,56 @@ def test_preparing_imports_neither_jax_nor_tensorflow():
     code = "import sys, block_recurrent.data.preparation.prepare, block_recurrent.data.batching.batches\n"
     code += "sys.exit(any(name in sys.modules for name in ('jax', 'tensorflow', 'seqio', 'gin')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_input_without_documents_is_an_error_and_writes_nothing(source, tmp_path):
+    source({"empty": "", "also empty": ""})
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"source texts: its input has no document; it has .* empty documents"):
+            run(tmp_path / "a" / "b" / "s")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "s").mkdir()
+    with pytest.raises(InputError, match="no document"):
+        run(tmp_path / "s")
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_an_empty_split_next_to_others_is_written(source, tmp_path, monkeypatch):
+    source()
+    real = Texts.documents
+    monkeypatch.setattr(Texts, "documents", lambda self, record, counts: real(self, record, counts))
+    monkeypatch.setattr(Texts, "records", lambda self, file, split, counts: iter(RECORDS if split == "test" else ()))
+    for unchanged in (False, True):
+        assert [summary.unchanged for summary in run(tmp_path / "s")] == [unchanged] * 2
+    assert [len(TokenStore.open(tmp_path / "s" / split)) for split in ("train", "test")] == [0, 1]
+
+
+RECORDS = [Record("one", "text", 4)]
+
+
+def test_the_rules_version_is_in_the_store_and_older_stores_are_accepted(source, tmp_path, monkeypatch):
+    source()
+    (first, _) = run(tmp_path / "s")
+    assert first.metadata.settings["rules_version"] == first.metadata.rules_version == 1
+    before = contents(tmp_path / "s")
+    monkeypatch.setattr(Texts, "rules_version", 2)
+    for summary in run(tmp_path / "s"):
+        assert summary.unchanged
+        assert "written by rules of version 1; source texts has version 2 now" in summary.warnings[0]
+    assert contents(tmp_path / "s") == before
+    (summary, _) = run(tmp_path / "new")
+    assert summary.metadata.rules_version == 2
+    assert not summary.warnings
+    source(version=2)
+    with pytest.raises(InputError, match=r"settings rules version 1, now 2; settings version 1, now 2"):
+        run(tmp_path / "s")
+
+
+def test_an_interrupted_preparation_by_older_rules_begins_again(source, tmp_path, monkeypatch):
+    source()
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreOutput, "publish", lambda *_: None)
+        run(tmp_path / "s", splits=("train",))
+    monkeypatch.setattr(Texts, "rules_version", 2)
+    (summary,) = run(tmp_path / "s", splits=("train",))
+    assert summary.metadata.rules_version == 2

@@ -1,11 +1,14 @@
+import bz2
 import gzip
 import io
+import lzma
+import os
 import tarfile
 
-import pytest
+import zstandard
 
 from block_recurrent.data.sources import paper_archive
-from block_recurrent.data.sources.latex import Paper
+from block_recurrent.data.sources.stray import SYSTEM
 from tests.data.sources.conftest import write_files
 
 HEAD = "\\documentclass{article}\n\\begin{document}\n"
@@ -13,10 +16,10 @@ MAIN = HEAD + "Hello.\n\\input{intro}\n\\include{parts/method.tex}\nBye.\n\\end{
 SINGLE = HEAD + "Alone.\n\\end{document}\n"
 
 
-def tar(files, links=()):
+def tar(files, form=tarfile.USTAR_FORMAT, links=()):
     """Returns the bytes of a tar with files and links."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for name, content in files.items():
             content = content if isinstance(content, bytes) else content.encode()
             info = tarfile.TarInfo(name)
@@ -115,52 +118,101 @@ def test_a_gzip_bomb_is_left_out(tmp_path, read_back, monkeypatch):
     assert left_out["train"] == {"papers larger than 256 MB unpacked (left out)": 1}
 
 
-WHOLE = "\\documentclass{a}\\begin{document}%s\\end{document}\n"
-
-
-@pytest.mark.parametrize(
-    ("files", "main"),
-    [
-        ({"a.tex": "text", "b.tex": WHOLE}, "b.tex"),
-        ({"a.tex": WHOLE, "main.tex": WHOLE}, "main.tex"),
-        ({"sub/main.tex": WHOLE, "ms.tex": WHOLE}, "ms.tex"),
-        ({"a.tex": WHOLE, "b.tex": WHOLE + "longer"}, "b.tex"),
-        ({"a.tex": "\\documentclass{standalone}", "b.tex": WHOLE}, "b.tex"),
-        ({"a.tex": "% \\documentclass{x}\n% \\begin{document}", "b.tex": "text"}, None),
-        ({"a.tex": WHOLE, "b.tex": WHOLE}, "a.tex"),
-    ],
-)
-def test_the_main_file_is_found(files, main):
-    assert Paper(files).main == main
-
-
-def test_included_files_replace_their_commands_once():
-    files = {
-        "src/main.tex": WHOLE
-        % "\\input{a} \\input b \n% \\input{c}\n50\\% \\input{sub/d} \\input{a} \\inputs{x} \\input{missing}",
-        "src/a.tex": "[A \\input{a}]",
-        "src/b.tex": "[B]",
-        "src/c.tex": "[C]",
-        "src/sub/d.tex": "[D \\subfile{e}]",
-        "src/sub/e.tex": "[E \\input{../b}]",
-        "z.tex": "[Z]",
-    }
-    paper = Paper(files)
-    assert paper.text() == (
-        WHOLE % "[A \\input{a}] [B] \n% \\input{c}\n50\\% [D [E \\input{../b}]] \\input{a} \\inputs{x} \\input{missing}"
-        + "[C]\n[Z]\n"
-    )
-    assert paper.not_found == 1
-
-
-def test_a_very_long_chain_of_includes_ends():
-    files = {f"f{index}.tex": f"\\input{{f{index + 1}}}\n{index}" for index in range(3000)}
-    text = Paper(files).text()
-    assert all(f"{index}\n" in text for index in range(3000))
-
-
 def test_every_file_of_a_paper_without_main_file_is_read(tmp_path, read_back):
     write_files(tmp_path / "in", {"x/0001.gz": paper({"b.tex": "\\section{B}", "a.tex": "\\section{A}"})})
     texts, left_out = read_back("arxiv", tmp_path / "in", **ALL_TRAIN)
     assert texts == {"train": {"0001": "\\section{A}\n\\section{B}\n"}}
     assert left_out["train"] == {"papers without a main file (files in path order)": 1}
+
+
+TREE = {
+    "main.tex": MAIN,
+    "intro.tex": "Intro.\n",
+    "parts/method.tex": "Method.\n",
+    "._main.tex": b"\0mac",
+    "fig.png": b"\0",
+}
+FORMATS = {
+    "ustar": tarfile.USTAR_FORMAT,
+    "gnu": tarfile.GNU_FORMAT,
+    "pax": tarfile.PAX_FORMAT,
+}
+PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+
+
+def version_7(data):
+    """Returns a tar with its headers as the first tar wrote them: without a mark of the format."""
+    blocks = bytearray(data)
+    for start in range(0, len(blocks), 512):
+        if blocks[start + 257 : start + 262] == b"ustar":
+            blocks[start + 257 : start + 512] = bytes(255)
+            blocks[start + 156] = 0 if blocks[start + 156] == ord("0") else blocks[start + 156]
+            blocks[start + 148 : start + 156] = b" " * 8
+            blocks[start + 148 : start + 156] = b"%06o\0 " % sum(blocks[start : start + 512])
+    return bytes(blocks)
+
+
+def test_every_kind_of_tar_is_a_paper(tmp_path, read_back):
+    expected = EXPECTED["2403.00001"]
+    kinds = {kind: tar(TREE, form) for kind, form in FORMATS.items()}
+    kinds["v7"] = version_7(kinds["ustar"])
+    files = {f"{kind}.tar{ending}": pack(data) for kind, data in kinds.items() for ending, pack in PACK.items()} | {
+        f"one{ending[1:]}.tex{ending}": pack(SINGLE.encode()) for ending, pack in PACK.items() if ending
+    }
+    files |= {"short.TGZ": gzip.compress(kinds["v7"]), "2403.00009.gz": gzip.compress(kinds["v7"])}
+    store = {"store": str(tmp_path / "store")}
+    texts, left_out = read_back("arxiv", write_files(tmp_path / "in", files), **ALL_TRAIN, **store)
+    assert {name: text for name, text in texts["train"].items() if not name.startswith("one")} == {
+        **dict.fromkeys(kinds, expected),
+        "short": expected,
+        "2403.00009": expected,
+    }
+    assert [text for name, text in texts["train"].items() if name.startswith("one")] == [SINGLE] * 4
+    papers = 4 * 5 + 2
+    assert left_out["train"] == {
+        SYSTEM: papers,
+        "figures, styles, bibliographies and other files of papers (not read)": papers,
+        "documents with the name of an earlier one (left out)": 4 * 4,
+    }
+
+
+def test_monthly_tars_may_be_compressed(tmp_path, read_back):
+    for number, (ending, pack) in enumerate(PACK.items()):
+        papers = {f"2403/2403.{number:05}.gz": paper(TREE), "2403/2403.9.pdf": b"%PDF"}
+        write_files(tmp_path / "in", {f"arXiv_src_2403_{number}.tar{ending}": pack(tar(papers))})
+    texts, left_out = read_back("arxiv", tmp_path / "in", **ALL_TRAIN)
+    assert texts == {"train": {f"2403.{number:05}": EXPECTED["2403.00001"] for number in range(5)}}
+    assert left_out["train"]["papers without LaTeX sources: PDF and others (left out)"] == 5
+
+
+def test_a_compressed_monthly_tar_that_ends_early_is_counted(tmp_path, read_back):
+    papers = {f"2403/2403.{number:05}.gz": paper(TREE | {"r.bin": os.urandom(5000)}) for number in range(8)}
+    whole = gzip.compress(tar(papers))
+    write_files(tmp_path / "in", {"arXiv_src_2403_001.tar.gz": whole[: len(whole) // 2]})
+    texts, left_out = read_back("arxiv", tmp_path / "in", **ALL_TRAIN)
+    assert 2 <= len(texts["train"]) <= 4
+    assert left_out["train"]["monthly tars that end early or are damaged (read up to there)"] == 1
+
+
+def test_damaged_headers_of_papers_are_counted(tmp_path, read_back):
+    whole = tar(TREE)
+    damaged = {}
+    for place in (512 * 3, 512 * 3 + 130, 512 * 3 + 150, 600, len(whole) - 2000):
+        data = bytearray(whole)
+        data[place : place + 8] = b"\xff" * 8
+        damaged[f"2403.{place:05}.gz"] = gzip.compress(bytes(data[: place + 5000]))
+    texts, left_out = read_back("arxiv", write_files(tmp_path / "in", damaged | {"good.gz": paper(TREE)}), **ALL_TRAIN)
+    assert "good" in texts["train"]
+    assert (
+        len(texts["train"]) + left_out["train"].get("papers with a damaged archive (left out)", 0) == len(damaged) + 1
+    )
+
+
+def test_the_summary_counts_what_is_missing_and_what_is_never_included(tmp_path, read_back):
+    files = {"main.tex": MAIN + "\\input{gone}", "intro.tex": "Intro \\input{gone}", "rest.tex": "Rest"}
+    texts, left_out = read_back("arxiv", write_files(tmp_path / "in", {"x.gz": paper(files)}), **ALL_TRAIN)
+    assert texts["train"]["x"].endswith("\\end{document}\n\\input{gone}\nRest\n")
+    assert left_out["train"] == {
+        "included files that are not there (the command is kept)": 2,  # the second `gone` comes after the end
+        "LaTeX files that no file includes, besides the main file (appended)": 1,
+    }

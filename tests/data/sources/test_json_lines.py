@@ -8,8 +8,13 @@ from block_recurrent.data.preparation.prepare import prepare
 from block_recurrent.data.sources import json_lines
 from block_recurrent.data.sources.splits import Splitter
 from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
+from tests.data.sources.test_compression import PACK as ALL_PACK
 from tests.support.vocabularies import prose
+
+PACK = {ending: pack for ending, pack in ALL_PACK.items() if ending.isalnum()}
+ALL_TRAIN = {"validation_percent": 0, "test_percent": 0}
 
 
 def lines(documents):
@@ -105,3 +110,48 @@ def test_several_records_per_file_keep_the_order_of_lines(tmp_path):
     (summary,) = prepare(config)
     names = list(TokenStore.open(summary.path).names)
     assert names == [f"train.jsonl:{number}" for number in range(1, 251)]
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_compressed_files_of_every_kind(tmp_path, read_back, ending):
+    packed = PACK[ending](lines([{"text": "one\r\n"}, {"text": "two"}]).encode())
+    files = {f"train.jsonl.{ending}": packed, f"test.JSONL.{ending.upper()}": packed, f"valid.json.{ending}": packed}
+    texts, _ = read_back("jsonl", write_files(tmp_path / "in", files))
+    assert sorted(texts) == ["test", "train", "validation"]
+    assert [list(found.values()) for found in texts.values()] == [["one\r\n", "two"]] * 3
+    options = ALL_TRAIN | {"store": str(tmp_path / "one")}
+    texts, _ = read_back("jsonl", write_files(tmp_path, {"any name": packed}) / "any name", **options)
+    assert list(texts["train"].values()) == ["one\r\n", "two"]
+
+
+def test_undecodable_bytes_are_replaced_and_counted(tmp_path, read_back):
+    content = b'\xef\xbb\xbf{"text": "caf\xe9"}\n{"text": "caf\xc3\xa9 \xef\xbf\xbd"}\n'
+    write_files(tmp_path / "in", {"train.jsonl": content})
+    texts, left_out = read_back("jsonl", tmp_path / "in")
+    assert list(texts["train"].values()) == ["caf\ufffd", "café \ufffd"]
+    assert left_out["train"] == {"documents with undecodable bytes (replaced by U+FFFD)": 1}
+
+
+ARRAYS = {
+    "one line": json.dumps([{"text": "one"}, {"text": "two"}]),
+    "indented": json.dumps([{"text": "one"}, {"text": "two"}], indent=2),
+    "a line per element": '[{"text": "one"},\n{"text": "two"},\n{"text": "three"}\n]\n',
+    "brackets on lines of their own": '\n[\n{"text": "one"},\n{"text": "two"}\n]\n',
+    "long": json.dumps([{"text": "x" * 300_000}]),
+}
+
+
+@pytest.mark.parametrize("content", ARRAYS.values(), ids=ARRAYS)
+def test_a_json_array_is_an_error_that_names_the_mend(tmp_path, content):
+    write_files(tmp_path / "in", {"array.json": content})
+    config = PrepareConfig(source="jsonl", store=str(tmp_path / "s"), input=str(tmp_path / "in/array.json"), workers=1)
+    with pytest.raises(InputError, match=r"has no document; it has 1 files that hold one JSON array .*jq -c"):
+        prepare(config)
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_array_next_to_json_lines_is_counted(tmp_path, read_back):
+    files = {"train-0.jsonl": ARRAYS["indented"], "train-1.jsonl": '[1, 2]\n{"text": "good"}\n'}
+    texts, left_out = read_back("jsonl", write_files(tmp_path / "in", files))
+    assert texts["train"] == {"train-1.jsonl:2": "good"}
+    assert left_out["train"] == {json_lines.ARRAY: 1, json_lines.NOT_JSON: 1}

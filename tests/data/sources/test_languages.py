@@ -5,11 +5,11 @@ from tests.data.sources.conftest import write_files
 
 ALL_TRAIN = {"validation_percent": 0, "test_percent": 0}
 SOURCES = """
-a.R a.F90 a.S a.C a.H a.PY a.Java a.ps1 a.psm1 a.vb a.pas a.groovy a.gradle a.kts a.pxd a.ipp a.ino a.zsh a.fish x.rb a.rake
-a.gemspec a.coffee a.cr a.nim a.d a.cl a.glsl a.wgsl a.hlsl a.tf a.nix a.graphql a.bat a.awk a.m4 a.f a.for a.cob a.sas a.do
-a.vim a.st a.tcl a.purs a.idr a.lean a.agda a.v a.sv a.vhdl a.sol a.cairo a.move a.zig a.odin a.hx a.gd a.bzl a.star a.fsx
-a.sml a.thy a.wl a.pro a.erl a.escript a.wat a.ll a.nsi a.ahk a.jq a.smk a.rpy Makefile src/Dockerfile CMakeLists.txt
-Rakefile Jenkinsfile BUILD WORKSPACE meson.build configure.ac SConstruct
+a.R a.F90 a.S a.C a.H a.PY a.Java a.ps1 a.psm1 a.vb a.pas a.groovy a.gradle a.kts a.pxd a.ipp a.ino a.zsh a.fish x.rb
+a.rake a.gemspec a.coffee a.cr a.nim a.d a.cl a.glsl a.wgsl a.hlsl a.tf a.nix a.graphql a.bat a.awk a.m4 a.f a.for
+a.cob a.sas a.do a.vim a.st a.tcl a.purs a.idr a.lean a.agda a.v a.sv a.vhdl a.sol a.cairo a.move a.zig a.odin a.hx
+a.gd a.bzl a.star a.fsx a.sml a.thy a.wl a.pro a.erl a.escript a.wat a.ll a.nsi a.ahk a.jq a.smk a.rpy Makefile
+src/Dockerfile CMakeLists.txt Rakefile Jenkinsfile BUILD WORKSPACE meson.build configure.ac SConstruct
 """
 OTHERS = """
 a.png a.csv a.json a.ipynb a.md a.html a.txt a.tab a.pdf LICENSE README a a.lock a.xml a.yaml a.toml a.tex
