@@ -33,7 +33,7 @@ def test_newlines_and_indentation_that_do_not_return_are_counted(default_model):
     kept = len(CODE[:50].split()) - 1 - CODE[:50].strip().count("\n")
     assert result.characters == 50
     assert blanks - 12 <= result.lost <= blanks - kept
-    text, returned = result.example
+    text, returned = result.example or ("", "")
     assert "\n" in text
     assert "\n" not in returned
 
