@@ -103,6 +103,9 @@ class Github(FolderSource):
     def _split_of(self, path: str, repository: str) -> str | None:
         return self.own_split(path) if self.has_own_splits else self.splitter.split_of(repository)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_repositories"}
+
     def left_out(self, split: str) -> Counts:
         """See `Source.left_out`; counts repositories without any source file, too."""
         counts, first = super().left_out(split), self.splits[0]

@@ -69,7 +69,8 @@ class Pg19(FolderSource):
         """See `Source.left_out`. A broken line counts for the split of its book, or else for the first split."""
         counts = super().left_out(split)
         books = {_number(path): self.own_split(path) for path, _ in self._listing.files}
-        splits_of_lines = [books.get(number) or self.splits[0] for number in self._metadata.broken]
+        first = self.splits[0]
+        splits_of_lines = [books.get(number) or first for number in self._metadata.broken]
         counts[BROKEN] += splits_of_lines.count(split)
         return +counts
 

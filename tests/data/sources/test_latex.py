@@ -39,7 +39,7 @@ def test_the_main_file_is_found(files, main):
     assert Paper(files).main == main
 
 
-def joined(files, **others):
+def text_and_counts(files, **others):
     paper = Paper(files, **others)
     return paper.text(), paper.not_found, paper.never_included
 
@@ -51,7 +51,7 @@ def test_a_supplement_keeps_its_parts():
         "b.tex": "[B]",
         "supp.tex": WHOLE % "\\input{a}\\input{b}",
     }
-    assert joined(files) == (WHOLE % ("text " * 9 + "[B]") + WHOLE % "[A]\\input{b}", 0, 1)
+    assert text_and_counts(files) == (WHOLE % ("text " * 9 + "[B]") + WHOLE % "[A]\\input{b}", 0, 1)
 
 
 def test_parts_of_subfiles_in_one_folder_or_in_several():
@@ -60,7 +60,7 @@ def test_parts_of_subfiles_in_one_folder_or_in_several():
     one, two, figure = PART % "[1\\input{missing}\\input{figure}]", PART % "[2]", "[F]"
     flat = {"main.tex": main, "one.tex": one, "two.tex": two, "figure.tex": figure}
     deep = {"main.tex": main, "sections/one.tex": one, "sections/two.tex": two, "sections/figure.tex": figure}
-    assert joined(flat) == joined(deep) == (expected, 1, 0)
+    assert text_and_counts(flat) == text_and_counts(deep) == (expected, 1, 0)
 
 
 def test_names_in_another_case_and_over_two_lines():
@@ -70,9 +70,9 @@ def test_names_in_another_case_and_over_two_lines():
         "NEXT.tex": "[2]",
         "Sub/third.tex": "[3]",
     }
-    assert joined(files) == (WHOLE % "[1][2][3]", 0, 0)
+    assert text_and_counts(files) == (WHOLE % "[1][2][3]", 0, 0)
     exact = {"m.tex": WHOLE % "\\input{Part}\\input{part}", "part.tex": "[1]", "Part.tex": "[2]"}
-    assert joined(exact) == (WHOLE % "[2][1]", 0, 0)
+    assert text_and_counts(exact) == (WHOLE % "[2][1]", 0, 0)
 
 
 def test_imports_change_the_folder_of_what_they_include():
@@ -86,7 +86,7 @@ def test_imports_change_the_folder_of_what_they_include():
         "two/b.tex": "[2b]",
         "b.tex": "[b]",
     }
-    assert joined(files) == (WHOLE % "[1a[1b][c[d]]][b][2a[2b]]\\import{two}{none}", 1, 0)
+    assert text_and_counts(files) == (WHOLE % "[1a[1b][c[d]]][b][2a[2b]]\\import{two}{none}", 1, 0)
 
 
 def test_files_with_other_endings_are_included_by_their_whole_names():
@@ -103,8 +103,8 @@ def test_circles_end():
         "a.tex": "[A\\input{b}]",
         "b.tex": "[B\\input{a}\\input{main}\\input{b}]",
     }
-    assert joined(files) == (WHOLE % "[A[B\\input{a}\\input{main}\\input{b}]]", 0, 0)
-    assert joined({"x.tex": "[X\\input{y}]", "y.tex": "[Y\\input{x}]"}) == ("[X[Y\\input{x}]]\n", 0, 0)
+    assert text_and_counts(files) == (WHOLE % "[A[B\\input{a}\\input{main}\\input{b}]]", 0, 0)
+    assert text_and_counts({"x.tex": "[X\\input{y}]", "y.tex": "[Y\\input{x}]"}) == ("[X[Y\\input{x}]]\n", 0, 0)
 
 
 def test_what_latex_ignores_is_not_included_but_appended():
@@ -114,12 +114,12 @@ def test_what_latex_ignores_is_not_included_but_appended():
         "b.tex": "[B]",
         "c.tex": "[C]",
     }
-    assert joined(files) == (files["m.tex"] + "\n[A]\n[B]\n[C]\n", 0, 3)
+    assert text_and_counts(files) == (files["m.tex"] + "\n[A]\n[B]\n[C]\n", 0, 3)
 
 
 def test_a_file_that_the_paper_writes_itself_is_not_missing():
     text = "\\begin{filecontents}{own.tex}x\\end{filecontents}" + WHOLE % "\\input{own}\\input{other}"
-    assert joined({"m.tex": text}) == (text, 1, 0)
+    assert text_and_counts({"m.tex": text}) == (text, 1, 0)
 
 
 def test_included_files_replace_their_commands_once():
@@ -136,11 +136,11 @@ def test_included_files_replace_their_commands_once():
     expected = (
         WHOLE % "[A \\input{a}] [B] \n% \\input{c}\n50\\% [D [E \\input{../b}]] \\input{a} \\inputs{x} \\input{missing}"
     )
-    assert joined(files) == (expected + "[C]\n[Z]\n", 1, 2)
+    assert text_and_counts(files) == (expected + "[C]\n[Z]\n", 1, 2)
 
 
 def test_a_very_long_chain_of_includes_is_in_place():
     files = {f"f{index}.tex": f"{index}\\input{{f{index + 1}}}\n" for index in range(3000)}
-    text, not_found, never = joined(files)
+    text, not_found, never = text_and_counts(files)
     assert text.replace("\n", "") == "".join(map(str, range(3000))) + "\\input{f3000}"
     assert (not_found, never) == (1, 0)
