@@ -1,23 +1,22 @@
 """The command `generate`."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, Workdir
-from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
+from block_recurrent.cli.options import CONSOLE, STDERR, Workdir
+from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines, text_of_argument
 from block_recurrent.errors import InputError
 
 if TYPE_CHECKING:
     from block_recurrent.generation.completion import Continuation
     from block_recurrent.generation.decode_state import DecodeState
     from block_recurrent.generation.generator import Generator
-
-_STDERR = Console(stderr=True)
 
 
 def generate(
@@ -90,6 +89,7 @@ def generate(
     """
     from block_recurrent.generation.generator import Generator
     from block_recurrent.generation.sampling import Sampling
+    from block_recurrent.generation.stop_strings import StopStrings
 
     sampling = Sampling(
         temperature=0.0 if greedy else temperature,
@@ -105,6 +105,8 @@ def generate(
         texts = [""]
     if not texts:
         raise InputError(f"--prompts {prompts}: contains no prompts")
+    stop = [text_of_argument(string) for string in stop or ()]
+    StopStrings(stop)  # refuses an empty string before the model is loaded
     one = len(texts) == num_samples == 1
     if box and (not one or jsonl is not None):
         raise InputError("--box: shows one text; it does not go with several prompts or samples, or with --jsonl")
@@ -119,12 +121,19 @@ def generate(
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)
-    _warn_of_unknown_tokens(generator, texts)
-    arguments: Any = {"num_tokens": num_tokens, "sampling": sampling, "seed": seed, "stop": stop or (), "state": state}
-    if one:
-        _continue_one(generator, texts[0], arguments, jsonl, save_state, box=box)
+    arguments: Any = {"num_tokens": num_tokens, "sampling": sampling, "seed": seed, "stop": stop, "state": state}
+
+    def check(text: str) -> None:
+        if num_tokens:
+            generator.generate([text], **arguments)  # checks at once, and computes when it is iterated over
+
+    batch = Batch("prompt", texts, check, alone=prompts is None and len(texts) == 1)
+    _warn_of_unknown_tokens(generator, batch)
+    if one and batch.answerable:
+        _continue_one(generator, batch.answerable[0], arguments, jsonl, save_state, box=box)
     else:
-        _continue_many(generator, texts, arguments | {"num_samples": num_samples}, jsonl)
+        _continue_many(generator, batch, arguments | {"num_samples": num_samples}, jsonl)
+    batch.end()
 
 
 def _continue_one(
@@ -141,7 +150,7 @@ def _continue_one(
     if arguments["num_tokens"]:
         state = _sample_one(generator, prompt, arguments, jsonl, box=box)
     else:
-        with Progress("prefill", 0, console=_STDERR) as progress:
+        with Progress("prefill", 0, console=STDERR) as progress:
             state = generator.prefill([prompt], state=arguments["state"], progress=progress)
     if save_state is not None:
         _save(generator, save_state, state)
@@ -154,7 +163,7 @@ def _sample_one(
     from block_recurrent.progress import Progress
 
     with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
-        with Progress("prefill", 0, console=_STDERR) as progress:
+        with Progress("prefill", 0, console=STDERR) as progress:
             stream = generator.stream(prompt, progress=progress, **arguments)
         if box:
             console.boxed_text(CONSOLE, stream, prompt=prompt, num_tokens=arguments["num_tokens"])
@@ -171,23 +180,27 @@ def _save(generator: "Generator", path: Path, state: "DecodeState") -> None:
     from block_recurrent.cli import console
 
     generator.save_state(path, state)
-    console.line(_STDERR, f"{path}: the state after {int(state.position[0]):,} tokens")
+    console.line(STDERR, f"{path}: the state after {int(state.position[0]):,} tokens")
 
 
-def _continue_many(generator: "Generator", prompts: list[str], arguments: dict[str, Any], jsonl: Path | None) -> None:
+def _continue_many(generator: "Generator", batch: Batch, arguments: dict[str, Any], jsonl: Path | None) -> None:
     from block_recurrent.cli import console
     from block_recurrent.progress import Progress
 
     with (
         contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write,
-        Progress("prefill", 0, console=_STDERR) as progress,
+        Progress("prefill", 0, console=STDERR) as progress,
     ):
-        for continuation in generator.generate(prompts, progress=progress, **arguments):
-            text = prompts[continuation.prompt]
+        continuations = generator.generate(batch.answerable, progress=progress, **arguments)
+        for number, continuation in batch.answers(continuations, lambda continuation: continuation.prompt):
+            if isinstance(continuation, InputError):
+                batch.show(number, continuation) if write is None else write(batch.record(number, continuation))
+                continue
+            text = str(batch.texts[number])
             if write is not None:
-                write(_record(continuation, text, arguments["seed"]))
+                write(_record(dataclasses.replace(continuation, prompt=number), text, arguments["seed"]))
             else:
-                CONSOLE.rule(f"prompt {continuation.prompt}, sample {continuation.sample}")
+                CONSOLE.rule(f"prompt {number}, sample {continuation.sample}")
                 console.stream_text([continuation.text], prompt=text)
 
 
@@ -195,10 +208,10 @@ def _record(continuation: "Continuation", prompt: str, seed: int) -> dict[str, A
     return continuation.as_dict() | {"prompt_text": prompt, "seed": seed}
 
 
-def _warn_of_unknown_tokens(generator: "Generator", texts: list[str]) -> None:
+def _warn_of_unknown_tokens(generator: "Generator", batch: Batch) -> None:
     from block_recurrent.cli import console
 
-    for number, text in enumerate(texts):
-        if unknown := generator.unknown_tokens(text):
+    for number, text in enumerate(batch.texts):
+        if isinstance(text, str) and (unknown := generator.unknown_tokens(text)):
             message = f"warning: text {number}: {unknown:,} tokens are not in the vocabulary and become `unknown`"
-            console.line(_STDERR, message)
+            console.line(STDERR, message)

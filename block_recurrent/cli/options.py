@@ -1,16 +1,15 @@
 """Options and helpers that several commands share."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from etils import epath
 from rich.console import Console
 
-from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
 
 CONSOLE = Console()
+STDERR = Console(stderr=True)
 
 GinFiles = Annotated[
     list[str] | None,
@@ -43,15 +42,3 @@ Workdir = Annotated[
 def absolute(path: str) -> epath.Path:
     """Returns a path of the command line as an absolute path, with `~` expanded; a URL is unchanged."""
     return resolve(path)
-
-
-def read_text(path: Path) -> str:
-    """Returns the text of a file that was named on the command line.
-
-    Raises:
-        InputError: the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None

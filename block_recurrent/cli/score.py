@@ -1,14 +1,21 @@
 """The command `score`."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
+
+if TYPE_CHECKING:
+    from block_recurrent.generation.scoring import Score
 
 
 def score(
@@ -44,7 +51,6 @@ def score(
 
     Example: python -m block_recurrent score --workdir runs/quickstart --text "import os" --text "import so"
     """
-    from block_recurrent.cli import views
     from block_recurrent.generation.generator import Generator
 
     if text is None and text_file is None and texts is None:
@@ -55,10 +61,23 @@ def score(
     use_compilation_cache(compilation_cache)
     generator = Generator.from_workdir(workdir, batch_size=batch_size)
     state = None if load_state is None else generator.load_state(load_state)
-    scores = generator.score(gathered, state=state)
-    if jsonl is None:
-        views.show_text_scores(CONSOLE, list(scores))
-        return
-    with json_lines(jsonl) as write:
-        for one in scores:
-            write(one.as_dict())
+    alone = texts is None and len(gathered) == 1
+    batch = Batch("text", gathered, lambda given: generator.score([given], state=state), alone=alone)
+    _show(batch, generator.score(batch.answerable, state=state), jsonl)
+    batch.end()
+
+
+def _show(batch: Batch, scores: "Iterator[Score]", jsonl: Path | None) -> None:
+    from block_recurrent.cli import views
+
+    shown = []
+    with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
+        for number, score in batch.answers(scores, lambda score: score.text):
+            if isinstance(score, InputError):
+                batch.show(number, score) if write is None else write(batch.record(number, score))
+            elif write is None:
+                shown.append(dataclasses.replace(score, text=number))
+            else:
+                write(score.as_dict() | {"text": number})
+    if shown:
+        views.show_text_scores(CONSOLE, shown)

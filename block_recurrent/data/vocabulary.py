@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from block_recurrent.data.detokenizer import ByteDetokenizer, Detokenizer, PieceDetokenizer
+from block_recurrent.data.sources.text import replace_surrogates
 from block_recurrent.errors import InputError, first_line
 
 _BLANK = "\u2581"  # SentencePiece's character for a blank
@@ -54,7 +55,7 @@ class Vocabulary(Protocol):
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """Returns the ids of a text, (n,) integers, without begin or end token."""
+        """Returns the ids of a text, (n,) integers, without begin or end token. Lone surrogates become U+FFFD."""
         ...
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
@@ -85,7 +86,7 @@ class ByteVocabulary:
 
     def encode(self, text: str) -> np.ndarray:
         """See `Vocabulary.encode`: (n,) uint16."""
-        return np.frombuffer(text.encode("utf-8", "replace"), np.uint8) + np.uint16(_FIRST_BYTE)
+        return np.frombuffer(replace_surrogates(text).encode(), np.uint8) + np.uint16(_FIRST_BYTE)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """See `Vocabulary.decode`."""
@@ -170,7 +171,8 @@ class SentencePieceVocabulary:
 
     def encode(self, text: str) -> np.ndarray:
         """See `Vocabulary.encode`: (n,) int32."""
-        parts = [self._processor.encode(part, return_type="numpy") for part in self._parts(text)]
+        whole = replace_surrogates(text)
+        parts = [self._processor.encode(part, return_type="numpy") for part in self._parts(whole)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, np.int32)])
 
     def _parts(self, text: str) -> Iterator[str]:
@@ -231,10 +233,11 @@ class SentencePieceVocabulary:
 
     def first_token_bytes(self, text: str) -> int:
         """See `Vocabulary.first_token_bytes`; leading blanks that the model drops count as covered."""
+        text = replace_surrogates(text)
         # The first token ends long before this, and text after its word cannot move its end.
         stop = text.find(" ", 256, 4096)
         offsets = self._processor.encode(text[: 4096 if stop < 0 else stop], return_type="offset_mapping")["offsets"]
-        return len(text[: offsets[0][1]].encode("utf-8", "replace")) if offsets else 0
+        return len(text[: offsets[0][1]].encode()) if offsets else 0
 
 
 def load_vocabulary(spec: str) -> Vocabulary:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.data.sources.text import replace_surrogates
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
@@ -317,7 +318,7 @@ class Generator:
                 )
             self._check_room(np.array([len(pending)]), np.array([len(ids)]), 0)
             skipped = 0 if begun else self.vocabulary.first_token_bytes(text)
-            rows.append(TextToScore(ids, len(text.encode("utf-8", "replace")) - skipped))
+            rows.append(TextToScore(ids, len(replace_surrogates(text).encode()) - skipped))
         context = state if state is not None and begun else None
         return score_rows(
             self.config, self.params, rows, context, batch_size=self.batch_size, segment_length=self.segment_length

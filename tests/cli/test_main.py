@@ -9,7 +9,6 @@ from typer.main import get_group
 
 import block_recurrent
 from block_recurrent.cli.main import app, main
-from block_recurrent.cli.options import read_text
 from block_recurrent.data.preparation import beam
 
 GIN = Path(__file__).parents[2] / "gin"

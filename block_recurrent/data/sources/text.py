@@ -44,12 +44,19 @@ def clean_text(text: str, counts: Counter[str] | None = None) -> str:
         Text that UTF-8 can encode.
     """
     counts = Counter() if counts is None else counts
+    whole = replace_surrogates(text)
+    if whole is not text:
+        counts[SURROGATES] += 1
+    return _repaired(whole, counts)
+
+
+def replace_surrogates(text: str) -> str:
+    """Returns text that UTF-8 can encode: a pair of surrogates becomes its character, a lone one U+FFFD."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        counts[SURROGATES] += 1
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return _repaired(text, counts)
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _repaired(text: str, counts: Counter[str]) -> str:

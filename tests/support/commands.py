@@ -1,0 +1,45 @@
+"""Runs the command line in this process, with standard streams of any encoding."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import sys
+from typing import Any
+from unittest import mock
+
+from block_recurrent.cli.main import main
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The exit code and the output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def run_command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8") -> Ended:
+    """Runs a command; its standard output and error have the encoding, as with `PYTHONIOENCODING`."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding, "strict", newline="\n")
+    err = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")
+    with (
+        mock.patch.object(sys, "argv", ["block_recurrent", *map(str, arguments)]),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out.flush()
+        err.flush()
+    written = [stream.buffer.getvalue().decode(encoding) for stream in (out, err)]  # type: ignore[attr-defined]
+    return Ended(code, *written)
