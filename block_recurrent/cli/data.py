@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from block_recurrent.cli import gin_files
-from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile
 from block_recurrent.config import PrepareConfig
 from block_recurrent.errors import InputError
+from block_recurrent.files import expand
 
 
 def prepare(
@@ -55,14 +56,18 @@ def prepare(
 
 
 def inspect(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder that prepare wrote, or one of its splits.")],
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", parser=expand, help="Folder that prepare wrote, or one of its splits.")
+    ],
     document: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Name, id or number of a document; prints its text instead of the summary."),
     ] = None,
+    vocabulary: VocabularyFile = None,
 ) -> None:
     """Show a token store: counts, fingerprints and document lengths, or the text of one document."""
     from block_recurrent.cli import views
+    from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
     from block_recurrent.data.store import inspection
 
     stores = inspection.open_stores(store)
@@ -75,11 +80,15 @@ def inspect(
             f"inspect {store}: has several splits; use the folder of one of them with --document, such as "
             f"{stores[0].path}"
         )
-    sys.stdout.write(inspection.decode_document(stores[0], inspection.find_document(stores[0], document)))
+    about, number = stores[0].vocabulary, inspection.find_document(stores[0], document)
+    own = load_recorded_vocabulary(about.spec, about.fingerprint, given=vocabulary, folders=[stores[0].path])
+    sys.stdout.write(inspection.decode_document(stores[0], number, vocabulary=own))
 
 
 def verify(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder that prepare wrote, or one of its splits.")],
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", parser=expand, help="Folder that prepare wrote, or one of its splits.")
+    ],
 ) -> None:
     """Read every file of a token store and compare its checksum."""
     from block_recurrent.cli import console
@@ -93,7 +102,9 @@ def verify(
 
 
 def train_vocab(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Path of the SentencePiece model to write.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", parser=expand, help="Path of the SentencePiece model to write.")
+    ],
     size: Annotated[int, typer.Option(help="Number of pieces, including 256 bytes and the special pieces.")] = 32_000,
     gin_file: GinFiles = None,
     gin_param: GinParams = None,

@@ -8,13 +8,15 @@ import typer
 
 from block_recurrent.cli import gin_files
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
 from block_recurrent.progress import StageCallback
 
 if TYPE_CHECKING:
+    from block_recurrent.data.vocabulary import Vocabulary
+    from block_recurrent.evaluation.evaluation import Evaluation
     from block_recurrent.evaluation.model_under_test import ModelUnderTest
 
 Split = Annotated[str, typer.Option("--split", help="Split of the prepared store.")]
@@ -117,6 +119,7 @@ def compare(
     split: Split = "validation",
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
+    vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Compare models on the same tokens: paired differences, and the most improved words in context.
@@ -146,6 +149,7 @@ def compare(
             shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
             progress = functools.partial(_named, stages, model.subject.name)
             evaluations.append(Evaluation(model, shape, split, settings, progress=progress))
+        own = _vocabulary(evaluations, vocabulary)
         scored = []
         for evaluation in evaluations:  # all models have been checked before the first pass starts
             with evaluation.scored() as losses:
@@ -154,9 +158,17 @@ def compare(
             scored.append((evaluation.model.subject, evaluation.read_tokens()))
     first = evaluations[0]
     header = {name: value for name, value in first.header.items() if name != "subject"}
-    comparison = write_comparison(header, first.store, scored, resolve(out))
+    comparison = write_comparison(header, first.store, scored, resolve(out), own)
     show_evaluation.show_comparison(CONSOLE, comparison)
     line(CONSOLE, f"written to {resolve(out)}")
+
+
+def _vocabulary(evaluations: "list[Evaluation]", given: str | None) -> "Vocabulary":
+    from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
+
+    store = evaluations[0].store
+    folders = [store.path, *(evaluation.model.home for evaluation in evaluations)]
+    return load_recorded_vocabulary(store.vocabulary.spec, store.vocabulary.fingerprint, given=given, folders=folders)
 
 
 def _named(progress: StageCallback, name: str, stage: str, done: int, total: int) -> None:

@@ -1,11 +1,17 @@
 """The command `export`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from block_recurrent.cli.options import CONSOLE, Workdir
+from block_recurrent.cli.options import CONSOLE, STDERR, VocabularyFile, Workdir
+from block_recurrent.data.recorded_vocabulary import VOCABULARY_FILE
+from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
+
+if TYPE_CHECKING:
+    from block_recurrent.data.vocabulary import Vocabulary
+    from block_recurrent.training.saved_run import SavedRun
 
 
 def export(
@@ -15,8 +21,9 @@ def export(
         bool,
         typer.Option("--functions", help="Also export prefill and decode step as StableHLO (CPU, TPU), for serving."),
     ] = False,
+    vocabulary: VocabularyFile = None,
 ) -> None:
-    """Write a run's parameters as safetensors, with the configuration and the vocabulary's fingerprint as JSON.
+    """Write a run's parameters as safetensors, its configuration as JSON, and its vocabulary's file.
 
     With --functions, also write prefill.stablehlo and decode.stablehlo (jax.export), which run without this package;
     functions.json documents their arguments.
@@ -30,7 +37,7 @@ def export(
     from block_recurrent.training.saved_run import SavedRun
 
     saved = SavedRun.load(resolve(workdir))
-    saved.export(resolve(out))
+    saved.export(resolve(out), _vocabulary(saved, vocabulary))
     console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE} and {CONFIG_FILE} written to {out}")
     if functions:
         from block_recurrent.generation.stablehlo import export_functions
@@ -39,6 +46,18 @@ def export(
             resolve(out),
             config=saved.config.model,
             segment_length=saved.config.data.segment_length,
-            vocabulary_size=saved.vocabulary().size,
+            vocabulary_size=saved.data["stores"][0]["vocabulary"]["size"],
         )
         console.line(CONSOLE, f"prefill.stablehlo, decode.stablehlo and functions.json written to {out}")
+
+
+def _vocabulary(saved: "SavedRun", given: str | None) -> "Vocabulary | None":
+    from block_recurrent.cli import console
+
+    try:
+        return saved.vocabulary(given)
+    except InputError as error:
+        if given is not None:
+            raise
+        console.line(STDERR, f"warning: the export has no {VOCABULARY_FILE}: {error}")
+        return None

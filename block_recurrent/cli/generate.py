@@ -9,9 +9,10 @@ import typer
 
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, STDERR, Workdir
+from block_recurrent.cli.options import CONSOLE, STDERR, VocabularyFile, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines, text_of_argument
 from block_recurrent.errors import InputError
+from block_recurrent.files import local_path
 
 if TYPE_CHECKING:
     from block_recurrent.generation.completion import Continuation
@@ -27,13 +28,19 @@ def generate(
     prompt_file: Annotated[
         Path | None,
         typer.Option(
-            "--prompt-file", metavar="FILE", help="File with the text to continue (UTF-8); - is standard input."
+            "--prompt-file",
+            metavar="FILE",
+            parser=local_path,
+            help="File with the text to continue (UTF-8); - is standard input.",
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
-            "--prompts", metavar="FILE", help="Many prompts: JSON lines, strings or objects with a string in `prompt`."
+            "--prompts",
+            metavar="FILE",
+            parser=local_path,
+            help="Many prompts: JSON lines, strings or objects with a string in `prompt`.",
         ),
     ] = None,
     num_tokens: Annotated[
@@ -60,21 +67,32 @@ def generate(
     save_state: Annotated[
         Path | None,
         typer.Option(
-            "--save-state", metavar="FILE", help="Write the state after prompt and continuation, to continue later."
+            "--save-state",
+            metavar="FILE",
+            parser=local_path,
+            help="Write the state after prompt and continuation, to continue later.",
         ),
     ] = None,
     load_state: Annotated[
         Path | None,
-        typer.Option("--load-state", metavar="FILE", help="Continue from a saved state; a prompt is then optional."),
+        typer.Option(
+            "--load-state",
+            metavar="FILE",
+            parser=local_path,
+            help="Continue from a saved state; a prompt is then optional.",
+        ),
     ] = None,
     jsonl: Annotated[
         Path | None,
-        typer.Option("--jsonl", metavar="FILE", help="Write JSON lines instead of text; - is standard output."),
+        typer.Option(
+            "--jsonl", metavar="FILE", parser=local_path, help="Write JSON lines instead of text; - is standard output."
+        ),
     ] = None,
     box: Annotated[
         bool, typer.Option("--box", help="Show one text in a box, when it is complete, with the tokens per second.")
     ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed together.")] = 8,
+    vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Continue texts, carrying the recurrent state through prompt and continuation.
@@ -117,7 +135,7 @@ def generate(
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
     use_compilation_cache(compilation_cache)
-    generator = Generator.from_workdir(workdir, batch_size=batch_size)
+    generator = Generator.from_workdir(workdir, batch_size=batch_size, vocabulary=vocabulary)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)

@@ -6,7 +6,7 @@ import typer
 from etils import epath
 from rich.console import Console
 
-from block_recurrent.files import resolve
+from block_recurrent.files import expand, resolve
 
 CONSOLE = Console()
 STDERR = Console(stderr=True)
@@ -35,6 +35,15 @@ Workdir = Annotated[
         "--workdir",
         metavar="DIR",
         help="Folder of the run, local or gs://. Holds checkpoints, metrics and run.json.",
+    ),
+]
+VocabularyFile = Annotated[
+    str | None,
+    typer.Option(
+        "--vocabulary",
+        metavar="FILE",
+        parser=expand,
+        help="Vocabulary of the data, if its file has moved; a different vocabulary is refused.",
     ),
 ]
 

@@ -10,9 +10,10 @@ import typer
 
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, Workdir
+from block_recurrent.cli.options import CONSOLE, VocabularyFile, Workdir
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
+from block_recurrent.files import local_path
 
 if TYPE_CHECKING:
     from block_recurrent.generation.scoring import Score
@@ -23,25 +24,42 @@ def score(
     text: Annotated[list[str] | None, typer.Option("--text", metavar="TEXT", help="Text to score. Repeatable.")] = None,
     text_file: Annotated[
         Path | None,
-        typer.Option("--text-file", metavar="FILE", help="File with the text to score (UTF-8); - is standard input."),
+        typer.Option(
+            "--text-file",
+            metavar="FILE",
+            parser=local_path,
+            help="File with the text to score (UTF-8); - is standard input.",
+        ),
     ] = None,
     texts: Annotated[
         Path | None,
         typer.Option(
-            "--texts", metavar="FILE", help="Many texts: JSON lines, strings or objects with a string in `text`."
+            "--texts",
+            metavar="FILE",
+            parser=local_path,
+            help="Many texts: JSON lines, strings or objects with a string in `text`.",
         ),
     ] = None,
     load_state: Annotated[
         Path | None,
-        typer.Option("--load-state", metavar="FILE", help="Score each text as a continuation of a saved state."),
+        typer.Option(
+            "--load-state",
+            metavar="FILE",
+            parser=local_path,
+            help="Score each text as a continuation of a saved state.",
+        ),
     ] = None,
     jsonl: Annotated[
         Path | None,
         typer.Option(
-            "--jsonl", metavar="FILE", help="Write JSON lines with the loss of every token; - is standard output."
+            "--jsonl",
+            metavar="FILE",
+            parser=local_path,
+            help="Write JSON lines with the loss of every token; - is standard output.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored together.")] = 8,
+    vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Print the log-probability of texts, computed as in evaluation: a document's first token is not scored.
@@ -59,7 +77,7 @@ def score(
     if not gathered:
         raise InputError(f"--texts {texts}: contains no texts")
     use_compilation_cache(compilation_cache)
-    generator = Generator.from_workdir(workdir, batch_size=batch_size)
+    generator = Generator.from_workdir(workdir, batch_size=batch_size, vocabulary=vocabulary)
     state = None if load_state is None else generator.load_state(load_state)
     alone = texts is None and len(gathered) == 1
     batch = Batch("text", gathered, lambda given: generator.score([given], state=state), alone=alone)

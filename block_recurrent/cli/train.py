@@ -6,7 +6,7 @@ import typer
 
 from block_recurrent.cli import gin_files
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, Workdir, absolute
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile, Workdir, absolute
 from block_recurrent.errors import InputError
 
 
@@ -34,6 +34,7 @@ def train(
     ] = None,
     num_processes: Annotated[int | None, typer.Option("--num-processes", help="Number of processes.")] = None,
     process_id: Annotated[int | None, typer.Option("--process-id", help="Index of this process, from 0.")] = None,
+    vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Train a model; with a workdir that holds a run, continue from its newest good checkpoint.
@@ -64,6 +65,7 @@ def train(
         config_gin=gin_files.operative_config(),
         init_from=None if init_from is None else absolute(init_from),
         profile=steps,
+        vocabulary=vocabulary,
     )
     if not processes.is_primary():
         return

@@ -54,6 +54,11 @@ class Vocabulary(Protocol):
         """Hex sha256 of everything that defines the ids."""
         ...
 
+    @property
+    def model(self) -> bytes | None:
+        """Contents of the model file; None for a vocabulary without one."""
+        ...
+
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, (n,) integers, without begin or end token. Lone surrogates become U+FFFD."""
         ...
@@ -83,6 +88,7 @@ class ByteVocabulary:
     table_size = 260
     unknown_id = 2
     fingerprint = hashlib.sha256(b"bytes: id = byte + 3, table 260").hexdigest()
+    model = None
 
     def encode(self, text: str) -> np.ndarray:
         """See `Vocabulary.encode`: (n,) uint16."""
@@ -123,21 +129,21 @@ class SentencePieceVocabulary:
 
     def __init__(self, path: str, extra_ids: int | None = None):
         self.spec = str(path)
-        self._model = _read_model(self.spec)
+        self.model = _read_model(self.spec)
         self._load()
         self.extra_ids = self._extra_ids_of_t5() if extra_ids is None else extra_ids
-        self.fingerprint = hashlib.sha256(self._model + b"\0extra ids: %d" % self.extra_ids).hexdigest()
+        self.fingerprint = hashlib.sha256(self.model + b"\0extra ids: %d" % self.extra_ids).hexdigest()
 
     def _load(self) -> None:
         import sentencepiece
 
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self._model)
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         except RuntimeError as error:
             raise InputError(f"vocabulary {self.spec}: not a SentencePiece model ({first_line(error)})") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("spec", "fingerprint", "_model", "extra_ids")
+        kept = ("spec", "fingerprint", "model", "extra_ids")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -255,34 +261,14 @@ def load_vocabulary(spec: str) -> Vocabulary:
     return ByteVocabulary() if spec == ByteVocabulary.spec else SentencePieceVocabulary(spec)
 
 
-def load_recorded_vocabulary(spec: str, fingerprint: str) -> Vocabulary:
-    """Loads the vocabulary of a store or a run and checks that it has not changed.
-
-    Args:
-        spec: the recorded spec.
-        fingerprint: the recorded fingerprint.
-
-    Returns:
-        The vocabulary.
-
-    Raises:
-        InputError: the vocabulary cannot be read, or has changed since.
-    """
-    vocabulary = load_vocabulary(spec)
-    if vocabulary.fingerprint != fingerprint:
-        raise InputError(
-            f"vocabulary {spec!r} has fingerprint {vocabulary.fingerprint}, but the tokens were created with "
-            f"{fingerprint}; restore the original vocabulary"
-        )
-    return vocabulary
-
-
 def _read_model(path: str) -> bytes:
     try:
         model = epath.Path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         message = f"vocabulary {path!r}: no such file; use `bytes` or the path of a SentencePiece model"
         raise InputError(message) from None
+    except OSError as error:
+        raise InputError(f"vocabulary {path!r}: cannot be read: {error.strerror or error}") from None
     if not model:
         raise InputError(f"vocabulary {path}: not a SentencePiece model (the file is empty)")
     return model

@@ -8,8 +8,9 @@ from typing import Any, get_args
 import numpy as np
 from etils import epath
 
+from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.evaluation import parquet
 from block_recurrent.evaluation.bootstrap import ratio_estimate, sign_flip_p_value
 from block_recurrent.evaluation.comparison_results import (
@@ -181,6 +182,7 @@ def write_comparison(
     store: TokenStore,
     models: Sequence[tuple[Subject, TokenLosses]],
     folder: epath.Path,
+    vocabulary: Vocabulary | None = None,
 ) -> Comparison:
     """Compares models with the first one, and writes `comparison.json` and `comparison.parquet`.
 
@@ -189,12 +191,15 @@ def write_comparison(
         store: the split.
         models: each with its token losses on the split.
         folder: output folder.
+        vocabulary: the store's vocabulary; None loads it.
 
     Raises:
-        InputError: the store's vocabulary can no longer be read.
+        InputError: the store's vocabulary is not found.
     """
     bootstrap, text = header["bootstrap"], scored_text(store)
-    vocabulary = load_recorded_vocabulary(store.vocabulary.spec, store.vocabulary.fingerprint)
+    if vocabulary is None:
+        recorded = store.vocabulary
+        vocabulary = load_recorded_vocabulary(recorded.spec, recorded.fingerprint, folders=[store.path])
     (baseline, base_losses), *others = models
     sums = base_losses.sums()[text.documents]
     differences = []

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.data.sources.text import replace_surrogates
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
@@ -21,8 +20,9 @@ from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState
 from block_recurrent.generation.prefill import prefill
 from block_recurrent.generation.sampling import Sampling, row_keys
 from block_recurrent.generation.sampling_loop import sample_tokens
-from block_recurrent.generation.scoring import Score, TextToScore, score_rows
+from block_recurrent.generation.scoring import Score, score_rows
 from block_recurrent.generation.state_file import ModelIdentity, check_room, load_state, save_state
+from block_recurrent.generation.text_to_score import text_to_score
 from block_recurrent.progress import ProgressCallback
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
@@ -78,27 +78,30 @@ class Generator:
         self.batch_size = batch_size
 
     @classmethod
-    def from_workdir(cls, path: os.PathLike[str] | str, *, batch_size: int = 8) -> "Generator":
+    def from_workdir(
+        cls, path: os.PathLike[str] | str, *, batch_size: int = 8, vocabulary: str | None = None
+    ) -> "Generator":
         """Creates a generator from a run's newest checkpoint.
 
         Args:
             path: the run's folder, local or remote, or `checkpoints/STEP` in it for another checkpoint.
             batch_size: number of rows that are computed together.
+            vocabulary: file of the run's vocabulary, if it is not found; see `SavedRun.vocabulary`.
 
         Raises:
-            InputError: the folder holds no run or no such checkpoint, or the run's vocabulary cannot be read.
+            InputError: the folder holds no run or no such checkpoint, or the run's vocabulary is not found.
         """
-        return cls.of_run(SavedRun.load(resolve(path)), batch_size=batch_size)
+        return cls.of_run(SavedRun.load(resolve(path)), batch_size=batch_size, vocabulary=vocabulary)
 
     @classmethod
-    def of_run(cls, run: SavedRun, *, batch_size: int = 8) -> "Generator":
+    def of_run(cls, run: SavedRun, *, batch_size: int = 8, vocabulary: str | None = None) -> "Generator":
         """Creates a generator from a loaded run.
 
         Raises:
-            InputError: the run's vocabulary cannot be read or has changed.
+            InputError: the run's vocabulary is not found.
         """
-        length = run.config.data.segment_length
-        return cls(run.config.model, run.params, run.vocabulary(), segment_length=length, batch_size=batch_size)
+        length, own = run.config.data.segment_length, run.vocabulary(vocabulary)
+        return cls(run.config.model, run.params, own, segment_length=length, batch_size=batch_size)
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, (n,) int32; characters outside the vocabulary become its unknown id."""
@@ -309,16 +312,9 @@ class Generator:
         """
         begun = state is not None and bool(np.asarray(state.position)[0])
         pending = np.asarray(state.tokens)[0, : int(state.filled[0])] if state is not None else np.zeros(0, np.int32)
-        rows = []
-        for number, text in enumerate(texts):
-            ids = self.encode(text)
-            if len(ids) < (1 if begun else 2):
-                raise InputError(
-                    f"text {number}: {len(ids)} token(s), nothing to score; a document's first token is never scored"
-                )
-            self._check_room(np.array([len(pending)]), np.array([len(ids)]), 0)
-            skipped = 0 if begun else self.vocabulary.first_token_bytes(text)
-            rows.append(TextToScore(ids, len(replace_surrogates(text).encode()) - skipped))
+        rows = [text_to_score(number, text, self.vocabulary, begun=begun) for number, text in enumerate(texts)]
+        for row in rows:
+            self._check_room(np.array([len(pending)]), np.array([len(row.ids)]), 0)
         context = state if state is not None and begun else None
         return score_rows(
             self.config, self.params, rows, context, batch_size=self.batch_size, segment_length=self.segment_length

@@ -12,18 +12,11 @@ from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.generation.decode_state import DecodeState
+from block_recurrent.generation.text_to_score import TextToScore
 from block_recurrent.model.language_model import apply, init_state
 from block_recurrent.model.loss import cross_entropy
 from block_recurrent.model.state import ModelState
 from block_recurrent.typing import Params, Tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class TextToScore:
-    """The ids of a text and the number of bytes that its scored tokens cover."""
-
-    ids: np.ndarray
-    scored_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

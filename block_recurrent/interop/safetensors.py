@@ -19,7 +19,7 @@ from block_recurrent.model.language_model import abstract_params
 from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
-PARAMS_FILE, CONFIG_FILE = "params.safetensors", "config.json"
+PARAMS_FILE, CONFIG_FILE, VOCABULARY_FILE = "params.safetensors", "config.json", "vocabulary.model"
 _FORMAT = "block_recurrent export 1"
 
 
@@ -47,6 +47,7 @@ def export_params(
     params: Params,
     step: int,
     vocabulary: Mapping[str, Any],
+    vocabulary_file: bytes | None = None,
     trained_on: Sequence[str],
 ) -> None:
     """Writes `params.safetensors` and `config.json`.
@@ -57,12 +58,13 @@ def export_params(
         params: the parameters.
         step: number of training steps taken.
         vocabulary: `spec` and `fingerprint` of the vocabulary.
+        vocabulary_file: contents of the vocabulary's file, written as `vocabulary.model`; None for no file.
         trained_on: fingerprints of the training stores.
 
     Raises:
         InputError: the folder already holds an export.
     """
-    for name in (PARAMS_FILE, CONFIG_FILE):
+    for name in (PARAMS_FILE, CONFIG_FILE, *([] if vocabulary_file is None else [VOCABULARY_FILE])):
         if (folder / name).exists():
             raise InputError(f"--out {folder}: {name} is there already; choose another folder")
     record = {
@@ -74,6 +76,8 @@ def export_params(
         "versions": {name: metadata.version(name) for name in ("block-recurrent", "jax")},
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if vocabulary_file is not None:
+        write_whole(folder / VOCABULARY_FILE, vocabulary_file)
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(params).items()}
     write_whole(folder / PARAMS_FILE, save_tensors(tensors, metadata={"format": _FORMAT}))
     write_whole(folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")  # last: it marks the export as complete

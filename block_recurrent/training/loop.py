@@ -16,8 +16,10 @@ from rich.console import Console
 from block_recurrent.config import RunConfig
 from block_recurrent.data.batching.prefetch import Prefetcher
 from block_recurrent.data.batching.training_data import TrainingData, open_training
+from block_recurrent.data.recorded_vocabulary import keep_vocabulary
 from block_recurrent.data.store.open_split import open_split
 from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import PreemptedError
 from block_recurrent.files import write_whole
 from block_recurrent.model.language_model import count_params
@@ -43,6 +45,7 @@ from block_recurrent.training.log import TrainLog
 from block_recurrent.training.metric_writer import MetricsWriter, read_metrics
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.run_record import check_record, make_record, write_record
+from block_recurrent.training.run_vocabulary import find_vocabulary
 from block_recurrent.training.step import (
     SegmentBatch,
     StepMetrics,
@@ -144,6 +147,7 @@ def train(
     init_from: epath.Path | None = None,
     profile: range = range(0),
     actions: Sequence[Action] = (),
+    vocabulary: str | None = None,
 ) -> TrainResult:
     """Trains from the newest checkpoint of the workdir, or from the start, to the end of the run.
 
@@ -158,6 +162,7 @@ def train(
         init_from: source of a new run's parameters (see `load_initial_params`); None initialises them at random.
         profile: steps to trace, into `profile/`.
         actions: further actions to run between steps. They run before the evaluation and the checkpoint of their step.
+        vocabulary: file of the data's vocabulary, which the workdir keeps; None searches for it.
 
     Raises:
         InputError: the data is missing or does not fit the model or the mesh, the workdir holds another run or is in
@@ -169,16 +174,17 @@ def train(
     mesh = make_mesh(run.mesh)
     check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
     training = open_training(run.data, vocab_size=run.model.vocab_size)
-    vocabulary = training.stores[0].vocabulary.fingerprint
-    held_out = open_split(run.data, run.data.eval_split, vocab_size=run.model.vocab_size, vocabulary=vocabulary)
+    fingerprint = training.stores[0].vocabulary.fingerprint
+    held_out = open_split(run.data, run.data.eval_split, vocab_size=run.model.vocab_size, vocabulary=fingerprint)
+    shown = console if is_primary() else Console(quiet=True)
+    own = find_vocabulary(training.stores, workdir, vocabulary, functools.partial(_show, shown))
     record = make_record(run, training.facts) | {"init_from": None if init_from is None else str(init_from)}
     check_record(workdir, record)
     params = None
     if init_from is not None and not (workdir / CHECKPOINTS).exists():
-        params = load_initial_params(init_from, run.model, vocabulary=vocabulary)
+        params = load_initial_params(init_from, run.model, vocabulary=fingerprint)
     barrier(f"every process to have checked {workdir}")
-    with _claimed(workdir, record, config_gin):
-        shown = console if is_primary() else Console(quiet=True)
+    with _claimed(workdir, record, config_gin, own):
         return _Run(run, workdir, shown, mesh, training, held_out).train(params, profile, actions)
 
 
@@ -201,13 +207,17 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 @contextlib.contextmanager
-def _claimed(workdir: epath.Path, record: Mapping[str, Any], config_gin: str) -> Iterator[None]:
+def _claimed(
+    workdir: epath.Path, record: Mapping[str, Any], config_gin: str, vocabulary: Vocabulary | None
+) -> Iterator[None]:
     """Creates and locks the workdir and writes the run's record; does nothing on other than the primary process."""
     if not is_primary():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
     with hold_workdir(workdir):
+        if vocabulary is not None:
+            keep_vocabulary(vocabulary, workdir)
         write_record(workdir, record)
         write_whole(workdir / "config.gin", config_gin)
         yield
@@ -345,7 +355,11 @@ class _Run:
             self._print(f"continuing from the checkpoint of step {first}")
 
     def _print(self, message: str) -> None:
-        self._console.print(message, highlight=False, soft_wrap=True, markup=False)
+        _show(self._console, message)
+
+
+def _show(console: Console, message: str) -> None:
+    console.print(message, highlight=False, soft_wrap=True, markup=False)
 
 
 def _stop(save: SaveCheckpoint, step: int, state: TrainState) -> NoReturn:

@@ -1,5 +1,6 @@
 """A run read from its workdir: configuration, data facts, parameters and vocabulary."""
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -8,7 +9,9 @@ import jax
 from etils import epath
 
 from block_recurrent.config import RunConfig
-from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
+from block_recurrent.data.vocabulary import Vocabulary
+from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
 from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
@@ -26,12 +29,14 @@ class SavedRun:
         data: facts of the training data, as in `run.json`.
         step: steps taken.
         params: the parameters.
+        folder: the run's folder, with a copy of its vocabulary; None for a run without one.
     """
 
     config: RunConfig
     data: dict[str, Any]
     step: int
     params: Params
+    folder: epath.Path | None = None
 
     @classmethod
     def load(cls, workdir: os.PathLike[str] | str) -> "SavedRun":
@@ -53,28 +58,42 @@ class SavedRun:
         )
         with Checkpoints(folder) as checkpoints:
             restored = checkpoints.restore(like, step)
-        return cls(config, data, restored.step, restored.state.params)
+        return cls(config, data, restored.step, restored.state.params, folder)
 
     @property
     def vocabulary_fingerprint(self) -> str:
         """Fingerprint of the training data's vocabulary; all stores of a mixture have the same."""
         return self.data["stores"][0]["vocabulary"]["fingerprint"]
 
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self, given: str | None = None) -> Vocabulary:
         """Returns the vocabulary of the training data.
 
-        Raises:
-            InputError: it cannot be read, or has changed since.
-        """
-        return load_recorded_vocabulary(self.data["stores"][0]["vocabulary"]["spec"], self.vocabulary_fingerprint)
+        Args:
+            given: the vocabulary's file, checked by its fingerprint; None searches the run's folder, then the path at
+                which the data was prepared.
 
-    def export(self, folder: epath.Path) -> None:
-        """Writes the parameters for other tools; see `interop.safetensors.export_params`."""
+        Raises:
+            InputError: it is not found, or the given one is another vocabulary.
+        """
+        spec, folders = self.data["stores"][0]["vocabulary"]["spec"], () if self.folder is None else (self.folder,)
+        return load_recorded_vocabulary(spec, self.vocabulary_fingerprint, given=given, folders=folders)
+
+    def export(self, folder: epath.Path, vocabulary: Vocabulary | None = None) -> None:
+        """Writes the parameters for other tools; see `interop.safetensors.export_params`.
+
+        Args:
+            folder: created if it does not exist.
+            vocabulary: the run's vocabulary, whose file is copied; None copies the file if it is found.
+        """
+        if vocabulary is None:
+            with contextlib.suppress(InputError):
+                vocabulary = self.vocabulary()
         export_params(
             folder,
             config=self.config.model,
             params=self.params,
             step=self.step,
             vocabulary=self.data["stores"][0]["vocabulary"],
+            vocabulary_file=None if vocabulary is None else vocabulary.model,
             trained_on=[store["fingerprint"] for store in self.data["stores"]],
         )

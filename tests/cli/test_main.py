@@ -125,8 +125,6 @@ def test_beams_own_options_are_passed_on_unchanged(command, monkeypatch):
 def test_the_home_folder_is_expanded_in_paths(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert str(tmp_path / "nothing") in command.error("evaluate", "--workdir=~/nothing")
-    (tmp_path / "text.txt").write_text("one")
-    assert read_text(Path("~/text.txt")) == "one"
 
 
 def test_a_removed_field_is_accepted_at_its_default_alone(command, experiment, tmp_path):
@@ -187,7 +185,10 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     _, out, _ = command(*generate, 3, "--prompts", lines, "--num-samples", 2, "--jsonl", "-")
     assert [(r["prompt"], r["sample"]) for r in map(json.loads, out.splitlines())] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert "bits per byte" in command("score", "--workdir", workdir, "--text", "3 times", "--load-state", state)[1]
-    assert command("score", "--workdir", workdir, "--texts", lines)[0] == 2  # `prompt` is no `text`
+    code, out, err = command("score", "--workdir", workdir, "--texts", lines)
+    assert code == 1  # `prompt` is no `text`
+    assert "or an object with a string in 'text'" in err
+    assert "7" in out
     lines.write_text('"3 times"\n{"text": "4"}\n')
     _, out, _ = command("score", "--workdir", workdir, "--texts", lines, "--load-state", state, "--jsonl", "-")
     assert [len(json.loads(line)["nats"]) for line in out.splitlines()] == [7, 1]
@@ -285,12 +286,16 @@ def test_a_corrupted_store_is_named(command, experiment, store_folder, tmp_path)
     assert not (tmp_path / "work").exists()
 
 
-def test_a_folder_without_a_run_and_a_file_that_is_not_text_are_refused(command, experiment, tmp_path):
+def test_a_folder_without_a_run_is_refused_and_undecodable_bytes_are_replaced(command, experiment, tmp_path):
     assert "no run is there" in command.error("evaluate", "--workdir", tmp_path)
     assert command("train", *experiment, "--workdir", tmp_path / "work")[0] == 0
     prompt = tmp_path / "prompt"
     prompt.write_bytes(b"\xff\xfe\x00")
-    assert "UTF-8" in command.error("generate", "--workdir", tmp_path / "work", "--prompt-file", prompt)
+    read = command("generate", "--workdir", tmp_path / "work", "--prompt-file", prompt, "--num-tokens", 1)
+    assert read[0] == 0
+    assert read[1].startswith("\ufffd\ufffd\0")
+    assert "warning: texts with undecodable bytes (replaced by U+FFFD): 1 of 1" in read[2]
+    assert "Is a directory" in command.error("generate", "--workdir", tmp_path / "work", "--prompt-file", tmp_path)
     prompt.write_bytes(b"")
     assert "prompt: empty" in command.error("generate", "--workdir", tmp_path / "work", "--prompt-file", prompt)
 

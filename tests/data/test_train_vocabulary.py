@@ -2,13 +2,13 @@ import pytest
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.python_stdlib import PythonStdlib
 from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.sources.synthetic import SyntheticRecall
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.train_vocabulary import train_vocabulary
-from block_recurrent.data.vocabulary import load_recorded_vocabulary
 from block_recurrent.errors import InputError
 from tests.data.sources.conftest import write_files
 from tests.support.vocabularies import prose

@@ -26,7 +26,7 @@ def test_special_byte_ids_have_no_text():
     vocabulary = load_vocabulary("bytes")
     assert (vocabulary.spec, vocabulary.size, vocabulary.table_size, vocabulary.unknown_id) == ("bytes", 259, 260, 2)
     assert vocabulary.decode([0, 1, 2, 259, *vocabulary.encode("é")[:1], 100]) == "\ufffda"
-    assert len(vocabulary.encode("\ud800")) == 1  # a lone surrogate has no UTF-8
+    assert vocabulary.decode(vocabulary.encode("a\ud800\udc00\udfffb")) == "a\U00010000\ufffdb"  # no UTF-8 of their own
 
 
 def test_ids_equal_those_of_sentencepiece(model_path, pieces):

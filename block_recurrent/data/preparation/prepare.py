@@ -13,6 +13,7 @@ from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation import round_trip
 from block_recurrent.data.preparation.output import StoreOutput
 from block_recurrent.data.preparation.workers import EncodedGroup, Encoder, encode_records
+from block_recurrent.data.recorded_vocabulary import keep_vocabulary
 from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts, Source
 from block_recurrent.data.store.columns import name_bytes
@@ -224,6 +225,7 @@ def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
             size=vocabulary.size,
             table_size=vocabulary.table_size,
         )
+        keep_vocabulary(vocabulary, job.output.work_folder(split))
         return writer.finish(described, left_out)
     finally:
         writer.close()

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 from etils import epath
 
+from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
 from block_recurrent.data.store.token_store import TokenStore, splits_of
-from block_recurrent.data.vocabulary import Vocabulary, load_recorded_vocabulary
+from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 
 
@@ -107,7 +108,7 @@ def decode_document(
         document: index of the document.
         start: first token.
         stop: one past the last token; None means to the end.
-        vocabulary: the store's vocabulary, if its model file has moved; None loads it.
+        vocabulary: the store's vocabulary; None loads it.
 
     Returns:
         The text of the tokens.
@@ -117,7 +118,7 @@ def decode_document(
     """
     recorded = store.vocabulary
     if vocabulary is None:
-        vocabulary = load_recorded_vocabulary(recorded.spec, recorded.fingerprint)
+        vocabulary = load_recorded_vocabulary(recorded.spec, recorded.fingerprint, folders=[store.path])
     elif vocabulary.fingerprint != recorded.fingerprint:
         raise InputError(
             f"vocabulary {vocabulary.spec!r} has fingerprint {vocabulary.fingerprint}; token store {store.path} was "
