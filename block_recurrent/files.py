@@ -17,10 +17,24 @@ def is_remote(path: os.PathLike[str] | str) -> bool:
     return "://" in os.fspath(path)
 
 
-def resolve(path: os.PathLike[str] | str) -> epath.Path:
-    """Returns an absolute path with `~` expanded; a URL is not changed."""
+def expand(path: os.PathLike[str] | str) -> str:
+    """Returns a path with the home folder for a leading `~` or `~user`.
+
+    As in a shell, the `~` of an unknown user stays, and `./~` is the name of a file. A URL is not changed.
+    """
     text = os.fspath(path)
-    return epath.Path(text if is_remote(text) else Path(text).expanduser().absolute())
+    return text if is_remote(text) else os.path.expanduser(text)
+
+
+def local_path(text: str) -> Path:
+    """Returns a local path of a command line, with `~` expanded."""
+    return Path(expand(text))
+
+
+def resolve(path: os.PathLike[str] | str) -> epath.Path:
+    """Returns an absolute path with `~` expanded as in `expand`; a URL is not changed."""
+    text = expand(path)
+    return epath.Path(text if is_remote(text) else Path(text).absolute())
 
 
 def partial_path(path: os.PathLike[str] | str, writer: str = "") -> epath.Path:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from block_recurrent.errors import InputError
+from block_recurrent.files import expand
 
 
 def refuse(config: object, field: str, allowed: str) -> InputError:
@@ -42,6 +43,13 @@ def check_texts(config: object, fields: Iterable[str]) -> None:
         value = getattr(config, field)
         if not isinstance(value, str) or not value:
             raise refuse(config, field, "a non-empty text")
+
+
+def expand_paths(config: object, fields: Iterable[str]) -> None:
+    """Expands `~` in fields that are paths or None; see `files.expand`."""
+    for field in fields:
+        if getattr(config, field) is not None:
+            object.__setattr__(config, field, expand(getattr(config, field)))
 
 
 def check_text_tuples(config: object, fields: Iterable[str]) -> None:

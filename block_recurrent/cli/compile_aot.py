@@ -9,6 +9,7 @@ import typer
 from block_recurrent.cli import gin_files
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
 from block_recurrent.errors import InputError
+from block_recurrent.files import local_path
 from block_recurrent.progress import Stages
 
 if TYPE_CHECKING:
@@ -39,12 +40,15 @@ def compile(
         typer.Option("--largest-batch", help="Also find the largest batch that trains; compiles three more times."),
     ] = False,
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON; needs a single --step.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=local_path, help="Also write the result as JSON; needs a single --step."),
     ] = None,
     all_files: Annotated[
         bool, typer.Option("--all", help="Compile every file of gin/table1, table2 and scaling into one report.")
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Report of --all; finished entries are kept.")] = REPORT,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", parser=local_path, help="Report of --all; finished entries are kept.")
+    ] = REPORT,
     limit: Annotated[int | None, typer.Option(min=1, help="With --all: maximum number of entries to compile.")] = None,
     check: Annotated[
         bool,

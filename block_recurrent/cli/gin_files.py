@@ -13,6 +13,8 @@ from block_recurrent import config as config_package
 from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from block_recurrent.config.model import lstm_fields
 from block_recurrent.errors import InputError
+from block_recurrent.files import expand, local_path
+from gin import config as gin_config
 from gin import config_parser
 
 _CLASSES = {
@@ -24,6 +26,10 @@ for _cls in _CLASSES.values():
     gin.external_configurable(_cls, module=config_package.__name__)
 
 _PARAM = "--gin-param"
+# For `include '~/...'`.
+gin_config.register_file_reader(
+    lambda path: local_path(path).open(encoding="utf-8"), lambda path: local_path(path).is_file()
+)
 # Where each field of the parsed experiment is bound, for error messages. Global, like gin's own bindings.
 _places: dict[str, str] = {}
 
@@ -128,7 +134,7 @@ def _gin_roots() -> list[Path]:
 
 def _find_gin_file(file: str, named_by: str) -> Path:
     for root in _gin_roots():
-        found = root / Path(file).expanduser()
+        found = root / expand(file)
         if found.is_file():
             return found
     shipped = sorted({str(path.relative_to(root)) for root in _gin_roots()[1:] for path in root.glob("gin/runs/*.gin")})
@@ -151,7 +157,7 @@ def _bindings_of_files(files: list[str]) -> _Bindings:
 
 
 def _bindings_of(file: str) -> _Bindings:
-    with Path(file).open() as lines:
+    with Path(file).open(encoding="utf-8") as lines:
         return _bindings_in(lines, file)
 
 

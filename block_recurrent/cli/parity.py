@@ -7,17 +7,18 @@ import typer
 
 from block_recurrent.cli.options import CONSOLE
 from block_recurrent.errors import InputError
+from block_recurrent.files import local_path
 
 
 def check_parity(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Fixtures (.npz).")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", parser=local_path, help="Fixtures (.npz).")],
 ) -> None:
     """Compare the model with fixtures of the official code; exit code 1 if any error is over its limit."""
     from block_recurrent.cli import console
     from block_recurrent.interop.parity import LIMITS
 
+    if missing := [file for file in files if not file.is_file()]:
+        raise InputError(f"check-parity: {missing[0]}: no such file")
     limits = ", ".join(f"{kind} {limit:g}" for kind, limit in LIMITS.items())
     console.line(CONSOLE, f"largest errors (limits: {limits}; loss and gradients are relative)")
     passed = sum(_check(file) for file in files)

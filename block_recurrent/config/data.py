@@ -3,7 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 
-from block_recurrent.validation import check_integers, check_numbers, check_text_tuples, check_texts, refuse
+from block_recurrent.files import expand
+from block_recurrent.validation import (
+    check_integers,
+    check_numbers,
+    check_text_tuples,
+    check_texts,
+    expand_paths,
+    refuse,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,7 +20,7 @@ class PrepareConfig:
 
     Attributes:
         source: name of the text source; `prepare --list` prints the names.
-        store: output folder, local or `gs://`. It holds one token store per split.
+        store: output folder, local or `gs://`. It holds one token store per split. In all paths `~` is the home folder.
         input: folder or file of the source's text, local or `gs://`; None for a source without an input.
         splits: splits to prepare; None means all splits of the source.
         vocabulary: `bytes`, or the path of a SentencePiece model.
@@ -48,6 +56,7 @@ class PrepareConfig:
     def __post_init__(self):
         check_texts(self, ("source", "store", "vocabulary", "text_field"))
         check_texts(self, (field for field in ("input", "name_field") if getattr(self, field) is not None))
+        expand_paths(self, ("store", "input", "vocabulary"))
         check_text_tuples(self, ("splits", "extensions"))
         check_numbers(self, ("validation_percent", "test_percent"), 0, 100)
         if self.validation_percent + self.test_percent >= 100:
@@ -62,7 +71,7 @@ class DataConfig:
     """Token stores of training and evaluation, and the shape of the batches.
 
     Attributes:
-        store: folder that `prepare` wrote, local or `gs://`.
+        store: folder that `prepare` wrote, local or `gs://`; a leading `~` is the home folder.
         segment_length: T, tokens of a row in one step; a multiple of `ModelConfig.window_length`. Recurrent layers need
             at least two windows.
         batch_size: B, rows of a step over all hosts. Each row has a document of its own.
@@ -92,6 +101,7 @@ class DataConfig:
 
     def __post_init__(self):
         check_texts(self, ("store", "train_split", "eval_split"))
+        expand_paths(self, ("store",))
         check_integers(self, ("segment_length", "batch_size"), 1)
         check_integers(self, ("seed",), 0)
         check_integers(self, ("min_document_tokens",), 2)
@@ -108,3 +118,7 @@ class DataConfig:
             number = isinstance(weight, int | float) and not isinstance(weight, bool)
             if not isinstance(folder, str) or not folder or not number or not 0 < weight < float("inf"):
                 raise refuse(self, "mixture", allowed)
+        folders = {expand(folder): weight for folder, weight in self.mixture.items()}
+        if len(folders) < len(self.mixture):
+            raise refuse(self, "mixture", f"{allowed}; one folder is named twice")
+        object.__setattr__(self, "mixture", folders)

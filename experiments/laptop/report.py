@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 from etils import epath
 
+from block_recurrent.files import local_path
 from block_recurrent.report.figures import Figure
 from block_recurrent.report.pictures import write_pictures
 from experiments.laptop.claims import Results, judge, mean_bits
@@ -151,7 +152,7 @@ def _list(bits: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("experiments/laptop"), help="[default: %(default)s]")
+    parser.add_argument("--folder", type=local_path, default=Path("experiments/laptop"), help="[default: %(default)s]")
     arguments = parser.parse_args()
     results = read_results(arguments.folder / "results")
     times = arguments.folder / "step_times.json"

@@ -14,6 +14,7 @@ import jax
 
 from block_recurrent.cli import gin_files
 from block_recurrent.config import RunConfig
+from block_recurrent.files import local_path
 from experiments.benchmarks.benchmark import medians
 from experiments.benchmarks.random_tokens import compile_step, repeat
 from experiments.laptop.table import LAPTOP, SLIDE
@@ -29,7 +30,7 @@ def run_of(gin_file: str) -> RunConfig:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--output", type=Path, default=Path("experiments/laptop/step_times.json"), help="[default: %(default)s]"
+        "--output", type=local_path, default=Path("experiments/laptop/step_times.json"), help="[default: %(default)s]"
     )
     parser.add_argument("--rounds", type=int, default=9, help="turns of each row [default: %(default)s]")
     arguments = parser.parse_args()

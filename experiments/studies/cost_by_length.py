@@ -27,7 +27,7 @@ from etils import epath
 
 from block_recurrent.cli import gin_files
 from block_recurrent.config import RunConfig
-from block_recurrent.files import write_whole
+from block_recurrent.files import local_path, write_whole
 from block_recurrent.report.figures import Figure
 from block_recurrent.report.pictures import write_pictures
 from experiments.benchmarks.random_tokens import compile_step, repeat
@@ -151,7 +151,7 @@ def complete(record: dict[str, Any], path: Path, lengths: list[int], models: lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--folder", type=Path, default=Path("experiments/studies/results"), help="[default: %(default)s]"
+        "--folder", type=local_path, default=Path("experiments/studies/results"), help="[default: %(default)s]"
     )
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument(

@@ -7,7 +7,6 @@ must report that they contribute nothing. This is a control for the ablations.
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 import jax
 
@@ -34,13 +33,13 @@ def with_random_cells(saved: SavedRun, seed: int) -> Params:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Exports a run with random cells in its recurrent layers.")
-    parser.add_argument("run", type=Path, help="workdir of the run")
-    parser.add_argument("out", type=Path, help="folder of the export")
+    parser.add_argument("run", type=resolve, help="workdir of the run")
+    parser.add_argument("out", type=resolve, help="folder of the export")
     parser.add_argument("--seed", type=int, default=1, help="of the random cells [default: %(default)s]")
     arguments = parser.parse_args()
-    saved = SavedRun.load(resolve(arguments.run))
+    saved = SavedRun.load(arguments.run)
     changed = dataclasses.replace(saved, params=with_random_cells(saved, arguments.seed))
-    changed.export(resolve(arguments.out))
+    changed.export(arguments.out)
     print(f"step {saved.step} with random cells written to {arguments.out}")
 
 

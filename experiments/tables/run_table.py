@@ -19,6 +19,7 @@ from rich.console import Console
 
 from block_recurrent.cli import console
 from block_recurrent.errors import InputError
+from block_recurrent.files import expand, local_path
 from block_recurrent.model.language_model import count_params
 from block_recurrent.paper.tables import TABLES, PaperTable
 from experiments.laptop.table import LAPTOP, SEEDS
@@ -139,11 +140,15 @@ def parse() -> argparse.Namespace:
         "--gin-param", "--gin_param", action="append", default=[], metavar="NAME=VALUE", help="applied to all runs"
     )
     parser.add_argument(
-        "--runs", default="runs", metavar="DIR", help="folder of the runs, local or gs:// [default: %(default)s]"
+        "--runs",
+        type=expand,
+        default="runs",
+        metavar="DIR",
+        help="folder of the runs, local or gs:// [default: %(default)s]",
     )
     parser.add_argument(
         "--results",
-        type=Path,
+        type=local_path,
         help="folder of the result files [default: experiments/tables/results/TABLE; laptop has its own]",
     )
     return parser.parse_args()
