@@ -98,7 +98,7 @@ def lock(path: os.PathLike[str] | str, note: str) -> Iterator[IO[str]]:
     Raises:
         LockedError: another process holds the lock.
     """
-    with open(path, "a+") as file:
+    with open(path, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -50,3 +50,11 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.workdirs import prepare_store  # after the hook above
 
     return prepare_store(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="session")
+def byte_run(store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the workdir of an untrained byte model on `store_folder`; tests must not write to it."""
+    from tests.support.workdirs import run_config, save_untrained
+
+    return save_untrained(run_config(store_folder), tmp_path_factory.mktemp("byte_run"))

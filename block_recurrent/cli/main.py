@@ -9,6 +9,7 @@ from rich.console import Console
 from block_recurrent import __version__
 from block_recurrent.cli import compile_aot as compile_command
 from block_recurrent.cli import data, describe, evaluate, export, generate, parity, report, score, table, train
+from block_recurrent.cli.narrow_output import narrow_output
 from block_recurrent.errors import EXIT_CODES
 
 PROGRAM = "python -m block_recurrent"
@@ -62,6 +63,7 @@ def _options_of_the_program(
     pass
 
 
+@narrow_output()
 def main() -> None:
     """Runs the command line. An expected error ends with one message and its own exit code (`errors.EXIT_CODES`)."""
     try:

@@ -1,5 +1,6 @@
 """The command `table`."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -33,7 +34,7 @@ def table(
     folder = resolve(runs)
     if not folder.exists():
         raise InputError(f"--runs {runs}: no such folder")
-    typer.echo(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)), nl=False)
+    sys.stdout.write(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)))
 
 
 def paper_run(gin_file: str, data: str) -> RunConfig:

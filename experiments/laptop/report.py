@@ -162,7 +162,7 @@ def main() -> None:
     if picture:
         write_pictures(figure(results, seconds), epath.Path(arguments.folder))
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    (arguments.folder / "README.md").write_text(page(results, seconds, picture))
+    (arguments.folder / "README.md").write_text(page(results, seconds, picture), encoding="utf-8")
     for claim in judge(results, seconds):
         print(f"{claim.verdict:9} {claim.text} {claim.figures}")
     print(f"written to {arguments.folder / 'README.md'}")

@@ -165,7 +165,7 @@ def main() -> None:
     record |= {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     complete(record, path, [length for length in LENGTHS if length <= arguments.longest], arguments.models)
-    (arguments.folder / "cost_by_length.md").write_text(as_markdown(record))
+    (arguments.folder / "cost_by_length.md").write_text(as_markdown(record), encoding="utf-8")
     write_pictures(figure(record), epath.Path(arguments.folder))
     print(as_markdown(record))
 

@@ -4,21 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from etils import epath
 
 from block_recurrent.cli.text_io import gather_texts, json_lines, text_of_argument
 from block_recurrent.errors import InputError
-from block_recurrent.training.loop import train
-from tests.support.commands import run_command
-from tests.support.workdirs import QUIET, run_config
+from tests.support.commands import load_once, run_command
 
 
-@pytest.fixture(scope="module")
-def workdir(store_folder, tmp_path_factory):
-    """Returns a run of a byte model, after one step."""
-    folder = tmp_path_factory.mktemp("run")
-    train(run_config(store_folder, num_steps=1, eval_every=100), epath.Path(folder), QUIET)
-    return folder
+@pytest.fixture
+def workdir(byte_run, monkeypatch):
+    """Returns a run of a byte model, which is loaded once for all commands."""
+    load_once(monkeypatch)
+    return byte_run
 
 
 def texts_of_lines(tmp_path: Path, content: bytes) -> list[str | InputError]:

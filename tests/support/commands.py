@@ -2,13 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import sys
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from block_recurrent.cli.main import main
+from block_recurrent.generation.generator import Generator
+from block_recurrent.training.saved_run import SavedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,3 +48,18 @@ def run_command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8")
         err.flush()
     written = [stream.buffer.getvalue().decode(encoding) for stream in (out, err)]  # type: ignore[attr-defined]
     return Ended(code, *written)
+
+
+@functools.cache
+def _load(path: str, batch_size: int) -> Generator:
+    return Generator.of_run(SavedRun.load(path), batch_size=batch_size)
+
+
+def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `generate` and `score` load a run once, however often they are called."""
+
+    def from_workdir(path: str, *, batch_size: int = 8, vocabulary: str | None = None) -> Generator:
+        assert vocabulary is None
+        return _load(str(path), batch_size)
+
+    monkeypatch.setattr(Generator, "from_workdir", from_workdir)

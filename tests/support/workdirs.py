@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from rich.console import Console
 
 from block_recurrent.config import (
@@ -15,7 +16,12 @@ from block_recurrent.config import (
     RunConfig,
     TrainConfig,
 )
+from block_recurrent.data.batching.training_data import open_training
 from block_recurrent.data.preparation.prepare import prepare
+from block_recurrent.training.checkpoint import Checkpoints
+from block_recurrent.training.optimizer import make_optimizer
+from block_recurrent.training.run_record import make_record, write_record
+from block_recurrent.training.step import init_train_state
 
 QUIET = Console(quiet=True)
 
@@ -62,3 +68,16 @@ def run_config(store: Path, **train: Any) -> RunConfig:
         train=TrainConfig(**settings),
         mesh=MeshConfig(data=1),
     )
+
+
+def save_untrained(run: RunConfig, workdir: Path) -> Path:
+    """Writes a run with the parameters before the first step, as a checkpoint of step 1; returns its folder."""
+    training = open_training(run.data, vocab_size=run.model.vocab_size)
+    optimizer = make_optimizer(run.optimizer, run.train.num_steps)
+    state = init_train_state(run.model, optimizer, seed=0, batch_size=run.data.batch_size)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with Checkpoints(epath.Path(workdir), keep=1) as checkpoints:
+        assert checkpoints.save(1, state)
+        assert checkpoints.wait()
+    write_record(epath.Path(workdir), make_record(run, training.facts))
+    return workdir
