@@ -21,7 +21,7 @@ BYTES = st.binary(max_size=40) | st.lists(
 ).map(b"".join)
 STRINGS = st.text(st.characters(exclude_categories=()) | st.sampled_from("\r\n\0\ufeff\ud800\udbff\udc80\udfff"))
 FEW = settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Losses = dict[str, list[float]]
 
 

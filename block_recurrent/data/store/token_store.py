@@ -218,6 +218,8 @@ def _check_sizes(folder: epath.Path, described: StoreMetadata) -> None:
 def _open_array(folder: epath.Path):
     try:
         return token_array.open_readable(folder / TOKENS_FOLDER)
+    except InputError:
+        raise
     except ValueError as error:
         raise _damaged(folder / TOKENS_FOLDER, token_array.reason_of(error)) from None
 
