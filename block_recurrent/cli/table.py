@@ -33,7 +33,7 @@ def table(
         raise InputError(f"--format {file_format}: must be one of {', '.join(FORMATS)}")
     folder = resolve(runs)
     if not folder.exists():
-        raise InputError(f"--runs {runs}: no such folder")
+        raise InputError(f"--runs {folder}: no such folder")
     sys.stdout.write(FORMATS[file_format](compare_with_paper(TABLES[name], folder, paper_run)))
 
 

@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 from block_recurrent.cli.main import main
+from block_recurrent.files import resolve
 from block_recurrent.generation.generator import Generator
 from block_recurrent.training.saved_run import SavedRun
 
@@ -59,7 +60,8 @@ def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `generate` and `score` load a run once, however often they are called."""
 
     def from_workdir(path: str, *, batch_size: int = 8, vocabulary: str | None = None) -> Generator:
-        assert vocabulary is None
-        return _load(str(path), batch_size)
+        if vocabulary is not None:
+            return Generator.of_run(SavedRun.load(path), batch_size=batch_size, vocabulary=vocabulary)
+        return _load(str(resolve(path)), batch_size)
 
     monkeypatch.setattr(Generator, "from_workdir", from_workdir)
