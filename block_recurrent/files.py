@@ -9,6 +9,8 @@ from typing import IO
 
 from etils import epath
 
+from block_recurrent.errors import InputError
+
 PARTIAL = ".partial"
 
 
@@ -35,6 +37,18 @@ def resolve(path: os.PathLike[str] | str) -> epath.Path:
     """Returns an absolute path with `~` expanded as in `expand`; a URL is not changed."""
     text = expand(path)
     return epath.Path(text if is_remote(text) else Path(text).absolute())
+
+
+def check_utf8(path: os.PathLike[str] | str) -> None:
+    """Checks that a path is UTF-8, which TensorStore and Orbax need.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:  # Python decodes other bytes to lone surrogates
+        raise InputError(f"{path}: the path is not UTF-8; rename the folder, or set PYTHONUTF8=1") from None
 
 
 def partial_path(path: os.PathLike[str] | str, writer: str = "") -> epath.Path:

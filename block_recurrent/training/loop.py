@@ -21,7 +21,7 @@ from block_recurrent.data.store.open_split import open_split
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import PreemptedError
-from block_recurrent.files import write_whole
+from block_recurrent.files import check_utf8, write_whole
 from block_recurrent.model.language_model import count_params
 from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.preemption import Preemption
@@ -171,6 +171,7 @@ def train(
         PreemptedError: the run was asked to stop; everything is saved.
         MissingProcessError: another process is missing.
     """
+    check_utf8(workdir)
     mesh = make_mesh(run.mesh)
     check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
     training = open_training(run.data, vocab_size=run.model.vocab_size)

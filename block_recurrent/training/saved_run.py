@@ -12,7 +12,7 @@ from block_recurrent.config import RunConfig
 from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
-from block_recurrent.files import resolve
+from block_recurrent.files import check_utf8, resolve
 from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.training.run_record import read_run
@@ -51,6 +51,7 @@ class SavedRun:
         folder, step = resolve(workdir), None
         if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
             folder, step = folder.parent.parent, int(folder.name)
+        check_utf8(folder)
         config, data = read_run(folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(

@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from experiments.tables import run_table
 from tests.support.commands import load_once, run_command
 
 HEADER = "from __gin__ import dynamic_registration\nfrom block_recurrent import config\n"
-SHAPE = {"segment_length": 16, "batch_size": 2}
+SHAPE: dict[str, Any] = {"segment_length": 16, "batch_size": 2}
 
 
 @pytest.fixture

@@ -31,13 +31,13 @@ def store(tmp_path_factory):
             source="jsonl",
             input=str(folder / "texts.jsonl"),
             name_field="name",
-            store=str(folder / "日本"),
+            store=str(folder / "store"),
             validation_percent=0,
             test_percent=0,
             workers=1,
         )
     )
-    return folder / "日本" / "train"
+    return folder / "store" / "train"
 
 
 def shown_in(encoding: str, text: str = TEXT) -> str:
@@ -134,9 +134,12 @@ def test_a_process_prints_what_its_terminal_has(store, settings):
     assert b"Traceback" not in ended.stderr
 
 
-def test_a_store_whose_path_is_not_utf8_is_one_error(store, tmp_path):
+def test_a_path_that_is_not_utf8_is_one_error(store, tmp_path):
     real = tmp_path / "r\udce9al"
     shutil.copytree(store, real)
     ended = run_command("inspect", real)
     assert ended.code == 2
-    assert ended.err.endswith("its path is not UTF-8; rename the folder\n")
+    assert "the path is not UTF-8; rename the folder" in ended.err
+    ended = run_command("score", "--workdir", real, "--text", "xx")
+    assert ended.code == 2
+    assert "the path is not UTF-8; rename the folder" in ended.err

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from etils import epath
@@ -31,8 +32,8 @@ def made(tmp_path_factory):
     (folder / "texts.jsonl").write_text("\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(there)
-        source = {"source": "jsonl", "input": str(folder / "texts.jsonl"), "name_field": "name"}
-        shares = {"validation_percent": 30, "test_percent": 0}
+        source: dict[str, Any] = {"source": "jsonl", "input": str(folder / "texts.jsonl"), "name_field": "name"}
+        shares: dict[str, Any] = {"validation_percent": 30, "test_percent": 0}
         prepare(PrepareConfig(**source, **shares, store=str(folder / "store"), vocabulary="own.model", workers=1))
     (there / "own.model").rename(folder / "moved.model")
     train(run_config(folder / "store", num_steps=1), epath.Path(folder / "run"), QUIET)
@@ -126,8 +127,8 @@ def test_a_run_of_an_earlier_version_continues_and_keeps_a_found_vocabulary(copi
 
 def test_a_store_prepared_again_from_the_moved_vocabulary_continues_the_run(copied):
     shutil.rmtree(copied / "store")
-    source = {"source": "jsonl", "input": str(copied / "texts.jsonl"), "name_field": "name"}
-    shares = {"validation_percent": 30, "test_percent": 0, "vocabulary": str(copied / "moved.model")}
+    source: dict[str, Any] = {"source": "jsonl", "input": str(copied / "texts.jsonl"), "name_field": "name"}
+    shares: dict[str, Any] = {"validation_percent": 30, "test_percent": 0, "vocabulary": str(copied / "moved.model")}
     prepare(PrepareConfig(**source, **shares, store=str(copied / "store"), workers=1))
     train(run_config(copied / "store", num_steps=1), epath.Path(copied / "run"), QUIET)
 

@@ -41,7 +41,8 @@ def open_split(config: DataConfig, split: str, *, vocab_size: int, vocabulary: s
     if vocabulary not in (None, store.vocabulary.fingerprint):
         raise InputError(
             f"{store.path}: created with vocabulary {store.vocabulary.spec!r}, fingerprint "
-            f"{store.vocabulary.fingerprint}; the model was trained with {vocabulary}"
+            f"{store.vocabulary.fingerprint}; the model was trained with {vocabulary}; prepare the text with the "
+            "vocabulary of the model"
         )
     if sum(size for size, _ in store.metadata.files.values()) <= _VERIFIED_BYTES:
         store.verify()

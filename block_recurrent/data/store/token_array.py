@@ -1,6 +1,5 @@
 """The array of a store's tokens: zarr version 3 through TensorStore, on local disk or `gs://`."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import tensorstore as ts
 from etils import epath
 
 from block_recurrent import files
-from block_recurrent.errors import InputError
 
 # A shard is one file and the unit of writing: 16 M tokens, 32 MB uncompressed as uint16. Its chunks of 16 k tokens are
 # compressed and checked separately. With 32 rows that read 4096 tokens per step, every chunk is decoded once. Measured
@@ -74,17 +72,6 @@ def _spec(folder: epath.Path, **options: Any) -> dict[str, Any]:
     if files.is_remote(path):
         kvstore = f"{path.as_posix().rstrip('/')}/"
     else:
-        kvstore = {"driver": "file", "path": f"{_utf8(path.resolve())}/"}  # TensorStore refuses `..` in a path
+        files.check_utf8(path)
+        kvstore = {"driver": "file", "path": f"{path.resolve()}/"}  # TensorStore refuses `..` in a path
     return {"driver": "zarr3", "kvstore": kvstore, **options}
-
-
-def _utf8(path: epath.Path) -> str:
-    """Returns a path as TensorStore takes it. In a locale without UTF-8, Python has other text for the same bytes.
-
-    Raises:
-        InputError: the path is not UTF-8.
-    """
-    try:
-        return os.fsencode(path).decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"token store {path}: its path is not UTF-8; rename the folder") from None
