@@ -9,6 +9,7 @@ CORE = [
     "altair>=6.3",
     "etils[epath,epy]>=1.15",
     "filelock>=4.2",  # JAX limits the size of its compilation cache with it
+    "flatbuffers>=25.12",  # jax.export serialises with it
     "flax>=0.12.8",
     "gin-config>=0.5.0",
     "jax>=0.10.1,!=0.10.2",  # 0.10.2 computes wrong products on CPU (jax-ml/jax#39103)

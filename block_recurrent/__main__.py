@@ -19,11 +19,19 @@ def _restart_with_huge_pages() -> None:
 
 def run() -> None:
     """Runs the command line, after the settings that a computing program needs before it starts."""
+    # All numbers are defined in 32 bits; with the variable, parameters, checkpoints and speed would differ.
+    os.environ.pop("JAX_ENABLE_X64", None)
     if len(sys.argv) > 1 and sys.argv[1] in _COMPUTING:
         # For every program of the compilation cache, XLA reports preferences of its compiler as missing CPU features.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         _restart_with_huge_pages()
-    from block_recurrent.cli.main import main
+    from block_recurrent.cli import interruption
+
+    interruption.run(_main)
+
+
+def _main() -> None:
+    from block_recurrent.cli.main import main  # takes a second, in which the user may already interrupt
 
     main()
 

@@ -1,5 +1,7 @@
 """Errors that end a command, each with an exit code of its own for launchers."""
 
+from signal import SIGTERM
+
 
 class InputError(ValueError):
     """The input is wrong; the message names the file, field or flag, its value and the allowed values. Exit code 2."""
@@ -14,7 +16,17 @@ class MissingProcessError(RuntimeError):
 
 
 class PreemptedError(RuntimeError):
-    """The run was asked to stop and saved a checkpoint; restarting continues it. Exit code 75, `EX_TEMPFAIL`."""
+    """The run was asked to stop and saved a checkpoint; restarting continues it. Exit code 75, `EX_TEMPFAIL`.
+
+    The command line ends with exit code 130 after SIGINT, and 141 if the reader of standard output is gone.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int = SIGTERM):
+        super().__init__(message)
+        self.signal = signal
 
 
 EXIT_CODES: dict[type[Exception], int] = {InputError: 2, NonFiniteError: 3, MissingProcessError: 4, PreemptedError: 75}

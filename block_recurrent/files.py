@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -91,6 +91,36 @@ def write_whole(path: os.PathLike[str] | str, content: bytes | str, writer: str 
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(folder: epath.Path, last: Collection[str]) -> Iterator[epath.Path]:
+    """Yields a folder for new files, which are moved to `folder` when the context ends without an exception.
+
+    After an exception nothing is left of them. A remote folder is written directly: object stores cannot rename.
+
+    Args:
+        folder: created if it does not exist; its own files stay.
+        last: names of the files to move last, because they mark the others as complete.
+    """
+    if is_remote(folder):
+        yield folder
+        return
+    partial = folder.parent / f".{folder.name}.{os.getpid()}{PARTIAL}"
+    created = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        folder.mkdir(exist_ok=True)
+        for path in sorted(partial.iterdir(), key=lambda path: (path.name in last, path.name)):
+            path.rename(folder / path.name)
+        partial.rmdir()
+    except BaseException:
+        partial.rmtree(missing_ok=True)
+        for parent in created:
+            with contextlib.suppress(OSError):  # not empty
+                parent.rmdir()
         raise
 
 

@@ -6,6 +6,8 @@ from typing import Any, get_args
 from block_recurrent.errors import InputError
 from block_recurrent.files import expand
 
+LARGEST_SEED = 2**63 - 1
+
 
 def refuse(config: object, field: str, allowed: str) -> InputError:
     """Returns the error for a field with a value that is not allowed."""
@@ -13,21 +15,33 @@ def refuse(config: object, field: str, allowed: str) -> InputError:
     return InputError(f"{type(config).__name__}.{field} = {value!r}: must be {allowed}")
 
 
-def check_integers(config: object, fields: Iterable[str], minimum: int) -> None:
-    """Checks that fields are integers of at least `minimum`."""
+def check_integers(config: object, fields: Iterable[str], minimum: int, maximum: int = 2**31 - 1) -> None:
+    """Checks that fields are integers from `minimum` to `maximum`."""
     for field in fields:
         value = getattr(config, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise refuse(config, field, f"an integer of at least {minimum}")
+        if value > maximum:
+            raise refuse(config, field, f"at most {maximum:,}")
 
 
 def check_numbers(config: object, fields: Iterable[str], low: float, high: float = float("inf")) -> None:
     """Checks that fields are numbers from `low` to below `high`."""
     for field in fields:
         value = getattr(config, field)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
-            bound = f"a number of at least {low:g}" + (f" and below {high:g}" if high < float("inf") else "")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not _is_between(value, low, high):
+            number = (
+                "a finite number" if isinstance(value, int | float) and not abs(value) < float("inf") else "a number"
+            )
+            bound = f"{number} of at least {low:g}" + (f" and below {high:g}" if high < float("inf") else "")
             raise refuse(config, field, bound)
+
+
+def _is_between(value: float, low: float, high: float) -> bool:
+    try:
+        return low <= float(value) < high
+    except OverflowError:  # an integer beyond the range of floats
+        return False
 
 
 def check_booleans(config: object, fields: Iterable[str]) -> None:

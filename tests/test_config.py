@@ -140,7 +140,10 @@ def test_parts_that_do_not_fit_together_are_refused():
     ("make", "message"),
     [
         (lambda: optimizer_config(schedule="step"), "OptimizerConfig.schedule = 'step': must be one of 'cosine'"),
-        (lambda: OptimizerConfig(max_rate=0.0001), "max_rate = 0.0001: must be a number of at least 0.001"),
+        (
+            lambda: OptimizerConfig(max_rate=0.0001),
+            "max_rate = 0.0001: must be at least OptimizerConfig.min_rate",
+        ),
         (lambda: OptimizerConfig(momentum=1.0), "OptimizerConfig.momentum = 1.0"),
         (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
         (

@@ -71,3 +71,21 @@ def test_a_lock_is_held_by_one_process_until_it_ends(tmp_path):
     with files.lock(path, "the second") as file:
         assert path.read_text() == "the second"
         assert os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = epath.Path(tmp_path / "new" / "folder")
+
+    def fail(partial: epath.Path) -> None:
+        (partial / "a").write_text("a")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), files.whole_folder(folder, last=("z",)) as partial:
+        fail(partial)
+    assert list(tmp_path.iterdir()) == []
+    with files.whole_folder(folder, last=("a",)) as partial:
+        (partial / "a").write_text("a")
+        (partial / "b").write_text("b")
+        assert not folder.exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+    assert [path.name for path in folder.parent.iterdir()] == ["folder"]

@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -57,6 +58,8 @@ class Topology:
         Raises:
             InputError: libtpu is not installed or does not know the slice.
         """
+        if importlib.util.find_spec("libtpu") is None:
+            raise InputError("compile: libtpu is not installed; pip install 'block-recurrent[tpu]'")
         os.environ.update(_ENVIRONMENT)
         _return_freed_memory()
         import jax
@@ -67,8 +70,6 @@ class Topology:
         options = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
         try:
             return list(topologies.get_topology_desc(self.name, platform="tpu", **options).devices)
-        except ModuleNotFoundError:
-            raise InputError("compile: libtpu is not installed; pip install 'block-recurrent[tpu]'") from None
         except Exception as error:  # jaxlib's own error class
             raise InputError(f"--topology {self.name}: libtpu rejects it: {first_line(error)}") from None
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from block_recurrent.cli import gin_files
+from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams
 from block_recurrent.errors import InputError
 from block_recurrent.files import local_path
@@ -154,6 +154,7 @@ def _complete_report(topologies: list[str], out: Path, limit: int | None, *, che
         _list_stale_entries(entries, out)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
+    interruption.keeps(f"{out}: the finished entries are kept; the same command continues", resumable=True)
     with Stages("compile --all", CONSOLE) as stages:
         missing = complete_report(
             entries,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from block_recurrent.cli import gin_files
+from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile
 from block_recurrent.config import PrepareConfig
 from block_recurrent.errors import InputError
@@ -46,6 +46,7 @@ def prepare(
         raise InputError(f"prepare: unknown argument {context.args[0]!r}; see prepare --help")
     gin_files.parse(gin_file, gin_param)
     settings = gin_files.configured(PrepareConfig)
+    interruption.keeps(f"{settings.store}: the part that is done is kept; the same command continues", resumable=True)
     if runner is not None:
         for split, units in run_pipeline(settings, [f"--runner={runner}", *context.args]).items():
             console.line(CONSOLE, f"{split}: {units:,} units of work done; join them with `prepare --finish`")

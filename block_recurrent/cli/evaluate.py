@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from block_recurrent.cli import gin_files
+from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile
 from block_recurrent.config import DataConfig, EvaluationConfig
@@ -76,6 +76,9 @@ def evaluate(
     if (workdir is None) == (checkpoint is None):
         raise InputError("evaluate: give either --workdir or --checkpoint")
     settings, bindings = _settings(gin_file, gin_param)
+    interruption.keeps(
+        "finished results and the losses of finished steps are kept; the same command continues", resumable=True
+    )
     use_compilation_cache(compilation_cache)
     if all_checkpoints:
         if workdir is None or out or tokens or official or ablations or diagnostics:
@@ -93,6 +96,11 @@ def evaluate(
             settings,
             folder=None if out is None else resolve(out),
             progress=stages,
+        )
+        interruption.keeps(
+            f"{evaluation.folder}: finished results and the losses of finished steps are kept; the same command "
+            "continues",
+            resumable=True,
         )
         with evaluation.scored() as losses:
             show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
@@ -139,6 +147,7 @@ def compare(
     if len(models) < 2:
         raise InputError("compare: needs a baseline and at least one other model")
     settings, bindings = _settings(gin_file, gin_param)
+    interruption.keeps("the losses of finished steps are kept; the same command continues", resumable=True)
     use_compilation_cache(compilation_cache)
     tested = [load_model_under_test(resolve(path)) for path in models]
     data = _data(tested[0], bindings)

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from etils import epath
 
 from block_recurrent.cli.options import CONSOLE, STDERR, VocabularyFile, Workdir
 from block_recurrent.data.recorded_vocabulary import VOCABULARY_FILE
 from block_recurrent.errors import InputError
-from block_recurrent.files import resolve
+from block_recurrent.files import resolve, whole_folder
 
 if TYPE_CHECKING:
     from block_recurrent.data.vocabulary import Vocabulary
@@ -33,21 +34,25 @@ def export(
     Example: python -m block_recurrent export --workdir runs/quickstart --out exported
     """
     from block_recurrent.cli import console
+    from block_recurrent.generation.stablehlo import MANIFEST_FILE
     from block_recurrent.interop.safetensors import CONFIG_FILE, PARAMS_FILE
     from block_recurrent.training.saved_run import SavedRun
 
+    folder = resolve(out)
+    for name in (PARAMS_FILE, CONFIG_FILE, MANIFEST_FILE):
+        if (folder / name).exists():
+            raise InputError(f"--out {out}: {name} is there already; choose another folder")
     saved = SavedRun.load(resolve(workdir))
-    saved.export(resolve(out), _vocabulary(saved, vocabulary))
+    kept = _vocabulary(saved, vocabulary)
+    try:
+        with whole_folder(folder, last=(CONFIG_FILE, MANIFEST_FILE)) as partial:
+            saved.export(partial, kept)
+            if functions:
+                _export_functions(saved, partial)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None
     console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE} and {CONFIG_FILE} written to {out}")
     if functions:
-        from block_recurrent.generation.stablehlo import export_functions
-
-        export_functions(
-            resolve(out),
-            config=saved.config.model,
-            segment_length=saved.config.data.segment_length,
-            vocabulary_size=saved.data["stores"][0]["vocabulary"]["size"],
-        )
         console.line(CONSOLE, f"prefill.stablehlo, decode.stablehlo and functions.json written to {out}")
 
 
@@ -61,3 +66,14 @@ def _vocabulary(saved: "SavedRun", given: str | None) -> "Vocabulary | None":
             raise
         console.line(STDERR, f"warning: the export has no {VOCABULARY_FILE}: {error}")
         return None
+
+
+def _export_functions(saved: "SavedRun", folder: epath.Path) -> None:
+    from block_recurrent.generation.stablehlo import export_functions
+
+    export_functions(
+        folder,
+        config=saved.config.model,
+        segment_length=saved.config.data.segment_length,
+        vocabulary_size=saved.data["stores"][0]["vocabulary"]["size"],
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from block_recurrent.cli import interruption
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, STDERR, VocabularyFile, Workdir
@@ -116,6 +117,8 @@ def generate(
         min_p=min_p,
         repetition_penalty=repetition_penalty,
     )
+    if not -(2**63) <= seed < 2**63:
+        raise InputError(f"--seed {seed}: must be an integer of 64 bits")
     if prompt is None and prompt_file is None and prompts is None and load_state is None:
         prompt_file = STANDARD
     texts = gather_texts(prompt, prompt_file, prompts, "prompt")
@@ -165,6 +168,9 @@ def _continue_one(
 ) -> None:
     from block_recurrent.progress import Progress
 
+    saved = "" if save_state is None else f"; {save_state} was not written"
+    kept = "only the printed text is kept" if jsonl is None and not box else "nothing is kept"
+    interruption.keeps(kept + saved)
     if arguments["num_tokens"]:
         state = _sample_one(generator, prompt, arguments, jsonl, box=box)
     else:
@@ -209,8 +215,11 @@ def _continue_many(generator: "Generator", batch: Batch, arguments: dict[str, An
         contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write,
         Progress("prefill", 0, console=STDERR) as progress,
     ):
+        interruption.keeps("no continuation was written yet")
         continuations = generator.generate(batch.answerable, progress=progress, **arguments)
-        for number, continuation in batch.answers(continuations, lambda continuation: continuation.prompt):
+        answers = batch.answers(continuations, lambda continuation: continuation.prompt)
+        for done, (number, continuation) in enumerate(answers, 1):
+            interruption.keeps(f"{done} continuations of {len(batch.texts)} prompts are written")
             if isinstance(continuation, InputError):
                 batch.show(number, continuation) if write is None else write(batch.record(number, continuation))
                 continue

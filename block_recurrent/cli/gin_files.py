@@ -1,15 +1,19 @@
 """Experiment files: the only module that knows gin. It turns `--gin-file`s into the classes of `config`."""
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import io
+import logging
+import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import gin
 from block_recurrent import config as config_package
+from block_recurrent.cli import gin_mistakes
 from block_recurrent.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from block_recurrent.config.model import lstm_fields
 from block_recurrent.errors import InputError
@@ -30,6 +34,7 @@ _PARAM = "--gin-param"
 gin_config.register_file_reader(
     lambda path: local_path(path).open(encoding="utf-8"), lambda path: local_path(path).is_file()
 )
+_EXAMPLE = "write CLASS.FIELD=VALUE, such as TrainConfig.num_steps=100"
 # Where each field of the parsed experiment is bound, for error messages. Global, like gin's own bindings.
 _places: dict[str, str] = {}
 
@@ -47,17 +52,44 @@ def parse(files: list[str] | None, params: list[str] | None) -> None:
     params = params or []
     bindings = _bindings_of_files(files)
     for param in params:
-        bindings |= _bindings_in(io.StringIO(param), f"{_PARAM} {param}")
+        bindings |= _bindings_of_param(param)
     _refuse_unknown_names(bindings)
-    try:
-        for file in files:
+    for file in files:
+        with _named(file), _without_log():
             gin.parse_config_file(file)
-        gin.parse_config(params)
-    except Exception as error:  # gin passes on whatever the import or lookup of a statement raised
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError("gin: " + " ".join(lines)) from None
+    for param in params:
+        with _named(f"{_PARAM} {param}"):
+            gin.parse_config(param)
+    _refuse_unused_macros(params, bindings)
     _places.clear()
     _places.update({name: place for name, (_, place) in bindings.items()})
+
+
+@contextlib.contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Turns what gin raises into an error that names the statement."""
+    try:
+        yield
+    except Exception as error:  # gin passes on whatever the import or lookup of a statement raised
+        place, message = gin_mistakes.unresolved(error)
+        class_name = message.partition(":")[0].partition("=")[0].strip().rpartition(".")[0].rpartition(".")[2]
+        if class_name and class_name not in _CLASSES and isinstance(error, ValueError | AttributeError):
+            message = f"{message.partition(':')[0]}: {gin_mistakes.no_such_class(class_name, _CLASSES)}"
+        raise InputError(f"{place or source}: {message}") from None
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Drops gin's log lines about each folder in which an included file is not."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Path not found")
+
+    logging.getLogger().addFilter(wanted)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(wanted)
 
 
 def configured(cls: type[Any]) -> Any:
@@ -156,18 +188,34 @@ def _bindings_of_files(files: list[str]) -> _Bindings:
     return seen
 
 
-def _bindings_of(file: str) -> _Bindings:
-    with Path(file).open(encoding="utf-8") as lines:
-        return _bindings_in(lines, file)
+def _bindings_of(file: str, including: tuple[str, ...] = ()) -> _Bindings:
+    try:
+        content = local_path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--gin-file {file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"--gin-file {file}: is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    return _bindings_in(content, file, (*including, file))
 
 
-def _bindings_in(lines: TextIO, source: str) -> _Bindings:
+def _bindings_of_param(param: str) -> _Bindings:
+    found = _bindings_in(param, f"{_PARAM} {param}", ())
+    if not found:
+        raise InputError(f"{_PARAM} {param!r}: binds nothing; {_EXAMPLE}")
+    return found
+
+
+def _bindings_in(content: str, source: str, including: tuple[str, ...]) -> _Bindings:
     """Returns the bindings of one file, with its includes; a file overrides the files that it includes."""
     found: _Bindings = {}
-    for statement in _statements(lines, source):
+    for statement in _statements(content, source):
         place = _place(source, statement.location.line_num)
         if isinstance(statement, config_parser.IncludeStatement):
-            found |= _bindings_of(str(_find_gin_file(statement.filename, f"{place}: include")))
+            included = str(_find_gin_file(statement.filename, f"{place}: include"))
+            if included_before := [file for file in including if Path(file).resolve() == Path(included).resolve()]:
+                circle = " -> ".join((*including[including.index(included_before[0]) :], included))
+                raise InputError(f"{place}: include {statement.filename}: the files include each other: {circle}")
+            found |= _bindings_of(included, including)
         elif isinstance(statement, config_parser.BindingStatement):
             found[_name_of(statement)] = statement.value, place
     return found
@@ -181,11 +229,17 @@ def _name_of(statement: Any) -> str:
     return ".".join(part for part in (statement.scope, selector, statement.arg_name) if part)
 
 
-def _statements(lines: TextIO, source: str) -> Iterator[Any]:
+def _statements(content: str, source: str) -> Iterator[Any]:
+    line = 1  # of the last statement: the next one is where a bracket that is never closed begins
     try:
-        yield from config_parser.ConfigParser(lines, _Unresolved())
+        for statement in config_parser.ConfigParser(io.StringIO(content), _Unresolved()):
+            line = statement.location.line_num + 1
+            yield statement
     except SyntaxError as error:
-        raise InputError(f"{_place(source, error.lineno)}: gin: {error.msg}") from None
+        line = error.lineno or line
+        raise InputError(f"{_place(source, line)}: {gin_mistakes.unreadable(content, line, error.msg)}") from None
+    except tokenize.TokenError as error:
+        raise InputError(f"{_place(source, line)}: {gin_mistakes.unreadable(content, line, error.args[0])}") from None
 
 
 def _place(source: str, line: int | None) -> str:
@@ -193,9 +247,12 @@ def _place(source: str, line: int | None) -> str:
 
 
 def _refuse_unknown_names(bindings: Mapping[str, tuple[Any, str]]) -> None:
-    """Refuses unknown fields of our classes and undefined macros; gin reports other unknown names itself."""
+    """Refuses unknown fields of our classes, scopes and undefined macros; gin reports other unknown names itself."""
     for name, (value, place) in bindings.items():
         class_name, _, field = name.rpartition(".")
+        scope, _, unscoped = class_name.rpartition(".")
+        if scope and unscoped in _CLASSES:
+            raise InputError(f"{place}: {name}: scopes have no effect; write {unscoped}.{field}")
         if class_name in _CLASSES:
             cls = _CLASSES[class_name]
             if field not in inspect.signature(cls).parameters:  # removed fields are parameters, too
@@ -203,5 +260,18 @@ def _refuse_unknown_names(bindings: Mapping[str, tuple[Any, str]]) -> None:
                 close = difflib.get_close_matches(field, known, 1)
                 hint = f"did you mean {close[0]}?" if close else f"{class_name} has {', '.join(known)}"
                 raise InputError(f"{place}: {name}: no such field; {hint}")
-        if isinstance(value, _Macro) and value[1:] not in bindings:
-            raise InputError(f"{place}: {name} = {value}: {value[1:]} is not defined")
+        for text in gin_mistakes.texts_in(value):
+            if isinstance(text, _Macro) and text[1:] not in bindings:
+                raise InputError(
+                    f"{place}: {name} = {value}: {text[1:]} is not defined; define it by a line {text[1:]} = VALUE, or "
+                    "write the value"
+                )
+
+
+def _refuse_unused_macros(params: list[str], bindings: _Bindings) -> None:
+    texts = [text for value, _ in bindings.values() for text in gin_mistakes.texts_in(value)]
+    used = {text[1:] for text in texts if isinstance(text, _Macro)}
+    for param in params:
+        for name in _bindings_of_param(param):
+            if "." not in name and name not in used:
+                raise InputError(f"{_PARAM} {param}: {name} is no field, and no file uses %{name}; {_EXAMPLE}")

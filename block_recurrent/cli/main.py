@@ -1,16 +1,29 @@
 """The command line: registers the commands and turns expected errors into one message and an exit code."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from block_recurrent import __version__
 from block_recurrent.cli import compile_aot as compile_command
-from block_recurrent.cli import data, describe, evaluate, export, generate, parity, report, score, table, train
+from block_recurrent.cli import (
+    data,
+    describe,
+    environment,
+    evaluate,
+    export,
+    generate,
+    interruption,
+    parity,
+    report,
+    score,
+    table,
+    train,
+)
 from block_recurrent.cli.narrow_output import narrow_output
-from block_recurrent.errors import EXIT_CODES
+from block_recurrent.errors import EXIT_CODES, InputError, PreemptedError
 
 PROGRAM = "python -m block_recurrent"
 
@@ -66,9 +79,22 @@ def _options_of_the_program(
 @narrow_output()
 def main() -> None:
     """Runs the command line. An expected error ends with one message and its own exit code (`errors.EXIT_CODES`)."""
+    interruption.keeps("nothing was written")
     try:
         app(prog_name=PROGRAM, standalone_mode=True)
+    except PreemptedError as error:
+        interruption.report(error.signal, str(error))
+        sys.exit(interruption.exit_code(error.signal))
     except tuple(EXIT_CODES) as error:
-        message = str(error).replace("[", r"\[")
-        Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_CODES[type(error)])
+        _fail(str(error), EXIT_CODES[type(error)])
+    except Exception as error:
+        message = environment.explain(error)
+        if message is None:
+            raise
+        _fail(message, EXIT_CODES[InputError])
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    text = " ".join(message.splitlines()).replace("[", r"\[")
+    Console(stderr=True).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
+    sys.exit(code)

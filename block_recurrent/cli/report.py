@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from block_recurrent.cli import interruption
 from block_recurrent.cli.options import CONSOLE
 from block_recurrent.files import resolve
 
@@ -29,6 +30,7 @@ def report(
     from block_recurrent.progress import Stages
     from block_recurrent.report.page import write_report
 
+    interruption.keeps(f"{resolve(out)} was not written")
     results = read_results([resolve(run) for run in runs])
     with Stages("report", CONSOLE) as stages:
         pictures = write_report(results, resolve(out), progress=lambda done, total: stages("figures", done, total))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from block_recurrent.cli import interruption
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, VocabularyFile, Workdir
@@ -88,9 +89,12 @@ def score(
 def _show(batch: Batch, scores: "Iterator[Score]", jsonl: Path | None) -> None:
     from block_recurrent.cli import views
 
+    interruption.keeps("nothing is kept; --jsonl FILE would write each score at once")
     shown = []
     with contextlib.nullcontext(None) if jsonl is None else json_lines(jsonl) as write:
-        for number, score in batch.answers(scores, lambda score: score.text):
+        for done, (number, score) in enumerate(batch.answers(scores, lambda score: score.text)):
+            if write is not None:
+                interruption.keeps(f"{jsonl}: the scores of {done} of {len(batch.texts)} texts are written")
             if isinstance(score, InputError):
                 batch.show(number, score) if write is None else write(batch.record(number, score))
             elif write is None:

@@ -3,8 +3,9 @@
 from typing import Annotated
 
 import typer
+from etils import epath
 
-from block_recurrent.cli import gin_files
+from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile, Workdir, absolute
 from block_recurrent.errors import InputError
@@ -39,11 +40,11 @@ def train(
 ) -> None:
     """Train a model; with a workdir that holds a run, continue from its newest good checkpoint.
 
-    SIGTERM or Ctrl-C saves and exits with code 75; the same command continues. On a Cloud TPU pod the processes find
-    one another; elsewhere give --coordinator, --num-processes and --process-id to each process.
+    SIGTERM, Ctrl-C and a closed standard output save a checkpoint; the same command continues. On a Cloud TPU pod the
+    processes find one another; elsewhere give --coordinator, --num-processes and --process-id to each process.
 
     Exit codes: 0 finished, 2 wrong arguments, configuration or data, 3 a loss was not finite, 4 another process is
-    missing, 75 asked to stop.
+    missing, 75 stopped by SIGTERM, 130 by Ctrl-C, 141 by a closed standard output.
 
     Example: python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir runs/quickstart
     """
@@ -57,6 +58,7 @@ def train(
     use_compilation_cache(compilation_cache)
     processes.initialise(coordinator, num_processes, process_id)
     folder = absolute(workdir)
+    interruption.keeps(lambda: kept_by_training(folder), resumable=True, saves_itself=True)
     preflight.check(folder)
     result = train_run(
         run,
@@ -71,6 +73,16 @@ def train(
         return
     views.show_result(CONSOLE, run.data.eval_split, result)
     views.show_next_steps(CONSOLE, workdir, run.data.eval_split)
+
+
+def kept_by_training(folder: epath.Path) -> str:
+    """Returns the newest checkpoint of a workdir as part of a message."""
+    from block_recurrent.training.checkpoint import CHECKPOINTS
+
+    checkpoints = folder / CHECKPOINTS
+    steps = [int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.exists() else []
+    kept = f"the checkpoint of step {max(steps)} is kept" if steps else "nothing was saved yet"
+    return f"{folder}: {kept}; the same command continues"
 
 
 def _profiled_steps(profile: str | None) -> range:

@@ -103,7 +103,7 @@ def show_next_steps(console: Console, workdir: str, split: str) -> None:
         "curves": f"{python} -m pip install tensorboard && {python} -m tensorboard.main --logdir {folder}/tensorboard",
         "evaluate": f"{python} -m block_recurrent evaluate --workdir {folder} --split {shlex.quote(split)}",
         "sample": f'{python} -m block_recurrent generate --workdir {folder} --prompt "The "',
-        "continue": "the same train command; it continues an interrupted run, and a finished one with more steps",
+        "continue": "the same train command; it continues an interrupted run; for more steps see docs/training.md",
     }
     for name, value in rows.items():
         line(console, f"  {name:14}{value}")

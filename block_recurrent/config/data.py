@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from block_recurrent.files import expand
 from block_recurrent.validation import (
+    LARGEST_SEED,
     check_integers,
     check_numbers,
     check_text_tuples,
@@ -103,10 +104,10 @@ class DataConfig:
         check_texts(self, ("store", "train_split", "eval_split"))
         expand_paths(self, ("store",))
         check_integers(self, ("segment_length", "batch_size"), 1)
-        check_integers(self, ("seed",), 0)
+        check_integers(self, ("seed",), 0, LARGEST_SEED)
         check_integers(self, ("min_document_tokens",), 2)
         if self.max_document_tokens is not None:
-            check_integers(self, ("max_document_tokens",), self.min_document_tokens)
+            check_integers(self, ("max_document_tokens",), self.min_document_tokens, 2**63 - 1)
         if self.mixture is not None:
             self._check_mixture()
 

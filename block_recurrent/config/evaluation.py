@@ -3,7 +3,7 @@
 import dataclasses
 
 from block_recurrent.errors import InputError
-from block_recurrent.validation import check_integers, check_numbers
+from block_recurrent.validation import LARGEST_SEED, check_integers, check_numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,5 +50,5 @@ class EvaluationConfig:
         positive = ("bootstrap_replicates", "official_segments", "reset_segments", "frozen_segments")
         check_integers(self, positive, 1)
         check_integers(self, ("diagnostic_tokens",), 2)
-        check_integers(self, ("seed",), 0)
+        check_integers(self, ("seed",), 0, LARGEST_SEED)
         check_numbers(self, ("bootstrap_level",), 0.5, 1)

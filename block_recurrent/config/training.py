@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from block_recurrent.errors import InputError
-from block_recurrent.validation import check_choices, check_integers, check_numbers
+from block_recurrent.validation import LARGEST_SEED, check_choices, check_integers, check_numbers, refuse
 
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
@@ -51,7 +51,13 @@ class OptimizerConfig:
         check_numbers(self, ("decay_rate", "momentum"), 0, 1)
         check_integers(self, ("warmup_steps", "spike_steps"), 0)
         if self.max_rate is not None:
-            check_numbers(self, ("max_rate",), self.min_rate)
+            check_numbers(self, ("max_rate",), 0)
+            if self.max_rate < self.min_rate:
+                raise refuse(
+                    self,
+                    "max_rate",
+                    f"at least OptimizerConfig.min_rate = {self.min_rate!r}; raise max_rate or lower min_rate",
+                )
         if self.decay_steps is not None:
             check_integers(self, ("decay_steps",), 1)
 
@@ -130,7 +136,7 @@ class TrainConfig:
                 )
         positive = ("num_steps", "accumulate_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
         check_integers(self, positive, 1)
-        check_integers(self, ("seed",), 0)
+        check_integers(self, ("seed",), 0, LARGEST_SEED)
         check_choices(self, {"nonfinite": NonFinite})
         for optional in ("eval_steps", "first_eval_steps"):
             if getattr(self, optional) is not None:

@@ -117,14 +117,20 @@ class ResumablePasses:
         values, first, state = saved.resume(int(starts[-1]), state, placement)
         progress(first, schedule.num_steps)
         last_save = time.monotonic()
-        with reader.prefetch(first, schedule.num_steps) as batches:
-            for scored in score(method, params, state, batches, placement, first):
-                _put(values, starts, scored)
-                done = scored.step + 1
-                if done == schedule.num_steps or time.monotonic() - last_save >= self._save_seconds:
-                    saved.save(values, done, scored.state)
-                    last_save = time.monotonic()
-                progress(done, schedule.num_steps)
+        unsaved: ScoredBatch | None = None
+        try:
+            with reader.prefetch(first, schedule.num_steps) as batches:
+                for scored in score(method, params, state, batches, placement, first):
+                    _put(values, starts, scored)
+                    done, unsaved = scored.step + 1, scored
+                    if done == schedule.num_steps or time.monotonic() - last_save >= self._save_seconds:
+                        saved.save(values, done, scored.state)
+                        last_save, unsaved = time.monotonic(), None
+                    progress(done, schedule.num_steps)
+        except BaseException as error:
+            if unsaved is not None and not isinstance(error, Exception):  # a request to end, such as Ctrl-C
+                saved.save(values, unsaved.step + 1, unsaved.state)
+            raise
         return TokenLosses(values, starts)
 
 

@@ -13,10 +13,14 @@ class Preemption:
 
     The first signal of each kind restores the previous handler, so a second one acts as if no `Preemption` were open.
     With several processes jax's coordination service handles SIGTERM, and all processes agree on the step.
+
+    Attributes:
+        signal: number of the last signal; SIGTERM before the first.
     """
 
     def __init__(self) -> None:
         self._requested = False
+        self.signal: int = signal.SIGTERM
         self._previous: dict[int, Any] = {}
         self._sync_points = 0
 
@@ -29,6 +33,7 @@ class Preemption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
+        self.signal = number
         signal.signal(number, self._previous[number])
 
     def __enter__(self) -> "Preemption":

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -13,6 +15,7 @@ from block_recurrent.errors import InputError, first_line
 from block_recurrent.parallel.processes import all_true, barrier, is_primary
 from block_recurrent.training.checksum import checksums
 from block_recurrent.training.step import TrainState
+from block_recurrent.trees import from_named_leaves, named_leaves
 
 CHECKPOINTS = "checkpoints"  # the folder in a workdir
 _DAMAGED = "damaged_checkpoints"
@@ -144,7 +147,8 @@ class Checkpoints:
         """Reads one checkpoint and verifies its checksums.
 
         Args:
-            like: a state of the same structure, concrete or abstract, with shapes, dtypes and shardings.
+            like: a state of the same structure, concrete or abstract, with shapes, dtypes and shardings. Arrays that
+                were saved with another dtype, under another JAX_ENABLE_X64, are converted.
             step: the checkpoint's step; None reads the newest.
 
         Raises:
@@ -156,20 +160,31 @@ class Checkpoints:
             have = ", ".join(map(str, self.steps)) or "none"
             raise InputError(f"{self._folder}: no checkpoint{f' of step {step}' if step else ''}; have: {have}")
         assert step is not None
-        abstract: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore())
+        where, abstract = self._folder / str(step), jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            read: Any = self._manager.restore(step, args=args)
-            expected, actual = read["about"]["checksums"], checksums(read["state"])
+            read, different = self._read(step, abstract)
+            if different:
+                stored = _with_stored_dtypes(where / "state", abstract)
+                if stored is not None:  # saved under another JAX_ENABLE_X64
+                    with _wide_types():
+                        read, different = self._read(step, stored)
+                        read["state"] = jax.tree.map(_with_dtype, read["state"], like)
         except Exception as error:  # the libraries below raise many classes for missing or truncated files
-            raise InputError(f"checkpoint {self._folder / str(step)}: cannot be read: {first_line(error)}") from None
-        different = sorted(name for name in expected if expected[name] != actual.get(name))
+            raise InputError(f"checkpoint {where}: cannot be read: {first_line(error)}") from None
         if different:
             raise InputError(
-                f"checkpoint {self._folder / str(step)}: damaged: {', '.join(different[:3])} "
-                f"({len(different)} of {len(expected)} arrays) differ from what was written"
+                f"checkpoint {where}: damaged: {', '.join(different[:3])} ({len(different)} of "
+                f"{len(read['about']['checksums'])} arrays) differ from what was written"
             )
         return Restored(step, read["state"], read["about"]["log"])
+
+    def _read(self, step: int, abstract: Any) -> tuple[Any, list[str]]:
+        """Returns a checkpoint, and the names of the arrays that have another checksum than the stored one."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore())
+        read: Any = self._manager.restore(step, args=args)
+        expected, actual = read["about"]["checksums"], checksums(read["state"])
+        read = {"state": read["state"], "about": read["about"]}
+        return read, sorted(name for name in expected if expected[name] != actual.get(name))
 
     def _failed(self, step: int | None, error: Exception) -> bool:
         """Reports a failed save, removes its partial files and opens a new manager."""
@@ -200,10 +215,56 @@ class Checkpoints:
         self._manager.reload()
 
     def __enter__(self) -> "Checkpoints":
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._show_unraisable
         return self
+
+    def _show_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Shows an exception that nothing can catch, except those of reads that end after a failed restore.
+
+        When one array of a checkpoint cannot be read, orbax closes its event loop; TensorStore still completes the
+        reads of the other arrays and would print a traceback for each one.
+        """
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            self._hook(unraisable)
 
     def __exit__(self, *exception: object) -> None:
         """Waits until everything is saved."""
+        sys.unraisablehook = self._hook
         with contextlib.suppress(Exception):  # `wait` has reported it
             self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _with_stored_dtypes(folder: epath.Path, abstract: Any) -> Any | None:
+    """Returns the abstract state with the dtypes of the files; None if these are the same."""
+    metadata: Any = ocp.StandardCheckpointHandler().metadata(folder)
+    leaves = jax.tree.leaves(getattr(metadata, "tree", metadata), is_leaf=lambda leaf: hasattr(leaf, "dtype"))
+    dtypes = {leaf.name: jnp.dtype(leaf.dtype) for leaf in leaves if leaf.dtype is not None}
+
+    def stored(name: str, leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.number):  # random keys have a dtype of their own
+            return leaf
+        dtype = dtypes.get(name.replace("/", "."), leaf.dtype)
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+    named = named_leaves(abstract)
+    changed = {name: stored(name, leaf) for name, leaf in named.items()}
+    if all(changed[name].dtype == named[name].dtype for name in named):
+        return None
+    return from_named_leaves(changed, abstract)
+
+
+@contextlib.contextmanager
+def _wide_types() -> Iterator[None]:
+    """Enables 64-bit types, for all threads; without them JAX would read the arrays as 32-bit types."""
+    before = jax.config.values["jax_enable_x64"]
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def _with_dtype(leaf: jax.Array, like: Any) -> jax.Array:
+    return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)

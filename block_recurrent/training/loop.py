@@ -276,7 +276,7 @@ class _Run:
                     take_step=jit_train_step(self._config, self._mesh),
                     batches=batches,
                     actions=in_order,
-                    stop=functools.partial(_stop, save),
+                    stop=functools.partial(_stop, save, preemption),
                     log=log,
                     progress=progress,
                     watchdog=watchdog,
@@ -363,5 +363,6 @@ def _show(console: Console, message: str) -> None:
     console.print(message, highlight=False, soft_wrap=True, markup=False)
 
 
-def _stop(save: SaveCheckpoint, step: int, state: TrainState) -> NoReturn:
-    raise PreemptedError(f"asked to stop at step {step}: {save.finish(step, state)}. The same command continues")
+def _stop(save: SaveCheckpoint, preemption: Preemption, step: int, state: TrainState) -> NoReturn:
+    message = f"asked to stop at step {step}: {save.finish(step, state)}. The same command continues"
+    raise PreemptedError(message, preemption.signal)

@@ -26,6 +26,9 @@ _FREE = {
     *(f"config.model.{name}" for name in fields_that_may_differ("resume")),
 }
 
+_DECAY = "config.optimizer.decay_steps"
+_SCHEDULES_WITHOUT_END = ("rsqrt", "constant")  # they do not depend on the length of the decay
+
 
 def make_record(run: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     """Returns everything that determines a run's results, as JSON values.
@@ -56,10 +59,25 @@ def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
     new = dict(_leaves(record))
     fields = {name for name in old | new if not name.startswith("versions.")} - _FREE
     fields = {name for name in fields if not name.endswith(".vocabulary.spec")}  # a path; the fingerprint decides
+    if new.get("config.optimizer.schedule") in _SCHEDULES_WITHOUT_END:
+        fields.discard(_DECAY)
     different = sorted(name for name in fields if old.get(name) != new.get(name))
+    if different == [_DECAY]:
+        raise InputError(_another_length(workdir, old, new))
     if different:
         pairs = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked for" for name in different[:5])
         raise InputError(f"{workdir}: holds another run. Choose a new --workdir, or the same configuration ({pairs})")
+
+
+def _another_length(workdir: epath.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    there, asked = old[_DECAY], new[_DECAY]
+    return (
+        f"{workdir}: the learning rate of this run ({new['config.optimizer.schedule']}) decays over {there} steps, not "
+        f"{asked}. Without OptimizerConfig.decay_steps it decays over TrainConfig.num_steps = "
+        f"{new['config.train.num_steps']}. Either keep the schedule of the run: --gin-param "
+        f"OptimizerConfig.decay_steps={there}; or train with the other schedule in a new --workdir, from the start or "
+        f"from these parameters (--init-from {workdir})"
+    )
 
 
 def write_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:

@@ -231,7 +231,7 @@ def test_files_that_contradict_each_other_are_refused_in_either_order(command, e
     [
         (["--gin_param", "ModelConfig.embed_dimm=4"], "ModelConfig.embed_dimm: no such field; did you mean embed_dim?"),
         (["--gin_param", "ModelConfigg.embed_dim=4"], "ModelConfigg"),
-        (["--gin_param", "ModelConfig.embed_dim"], "gin:"),
+        (["--gin_param", "ModelConfig.embed_dim"], "ModelConfig.embed_dim: must be NAME = VALUE"),
         (["--gin_param", "DataConfig.segment_length=20"], "DataConfig.segment_length = 20: must be a multiple of"),
         (["--gin_param", "DataConfig.segment_length=8"], "no gradient"),
         (

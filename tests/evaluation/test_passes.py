@@ -48,6 +48,27 @@ def test_an_interrupted_pass_resumes_to_identical_bits(tmp_path, split, model, p
         assert not (folder / ".partial").exists()
 
 
+def test_a_request_to_end_saves_the_steps_that_are_done(tmp_path, split, model, params):
+    reported = []
+
+    def run(at):
+        def progress(done, total):
+            reported.append(done)
+            if done == at:
+                raise KeyboardInterrupt
+
+        with ResumablePasses(epath.Path(tmp_path), {}, save_seconds=1000).locked() as passes:
+            losses = passes.run(carried(model), params, split, SHAPE, placement=Placement(), progress=progress)
+            return np.array(losses.values)
+
+    expected = one_pass(tmp_path / "whole", carried(model), params, split, batch_size=2, segment_length=8)
+    with pytest.raises(KeyboardInterrupt):
+        run(4)
+    begun = len(reported)
+    np.testing.assert_allclose(run(None), expected.values, rtol=1e-6)
+    assert reported[begun] == 4
+
+
 def test_two_processes_cannot_evaluate_into_one_folder(tmp_path):
     folder = epath.Path(tmp_path)
     with (

@@ -17,12 +17,12 @@ import pytest
 from etils import epath
 from rich.console import Console
 
-from block_recurrent.config import RunConfig
+from block_recurrent.config import OptimizerConfig, RunConfig
 from block_recurrent.errors import InputError, PreemptedError
 from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
-from block_recurrent.training.run_record import check_record
+from block_recurrent.training.run_record import check_record, make_record, write_record
 from block_recurrent.training.step import TrainState, abstract_train_state
 from tests.support.run_training import write_run
 from tests.support.workdirs import QUIET, run_config
@@ -168,6 +168,42 @@ def test_a_finished_run_only_reports(uninterrupted, num_steps):
     assert read_metrics(epath.Path(whole)) == before
     assert (result.first_evaluation["step"], result.last_evaluation["step"]) == (0, 10)
     assert result.last_evaluation["complete"]
+
+
+def test_a_truncated_checkpoint_is_named_in_one_line(uninterrupted, tmp_path, capfd):
+    """Reads of its other arrays end after orbax has closed its event loop; they print nothing."""
+    run, whole = uninterrupted
+    shutil.copytree(whole, tmp_path / "work")
+    for file in (tmp_path / "work" / "checkpoints" / "10").glob("state/**/d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    printed = io.StringIO()
+    train(run, epath.Path(tmp_path / "work"), Console(file=printed, width=500))
+    assert "checkpoints/10: cannot be read" in printed.getvalue()
+    assert "continuing from the checkpoint of step 5" in printed.getvalue()
+    assert "Event loop is closed" not in capfd.readouterr().err
+
+
+def test_another_length_of_a_decay_is_refused_with_the_choices(store_folder, tmp_path):
+    run = run_config(store_folder)
+
+    def record(schedule: str, num_steps: int, decay_steps: int | None = None) -> dict[str, Any]:
+        optimizer = OptimizerConfig(schedule=schedule, decay_steps=decay_steps)  # pyright: ignore[reportArgumentType]
+        settings = dataclasses.replace(run.train, num_steps=num_steps)
+        return make_record(dataclasses.replace(run, optimizer=optimizer, train=settings), {})
+
+    workdir = epath.Path(tmp_path)
+    write_record(workdir, record("cosine", 20))
+    check_record(workdir, record("cosine", 20))
+    for num_steps in (10, 40):
+        with pytest.raises(InputError) as raised:
+            check_record(workdir, record("cosine", num_steps))
+        assert f"decays over 20 steps, not {num_steps}" in str(raised.value)
+        assert "--gin-param OptimizerConfig.decay_steps=20" in str(raised.value)
+        assert "--init-from" in str(raised.value)
+        check_record(workdir, record("cosine", num_steps, 20))
+    for schedule in ("rsqrt", "constant"):  # they do not decay over the run's length
+        write_record(workdir, record(schedule, 20))
+        check_record(workdir, record(schedule, 40))
 
 
 def test_the_first_evaluation_may_be_shorter(store_folder, tmp_path):

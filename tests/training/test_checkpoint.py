@@ -1,0 +1,51 @@
+"""Checkpoints of processes with another JAX_ENABLE_X64."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from block_recurrent.training.checkpoint import Checkpoints
+from block_recurrent.training.step import TrainState
+
+
+def state(dtype: str) -> TrainState:
+    params = {"kernel": jnp.arange(6, dtype=dtype).reshape(2, 3) / 4, "scale": jnp.ones(3, dtype)}
+    return TrainState(
+        step=jnp.int32(5),
+        skipped=jnp.int32(0),
+        params=params,
+        opt_state=(jnp.full(3, 0.5, dtype), jnp.int32(5)),
+        model_state={},  # pyright: ignore[reportArgumentType]
+        dropout_key=jax.random.key(3),
+    )
+
+
+@contextlib.contextmanager
+def x64(enabled: bool):
+    before = jax.config.values["jax_enable_x64"]
+    jax.config.update("jax_enable_x64", enabled)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.parametrize("saved", ["float64", "float32"])
+@pytest.mark.parametrize("restored", ["float64", "float32"])
+def test_a_checkpoint_does_not_depend_on_enable_x64(tmp_path: Path, saved: str, restored: str):
+    folder = epath.Path(tmp_path)
+    with x64(saved == "float64"), Checkpoints(folder, keep=1) as checkpoints:
+        assert checkpoints.save(5, state(saved))
+    with x64(restored == "float64"), Checkpoints(folder) as checkpoints:
+        read: Any = checkpoints.restore(state(restored)).state
+        assert read.params["kernel"].dtype == read.opt_state[0].dtype == restored
+        np.testing.assert_array_equal(read.params["kernel"], np.arange(6).reshape(2, 3) / 4)
+        assert int(read.step) == 5
+        np.testing.assert_array_equal(jax.random.key_data(read.dropout_key), jax.random.key_data(jax.random.key(3)))
+    assert jax.config.values["jax_enable_x64"] is False
