@@ -14,12 +14,10 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
-from block_recurrent.generation import decode_state
 from block_recurrent.generation.completion import Continuation, ContinuationWriter
 from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState
-from block_recurrent.generation.prefill import prefill
+from block_recurrent.generation.programs import programs
 from block_recurrent.generation.sampling import Sampling, row_keys
-from block_recurrent.generation.sampling_loop import sample_tokens
 from block_recurrent.generation.scoring import Score, score_rows
 from block_recurrent.generation.state_file import ModelIdentity, check_room, load_state, save_state
 from block_recurrent.generation.text_to_score import text_to_score
@@ -28,10 +26,6 @@ from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
 
 TOKENS_PER_CALL = 32  # of the decode loop; text is shown after each call
-
-_jit_init = jax.jit(decode_state.init, static_argnums=(0, 2), static_argnames="segment_length")
-_jit_prefill = jax.jit(prefill, static_argnums=0)
-_jit_sample_tokens = jax.jit(sample_tokens, static_argnums=(0, 1, 2, 3))
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -113,7 +107,7 @@ class Generator:
 
     def start(self, rows: int = 1) -> DecodeState:
         """Returns the state at the start of a document; it needs at least one token before sampling."""
-        return _jit_init(self.config, self.params, rows, segment_length=self.segment_length)
+        return programs().init(self.config, self.params, rows, segment_length=self.segment_length)
 
     def prefill(
         self,
@@ -154,7 +148,7 @@ class Generator:
             tokens = np.zeros((len(prompts), size), np.int32)
             for row, count in enumerate(counts):
                 tokens[row, :count] = prompts[row][done[row] : done[row] + count]
-            state = _jit_prefill(self.config, self.params, state, tokens, counts.astype(np.int32))
+            state = programs().prefill(self.config, self.params, state, tokens, counts.astype(np.int32))
             done += counts
             filled = (filled + counts) % (self.config.window_length or size + 1)
             progress(int(done.max()), int(lengths.max()))
@@ -262,7 +256,12 @@ class Generator:
         """Calls the decode loop until all writers are done; yields each row's new text and the state after it."""
         keys = row_keys(settings.seed, [writer.sample for writer in writers] + [0] * idle)
         run = functools.partial(
-            _jit_sample_tokens, self.config, settings.sampling, TOKENS_PER_CALL, self.vocabulary.size, self.params
+            programs().sample_tokens,
+            self.config,
+            settings.sampling,
+            TOKENS_PER_CALL,
+            self.vocabulary.size,
+            self.params,
         )
         while any(writer.remaining for writer in writers):
             counts = [min(writer.remaining, TOKENS_PER_CALL) for writer in writers]

@@ -92,7 +92,7 @@ def bench_pages() -> list[Result]:
                 today(f"huge {number}", SIZES[size], "train_step"),
                 Worker(f"plain {number}", "step.py", described),
             ]
-        measured = race(workers, 24)
+        measured = race(workers, 12)
         show(f"train_step, {size}", measured)
         ratios = [times_as_fast(measured[f"huge {n}"], measured[f"plain {n}"]) for n in (1, 2)]
         results.append(Result(f"train_step, {size}, huge pages", min(ratios), "times as fast", 1, at_least=True))
@@ -101,7 +101,7 @@ def bench_pages() -> list[Result]:
 
 def bench_memory() -> list[Result]:
     """Measures the memory and time of a train step on one row of 8,192 tokens."""
-    measured = race([today("today", LONG, "train_step"), old("c275696", LONG, "train_step")], 3)
+    measured = race([today("today", LONG, "train_step"), old("c275696", LONG, "train_step")], 2)
     show(f"train_step, large, one row of {LONG.segment_length:,}", measured)
     sizes = {name: result.facts["peak_bytes"] for name, result in measured.items()}
     print(f"     {sizes['today'] / 1e9:.2f} GB against {sizes['c275696'] / 1e9:.2f} GB", flush=True)
@@ -128,10 +128,10 @@ def bench_lengths() -> list[Result]:
         read = dataclasses.replace(row, segment_length=4096)
         described = job(read, "read_document") | {"document_length": length}
         documents[length] = Worker(f"{length:,}", "step.py", described, environment=COMMAND_ENVIRONMENT)
-    results = [spread_of_costs("a token in documents of 4k to 256k", documents, 5, 1.05)]
+    results = [spread_of_costs("a token in documents of 4k to 256k", documents, 3, 1.05)]
     for length in SEGMENTS:
         segments[length] = today(f"{length:,}", dataclasses.replace(row, segment_length=length), "train_step")
-    return [*results, spread_of_costs("a token in one segment of 1k to 32k", segments, 5, 1.15)]
+    return [*results, spread_of_costs("a token in one segment of 1k to 32k", segments, 3, 1.15)]
 
 
 def main() -> None:
