@@ -126,7 +126,7 @@ def test_training_saves_and_continues(start, store_folder, tmp_path, number, cod
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(INT, 130), (TERM, 143)])
-@pytest.mark.parametrize("seconds", [0.4, 0.8, 1, 1.2, 1.6, 2, 3, 4])
+@pytest.mark.parametrize("seconds", [1, 1.2, 1.6, 2, 3, 4])  # Python itself takes up to a second to start
 def test_generation_ends_at_any_moment(start, workdir, number, code, seconds):
     process = start("generate", "--workdir", workdir, "--prompt", "3", "--num-tokens", 10**8)
     time.sleep(seconds)
