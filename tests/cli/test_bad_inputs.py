@@ -137,7 +137,7 @@ ROWS = [
     (("export", "--workdir", "{run}", "--out", "text.txt"), ("text.txt",)),
     (("report", "nowhere"), ("nowhere",)),
     (("table", "table9"), ("table9", "table1")),
-    (("table", "table1", "--runs", "nowhere"), ("--runs nowhere",)),
+    (("table", "table1", "--runs", "nowhere"), ("--runs ", "nowhere: no such folder")),
     (("table", "table1", "--format", "xml"), ("--format xml", "markdown")),
     (("inspect", "nowhere"), ("nowhere",)),
     (("inspect", "{store}", "--document", "0"), ("several splits",)),

@@ -140,6 +140,12 @@ def decode(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[], ob
     return run, facts
 
 
+def traced(run: Callable[[], object], folder: str) -> None:
+    """Runs a step with JAX's profiler."""
+    with jax.profiler.trace(folder):
+        run()
+
+
 def main() -> None:
     task = job()
     config = ModelConfig(**task["model"])
@@ -148,6 +154,8 @@ def main() -> None:
         run, facts = read_document(config, rows, length, task["document_length"])
     else:
         run, facts = TASKS[task["task"]](config, rows, length)
+    if "trace" in task:
+        run = functools.partial(traced, run, task["trace"])
     take_turns(run, tokens=rows * task.get("document_length", length), jax=jax.__version__, **facts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TURN_SECONDS = 0.5
+TURN_SECONDS = 1.0
 
 
 def job() -> dict[str, Any]:
