@@ -1,7 +1,7 @@
 """Shows where the time of a step goes: `python -m experiments.benchmarks.profile train_step medium`.
 
-Runs the step with JAX's profiler, and sums the time of XLA's operations by kind. Operations that run at the same time
-count twice, so that the sum may exceed the time of the step.
+Runs the step some times with JAX's profiler, and sums the time of XLA's operations by kind in the fastest step.
+Operations that run at the same time count twice, so that the sum may exceed the time of the step.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Operation(NamedTuple):
 
 
 def traced_step(size: str, task: str, folder: Path) -> None:
-    """Runs a step in a process of its own; writes the profile and the compiled program to a folder."""
+    """Runs a step in a process of its own; writes profiles and the compiled program to a folder."""
     flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_{task}"
     described = job(SIZES[size], task) | {"trace": str(folder)}
     Worker(size, "step.py", described, environment=COMMAND_ENVIRONMENT | {"XLA_FLAGS": flags}).stop()
@@ -52,11 +52,10 @@ def read_program(folder: Path) -> dict[str, Operation]:
     return found
 
 
-def read_times(folder: Path, program: dict[str, Operation]) -> collections.Counter[str]:
-    """Returns the milliseconds of each operation in the newest profile, without those of operations inside it."""
-    newest = max(folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+def read_times(profile: Path, program: dict[str, Operation]) -> collections.Counter[str]:
+    """Returns the milliseconds of each operation in a profile, without those of operations inside it."""
     times: collections.Counter[str] = collections.Counter()
-    for plane in ProfileData.from_file(str(newest)).planes:
+    for plane in ProfileData.from_file(str(profile)).planes:
         for line in plane.lines:
             events = sorted((event.start_ns, -event.duration_ns, event.name) for event in line.events)
             outer: list[tuple[float, str]] = []
@@ -83,7 +82,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         traced_step(arguments.size, arguments.task, Path(name))
         program = read_program(Path(name))
-        times = read_times(Path(name), program)
+        profiles = [read_times(path, program) for path in Path(name).glob("plugins/profile/*/*.xplane.pb")]
+    times = min(profiles, key=collections.Counter.total)  # the fastest step
     kinds: collections.Counter[str] = collections.Counter()
     for name, time in times.items():
         kinds[kind_of(name)] += time
