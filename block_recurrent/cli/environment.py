@@ -1,4 +1,4 @@
-"""Errors of the environment: devices, libraries and memory that are missing; each names the remedy."""
+"""Errors of the environment: devices, libraries, memory and files that cannot be used; each names the remedy."""
 
 import os
 
@@ -15,6 +15,7 @@ _EXTRAS = {
     "gcsfs": "gcs",
     "fsspec": "gcs",
 }
+_REMOTE_LIBRARIES = {"tensorflow", "gcsfs", "google", "aiohttp", "fsspec"}  # their own classes of errors
 _NO_BACKEND = ("Unable to initialize backend", "Unknown backend", "No visible", "Backend 'tpu' failed to initialize")
 
 
@@ -30,6 +31,14 @@ def explain(error: Exception) -> str | None:
             f"not enough memory ({first_line(error)}); try a smaller DataConfig.batch_size, --batch-size or "
             "DataConfig.segment_length, or a smaller model"
         )
+    if type(error).__module__.partition(".")[0] in _REMOTE_LIBRARIES or (
+        isinstance(error, OSError) and "gs://" in text
+    ):
+        shown = " ".join(text.split())[:300]
+        return f"remote storage ({shown}): check the address, the network and your access rights"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
     return None
 
 

@@ -1,5 +1,6 @@
 """Missing devices, libraries and memory: one message that names the remedy."""
 
+import errno
 import importlib
 import importlib.util
 import sys
@@ -69,3 +70,20 @@ def test_topologies_need_libtpu(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"block-recurrent\[tpu\]"):
         Topology.parse("v4:2x2x1").devices()
+
+
+def test_an_error_of_remote_storage_is_one_line():
+    class HttpError(Exception):
+        pass
+
+    HttpError.__module__ = "gcsfs.retry"
+    for error in (HttpError("Could not resolve host\n when reading gs://b/x"), OSError("gs://b/x: no access")):
+        message = explain(error) or ""
+        assert message.startswith("remote storage (")
+        assert "gs://b/x" in message
+        assert "\n" not in message
+
+
+def test_a_file_that_cannot_be_used_is_named():
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/at/all")
+    assert explain(error) == "/nowhere/at/all: No such file or directory"
