@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 from etils import epath
 
 from block_recurrent.cli import compilation_cache
@@ -73,6 +74,7 @@ def test_a_cache_of_the_users_own_is_left_as_it_is(tmp_path, monkeypatch):
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_bits_with_and_without_the_cache(store_folder, tmp_path):
     def train(workdir: str, steps: int, *options: str) -> None:
         command = ["-m", "block_recurrent", "train", "--gin-file", "gin/runs/quickstart.gin"]

@@ -88,6 +88,7 @@ def test_experiment_files_and_their_includes_are_found(home, store_folder):
     assert "ModelConfig" in ended.err  # after DataConfig was complete
 
 
+@pytest.mark.slow
 def test_outputs_are_written_to_the_home_folder(home, store_folder, byte_run, monkeypatch):
     load_once(monkeypatch)
     (home / "run").symlink_to(byte_run)

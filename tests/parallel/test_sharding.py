@@ -72,7 +72,7 @@ def on_one_device(name):
     return run_steps(with_dropout(ALL[name]), MeshConfig(data=1))
 
 
-QUICK = {("fixed_skip", DATA8), ("feedback_fixed_skip", MIXED)}
+QUICK = {("fixed_skip", MIXED)}
 CASES = [
     pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.slow)
     for name in TABLE_ROWS

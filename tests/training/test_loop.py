@@ -119,7 +119,7 @@ def test_a_users_action_runs_at_its_steps_and_not_again_after_a_resume(uninterru
     assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
 
 
-@pytest.mark.parametrize("step", [5, 10])
+@pytest.mark.parametrize("step", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_signal_during_an_evaluation_interrupts_it_and_the_next_start_repeats_it(uninterrupted, tmp_path, step):
     run, whole = uninterrupted
     with pytest.raises(PreemptedError, match=f"asked to stop at step {step}: saved at step {step}"):
