@@ -7,6 +7,7 @@ is kept, and the process ends without the interpreter's shutdown: XLA's threads 
 import _thread
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import signal
@@ -120,6 +121,7 @@ def run(command: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     try:
         with _watched():
             try:
@@ -136,6 +138,12 @@ def run(command: Callable[[], None]) -> None:
         if _requests.pipe_closed:
             os._exit(ended.code if isinstance(ended.code, int) and ended.code else exit_code(signal.SIGINT))
         raise
+
+
+def _unraisable(show: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs") -> None:
+    """Drops a request that arrived in a destructor or a callback of the garbage collector; it is raised again."""
+    if not isinstance(unraisable.exc_value, Interrupted):
+        show(unraisable)
 
 
 def _ignore_signals() -> None:

@@ -222,9 +222,27 @@ interruption.run(command)
 """
 
 
-def test_a_request_that_a_library_catches_is_raised_again(tmp_path):
+DESTRUCTOR = """
+import time
+from block_recurrent.cli import interruption
+
+class Slow:
+    def __del__(self):
+        print("begun", flush=True)
+        time.sleep(60)
+
+def command():
+    Slow()
+    time.sleep(60)
+
+interruption.run(command)
+"""
+
+
+@pytest.mark.parametrize("program", [SWALLOWS, DESTRUCTOR], ids=["library", "destructor"])
+def test_a_request_that_does_not_arrive_is_raised_again(program):
     process = subprocess.Popen(
-        [sys.executable, "-c", SWALLOWS],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
