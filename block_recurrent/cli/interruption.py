@@ -53,6 +53,14 @@ class _Requests:
         self.raised_at = 0.0
         self.repeated = 0  # requests that the watching thread has made itself
 
+    def new(self, number: int) -> Interrupted:
+        interrupted = Interrupted(number)
+        if self.exception is None:
+            self.raised_at = time.monotonic()
+        self.number, self.exception = number, weakref.ref(interrupted)
+        self.raised.set()
+        return interrupted
+
     def exit_code(self, number: int) -> int:
         if self.pipe_closed:
             return 128 + signal.SIGPIPE
@@ -112,12 +120,7 @@ def run(command: Callable[[], None]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and not handled and not _requests.pipe_closed:
             return
-        interrupted = Interrupted(number)
-        if _requests.exception is None:
-            _requests.raised_at = time.monotonic()
-        _requests.number, _requests.exception = number, weakref.ref(interrupted)
-        _requests.raised.set()
-        raise interrupted
+        raise _requests.new(number)  # no variable: a frame of its own traceback would keep the exception alive
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
@@ -205,7 +208,9 @@ def _raise_again_if_swallowed() -> None:
         os._exit(exit_code(_requests.number))
     if _requests.exception() is None:  # caught: nothing refers to it any more
         _requests.repeated += 1
-        _thread.interrupt_main(signal.Signals(_requests.number))
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, _requests.number)  # also wakes a call that waits
 
 
 def _received(number: int) -> None:

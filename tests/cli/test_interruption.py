@@ -212,16 +212,10 @@ def command():
             time.sleep(60)
         except BaseException:
             print("caught", flush=True)
-    try:
-        time.sleep(60)
-    except BaseException as error:
-        kept = error  # even then the process ends
-        time.sleep(60)
+    time.sleep(60)
 
 interruption.run(command)
 """
-
-
 DESTRUCTOR = """
 import time
 from block_recurrent.cli import interruption
@@ -239,6 +233,35 @@ interruption.run(command)
 """
 
 
+KEEPS = """
+import time
+from block_recurrent.cli import interruption
+
+def command():
+    print("begun", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException as error:
+        kept = error
+        time.sleep(60)
+
+interruption.run(command)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_end_after_a_request_is_ended():
+    process = subprocess.Popen(
+        [sys.executable, "-c", KEEPS],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(process, b"begun")
+    process.send_signal(TERM)
+    assert ended(process, 143) == "stopped (SIGTERM): nothing was written"
+
+
 @pytest.mark.parametrize("program", [SWALLOWS, DESTRUCTOR], ids=["library", "destructor"])
 def test_a_request_that_does_not_arrive_is_raised_again(program):
     process = subprocess.Popen(
@@ -248,5 +271,7 @@ def test_a_request_that_does_not_arrive_is_raised_again(program):
         stderr=subprocess.PIPE,
     )
     wait_for(process, b"begun")
+    asked = time.monotonic()
     process.send_signal(TERM)
     assert ended(process, 143) == "stopped (SIGTERM): nothing was written"
+    assert time.monotonic() - asked < interruption._GRACE_SECONDS
