@@ -101,7 +101,7 @@ bench-compile: .venv-tpu/all  ## compile every row of Table 1 for a v4-32 three 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/preparation/test_shards.py
 
-bench: .venv/core  ## speed of every step on this machine, three sizes and every row of Table 1 in small; 20 minutes
+bench: .venv/core  ## speed of every step on this machine, three sizes and every row of Table 1 in small; 35 minutes
 	$(BIN)/python -m experiments.benchmarks.speed
 
 bench-compare: .venv/core  ## after bench: what got slower since the committed results

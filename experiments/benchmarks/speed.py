@@ -3,7 +3,7 @@
 For three sizes of Rec:fixed:skip, and for Slide with one layer more: a train step, an evaluation step, prefill and
 decoding; for every row of Table 1 in small, a train step. Each in a process of its own, in turns. Writes tokens per
 second with their spread, seconds to compile, memory, and the rate of floating-point operations (as `model.flops`
-counts them) as a share of the rate of a large matrix product. Takes about 20 minutes on 2 cores.
+counts them) as a share of the rate of a large matrix product. Takes about 35 minutes on 2 cores.
 """
 
 import argparse
@@ -82,10 +82,11 @@ def measure(models: dict[str, Configuration], task: str, rounds: int, library: s
     product = product_rate(measured[library])
     results = {name: summary(model, task, measured[name], product) for name, model in models.items()}
     for name, result in results.items():
+        memory = result.get("peak_bytes", result["peak_resident_bytes"])
         print(
             f"{task:10} {name:28} {result['tokens_per_second']:8,} tokens/s  +- {result['spread']:.0%}  "
             f"{result['share_of_product']:.0%} of {product / 1e9:.0f} GFLOP/s  "
-            f"compiled in {result['compile_seconds']:.1f} s  {result.get('peak_bytes', 0) / 1e6:,.0f} MB",
+            f"compiled in {result['compile_seconds']:.1f} s  {memory / 1e6:,.0f} MB",
             flush=True,
         )
     return {"product_flops_per_second": product, "models": results}
