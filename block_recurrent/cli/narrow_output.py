@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 
@@ -26,8 +27,8 @@ def narrow_output() -> Iterator[None]:
 
     codecs.register_error(_HANDLER, replace)
     stream = sys.stdout
-    if getattr(stream, "errors", None) in (*_MAY_FAIL, _HANDLER) and hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors=_HANDLER)  # type: ignore[union-attr]
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in (*_MAY_FAIL, _HANDLER):
+        stream.reconfigure(errors=_HANDLER)
     try:
         yield
     finally:

@@ -13,20 +13,10 @@ from etils import epath
 
 from block_recurrent.cli import interruption
 from block_recurrent.training.loop import train
+from tests.cli.test_main import MODEL
 from tests.support.workdirs import QUIET, run_config
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
-MODEL = {
-    "vocab_size": 260,
-    "embed_dim": 8,
-    "num_layers": 2,
-    "num_heads": 2,
-    "head_dim": 4,
-    "mlp_dim": 8,
-    "window_length": 8,
-    "recurrent_layers": "(-1,)",
-    "num_states": 3,
-}
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +191,18 @@ def test_a_closed_stream_drops_what_is_written_and_reports_it_once():
     os.close(writer)
 
 
+def begun(program: str) -> subprocess.Popen[bytes]:
+    """Starts a Python program and returns its process once it has printed `begun`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(process, b"begun")
+    return process
+
+
 SWALLOWS = """
 import time
 from block_recurrent.cli import interruption
@@ -251,26 +253,14 @@ interruption.run(command)
 
 @pytest.mark.slow
 def test_a_process_that_does_not_end_after_a_request_is_ended():
-    process = subprocess.Popen(
-        [sys.executable, "-c", KEEPS],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    wait_for(process, b"begun")
+    process = begun(KEEPS)
     process.send_signal(TERM)
     assert ended(process, 143) == "stopped (SIGTERM): nothing was written"
 
 
 @pytest.mark.parametrize("program", [SWALLOWS, DESTRUCTOR], ids=["library", "destructor"])
 def test_a_request_that_does_not_arrive_is_raised_again(program):
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    wait_for(process, b"begun")
+    process = begun(program)
     asked = time.monotonic()
     process.send_signal(TERM)
     assert ended(process, 143) == "stopped (SIGTERM): nothing was written"

@@ -71,16 +71,16 @@ def assert_alike(
     ids: list[int], ways: Iterator[tuple[list[int], list[float]] | None], stored: tuple[list[int], list[float]] | None
 ) -> None:
     """Asserts that every way has the ids after the first, and equal losses; the store's up to rounding."""
-    results = list(ways)
+    first, *others = ways
     if len(ids) < 2:
-        assert results == [None] * len(results)
-        assert stored is None
+        assert [first, *others, stored] == [None] * (len(others) + 2)
         return
+    assert first is not None
     assert stored is not None
-    for result in results:
+    for result in (first, *others):
         assert result is not None
         assert result[0] == stored[0] == ids[1:]
-        assert result[1] == results[0][1]  # type: ignore[index]
+        assert result[1] == first[1]
         np.testing.assert_allclose(result[1], stored[1], rtol=0, atol=1e-4)
 
 

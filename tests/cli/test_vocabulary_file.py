@@ -1,5 +1,6 @@
 """A run, an export and a store keep a copy of their vocabulary's file; another vocabulary is refused by its hash."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from etils import epath
+from rich.console import Console
 
 from block_recurrent.config import PrepareConfig
 from block_recurrent.data.preparation.prepare import prepare
@@ -115,10 +117,9 @@ def test_an_export_without_its_vocabulary_warns(copied):
 def test_a_run_of_an_earlier_version_continues_and_keeps_a_found_vocabulary(copied, capsys):
     without_copies(copied)
     run = run_config(copied / "store", num_steps=1)
-    said = []
-    console = type("Said", (), {"print": lambda self, text, **_: said.append(text), "is_terminal": False})()
-    train(run, epath.Path(copied / "run"), console)  # type: ignore[arg-type]
-    assert any(text.startswith("warning: the run keeps no vocabulary") for text in said)
+    said = io.StringIO()
+    train(run, epath.Path(copied / "run"), Console(file=said, width=1000))
+    assert any(line.startswith("warning: the run keeps no vocabulary") for line in said.getvalue().splitlines())
     with pytest.raises(InputError, match="has fingerprint"):
         train(run, epath.Path(copied / "run"), QUIET, vocabulary=str(copied / "other.model"))
     train(run, epath.Path(copied / "run"), QUIET, vocabulary=str(copied / "moved.model"))

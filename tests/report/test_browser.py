@@ -50,8 +50,7 @@ def browser() -> Iterator:
 
     with sync_playwright() as playwright:
         assert CHROMIUM, "there is no chromium: `make test-browser` installs it"
-        # Without the first flag, Chromium refuses to start for the user root.
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
         yield started
         started.close()
 

@@ -32,8 +32,9 @@ class Ended:
 
 def run_command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8") -> Ended:
     """Runs a command; its standard output and error have the encoding, as with `PYTHONIOENCODING`."""
-    out = io.TextIOWrapper(io.BytesIO(), encoding, "strict", newline="\n")
-    err = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")
+    written = io.BytesIO(), io.BytesIO()
+    out = io.TextIOWrapper(written[0], encoding, "strict", newline="\n")
+    err = io.TextIOWrapper(written[1], encoding, "backslashreplace", newline="\n")
     with (
         mock.patch.object(sys, "argv", ["block_recurrent", *map(str, arguments)]),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
@@ -47,8 +48,7 @@ def run_command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8")
             code = int(stopped.code or 0)
         out.flush()
         err.flush()
-    written = [stream.buffer.getvalue().decode(encoding) for stream in (out, err)]  # type: ignore[attr-defined]
-    return Ended(code, *written)
+    return Ended(code, *(stream.getvalue().decode(encoding) for stream in written))
 
 
 @functools.cache
