@@ -2,6 +2,7 @@
 
 A request raises `Interrupted` in the main thread. The command's context managers save and clean up, one line says what
 is kept, and the process ends without the interpreter's shutdown: XLA's threads may still run, and have crashed in it.
+During an import it waits until the import has ended: jaxlib crashes when its initialisation is stopped.
 """
 
 import _thread
@@ -49,17 +50,24 @@ class _Requests:
         self.pipe_closed = False
         self.raised = threading.Event()
         self.number: int = signal.SIGINT
-        self.exception: weakref.ref[Interrupted] | None = None
+        self.exception: Callable[[], Interrupted | None] | None = None  # None before the first request
         self.raised_at = 0.0
         self.repeated = 0  # requests that the watching thread has made itself
 
     def new(self, number: int) -> Interrupted:
         interrupted = Interrupted(number)
+        self._note(number, weakref.ref(interrupted))
+        return interrupted
+
+    def postpone(self, number: int) -> None:
+        """Notes a request that cannot be raised now; the watching thread makes it again."""
+        self._note(number, lambda: None)
+
+    def _note(self, number: int, exception: Callable[[], Interrupted | None]) -> None:
         if self.exception is None:
             self.raised_at = time.monotonic()
-        self.number, self.exception = number, weakref.ref(interrupted)
+        self.number, self.exception = number, exception
         self.raised.set()
-        return interrupted
 
     def exit_code(self, number: int) -> int:
         if self.pipe_closed:
@@ -120,6 +128,9 @@ def run(command: Callable[[], None]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and not handled and not _requests.pipe_closed:
             return
+        if _importing(frame):
+            _requests.postpone(number)
+            return
         raise _requests.new(number)  # no variable: a frame of its own traceback would keep the exception alive
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,6 +152,12 @@ def run(command: Callable[[], None]) -> None:
         if _requests.pipe_closed:
             os._exit(ended.code if isinstance(ended.code, int) and ended.code else exit_code(signal.SIGINT))
         raise
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _unraisable(show: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs") -> None:

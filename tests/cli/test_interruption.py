@@ -191,11 +191,11 @@ def test_a_closed_stream_drops_what_is_written_and_reports_it_once():
     os.close(writer)
 
 
-def begun(program: str) -> subprocess.Popen[bytes]:
-    """Starts a Python program and returns its process once it has printed `begun`."""
+def begun(program: str, *folders: Path) -> subprocess.Popen[bytes]:
+    """Starts a Python program that can import from the folders; returns its process once it has printed `begun`."""
     process = subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parents[2], *folders]))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -234,7 +234,16 @@ def command():
 interruption.run(command)
 """
 
+IMPORTS = """
+import time
+from block_recurrent.cli import interruption
 
+def command():
+    import slow_to_import
+    time.sleep(60)
+
+interruption.run(command)
+"""
 KEEPS = """
 import time
 from block_recurrent.cli import interruption
@@ -265,3 +274,20 @@ def test_a_request_that_does_not_arrive_is_raised_again(program):
     process.send_signal(TERM)
     assert ended(process, 143) == "stopped (SIGTERM): nothing was written"
     assert time.monotonic() - asked < interruption._GRACE_SECONDS
+
+
+def test_a_request_during_an_import_waits_for_its_end(tmp_path):
+    (tmp_path / "slow_to_import.py").write_text(
+        """
+import time
+print("begun", flush=True)
+for _ in range(10):
+    time.sleep(0.1)
+print("imported", flush=True)
+"""
+    )
+    process = begun(IMPORTS, tmp_path)
+    process.send_signal(TERM)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert (output, error) == (b"imported\n", b"stopped (SIGTERM): nothing was written\n")
