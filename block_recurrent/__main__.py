@@ -1,5 +1,6 @@
 """Runs the command line: `python -m block_recurrent`."""
 
+import faulthandler
 import os
 import sys
 
@@ -19,6 +20,8 @@ def _restart_with_huge_pages() -> None:
 
 def run() -> None:
     """Runs the command line, after the settings that a computing program needs before it starts."""
+    if sys.stderr is not None:
+        faulthandler.enable()  # a library that crashes leaves the lines of Python that called it
     # All numbers are defined in 32 bits; with the variable, parameters, checkpoints and speed would differ.
     os.environ.pop("JAX_ENABLE_X64", None)
     if len(sys.argv) > 1 and sys.argv[1] in _COMPUTING:

@@ -11,10 +11,9 @@ from block_recurrent.generation.sampling import Sampling
 from block_recurrent.generation.sampling_loop import sample_tokens
 from block_recurrent.generation.stablehlo import abstract_state
 from block_recurrent.model.language_model import abstract_params
-from block_recurrent.parallel.sharding import shardings
+from block_recurrent.parallel.sharding import with_shardings
 from block_recurrent.training.evaluator import jit_evaluation
-from block_recurrent.training.loop import jit_train_step
-from block_recurrent.training.step import SegmentBatch, abstract_train_state
+from block_recurrent.training.step_program import abstract_batch, lower_train_step
 
 STEPS = ("train", "evaluate", "decode")
 DECODE_ROWS, DECODE_TOKENS = 8, 64  # one call of the decoding loop
@@ -33,26 +32,13 @@ def lower_step(step: str, run: RunConfig, mesh: Mesh) -> Any:
     """
     if step == "decode":
         return _lower_decode(run, mesh)
-    batch = _with_shardings(mesh, abstract_batch(run))
     if step == "train":
-        return jit_train_step(run, mesh).lower(_with_shardings(mesh, abstract_train_state(run)), batch)
-    params = _with_shardings(mesh, abstract_params(run.model))
+        return lower_train_step(run, mesh)
+    batch = with_shardings(mesh, abstract_batch(run))
+    params = with_shardings(mesh, abstract_params(run.model))
     initialise, take_step = jit_evaluation(run.model, mesh, run.data.batch_size)
-    model_state = _with_shardings(mesh, jax.eval_shape(initialise, params))
+    model_state = with_shardings(mesh, jax.eval_shape(initialise, params))
     return take_step.lower(params, model_state, batch)
-
-
-def abstract_batch(run: RunConfig) -> SegmentBatch:
-    """Returns the shapes and dtypes of a batch."""
-    shape = (run.data.batch_size, run.data.segment_length)
-    return jax.eval_shape(
-        lambda: SegmentBatch(
-            tokens=jnp.zeros(shape, jnp.int32),
-            targets=jnp.zeros(shape, jnp.int32),
-            weights=jnp.zeros(shape),
-            start_of_document=jnp.zeros(shape[:1], bool),
-        )
-    )
 
 
 def _lower_decode(run: RunConfig, mesh: Mesh) -> Any:
@@ -66,11 +52,3 @@ def _lower_decode(run: RunConfig, mesh: Mesh) -> Any:
     )
     decode = jax.jit(sample_tokens, static_argnums=(0, 1, 2, 3))
     return decode.lower(run.model, Sampling(), DECODE_TOKENS, run.model.vocab_size, *arguments)
-
-
-def _with_shardings(mesh: Mesh, tree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        shardings(mesh, tree),
-    )

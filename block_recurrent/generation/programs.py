@@ -22,7 +22,7 @@ class Programs(NamedTuple):
 @functools.cache
 def programs() -> Programs:
     """Returns the functions for the default platform. This starts JAX, which an import must not do."""
-    options = compiler_options(jax.default_backend())
+    options = compiler_options(jax.default_backend(), forward_only=True)
     return Programs(
         init=jax.jit(decode_state.init, static_argnums=(0, 2), static_argnames="segment_length"),
         prefill=jax.jit(prefill, static_argnums=0, compiler_options=options),

@@ -1,6 +1,8 @@
 """Compiler options for `jax.jit`."""
 
-_OPTIONS: dict[str, dict[str, bool | str]] = {
+import os
+
+_OPTIONS: dict[str, dict[str, bool | int | str]] = {
     # Equal parts of a program, such as the layers of a stack, become calls of one piece of code. In the 150M models
     # that is a third less code, both in HBM and for the compiler.
     "tpu": {"xla_tpu_enable_deduplicated_calls": True},
@@ -8,8 +10,18 @@ _OPTIONS: dict[str, dict[str, bool | str]] = {
     # instead of 22 ms for 4 million parameters. Sums over a million terms keep a relative error below 1e-5.
     "cpu": {"xla_disable_hlo_passes": "tree_reduction_rewriter"},
 }
+_LEVEL = "xla_backend_optimization_level"
 
 
-def compiler_options(platform: str) -> dict[str, bool | str]:
-    """Returns the compiler options for a platform, by jax's name of it."""
-    return _OPTIONS.get(platform, {})
+def compiler_options(platform: str, *, forward_only: bool = False) -> dict[str, bool | int | str]:
+    """Returns the compiler options for a platform.
+
+    Args:
+        platform: jax's name of it.
+        forward_only: the program computes no gradients. On CPU it is as fast with fewer of LLVM's optimisations, and
+            compiles in two thirds of the time; a train step would be up to 9 % slower.
+    """
+    options = dict(_OPTIONS.get(platform, {}))
+    if forward_only and platform == "cpu" and _LEVEL not in os.environ.get("XLA_FLAGS", ""):
+        options[_LEVEL] = 1
+    return options

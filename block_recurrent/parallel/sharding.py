@@ -107,6 +107,15 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def with_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """Returns the shapes and dtypes of a tree's leaves with the sharding of each by the rules."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings(mesh, tree),
+    )
+
+
 def row_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays with the rows of a batch as their first axis."""
     return NamedSharding(mesh, PartitionSpec(_ROWS))

@@ -226,8 +226,14 @@ class StartTrace:
         return is_primary() and step in self.steps and self.traced_from is None
 
     def run(self, step: int, state: TrainState) -> None:
-        """Starts the trace."""
-        jax.profiler.start_trace(str(self.folder))
+        """Starts the trace, of the devices and of XLA's threads.
+
+        Python's functions are not traced: jaxlib would do so in all threads at once, those that TensorStore starts and
+        ends while it saves a checkpoint among them, and that has crashed.
+        """
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0
+        jax.profiler.start_trace(str(self.folder), profiler_options=options)
         self.traced_from = step
 
 

@@ -141,7 +141,7 @@ def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[An
         functools.partial(eval_step, config),
         donate_argnums=1,
         out_shardings=(sharded, whole, whole),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform, forward_only=True),
     )
     return initialise, step
 

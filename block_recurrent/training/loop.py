@@ -26,7 +26,7 @@ from block_recurrent.model.language_model import count_params
 from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.preemption import Preemption
 from block_recurrent.parallel.processes import barrier, is_primary
-from block_recurrent.parallel.sharding import check_rows, gather, local_rows, make_mesh, replicated, shardings
+from block_recurrent.parallel.sharding import check_rows, local_rows, make_mesh, shardings, with_shardings
 from block_recurrent.progress import Progress
 from block_recurrent.training.actions import (
     Action,
@@ -52,8 +52,8 @@ from block_recurrent.training.step import (
     TrainState,
     abstract_train_state,
     init_train_state,
-    train_step,
 )
+from block_recurrent.training.step_program import compiled_in_background, lower_train_step
 from block_recurrent.training.watchdog import Watchdog
 from block_recurrent.training.workdir_lock import hold_workdir
 from block_recurrent.typing import Params
@@ -79,7 +79,7 @@ class Loop:
 
     Args:
         steps: the steps to take, counted from 0; empty if the run is complete.
-        take_step: the compiled step, from `jit_train_step`.
+        take_step: takes one step, from `compiled_in_background`.
         batches: one batch for each of `steps`, on the devices.
         actions: run before each step and after the last one, in this order.
         stop: called with the step and the state when an action raises `Interrupted`; raises the run's error.
@@ -189,24 +189,6 @@ def train(
         return _Run(run, workdir, shown, mesh, training, held_out).train(params, profile, actions)
 
 
-def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
-    """Returns the jitted step; it donates the old state."""
-    step = functools.partial(
-        train_step,
-        run.model,
-        make_optimizer(run.optimizer, run.train.num_steps),
-        accumulate_steps=run.train.accumulate_steps,
-        gather=functools.partial(gather, mesh),
-    )
-    placed = shardings(mesh, abstract_train_state(run))
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        out_shardings=(placed, replicated(mesh)),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
-    )
-
-
 @contextlib.contextmanager
 def _claimed(
     workdir: epath.Path, record: Mapping[str, Any], config_gin: str, vocabulary: Vocabulary | None
@@ -238,8 +220,6 @@ class _Run:
     ):
         self._config, self._workdir, self._console, self._mesh = run, workdir, console, mesh
         self._training, self._held_out = training, held_out
-        self._abstract = abstract_train_state(run)
-        self._shardings = shardings(mesh, self._abstract)
 
     def train(self, params: Params | None, profile: range, actions: Sequence[Action]) -> TrainResult:
         """Trains, and waits until everything is written."""
@@ -249,10 +229,13 @@ class _Run:
             Checkpoints(self._workdir, keep=settings.keep_checkpoints, notify=self._print) as checkpoints,
             Preemption() as preemption,
         ):
-            restored = checkpoints.restore_newest(self._like())
+            like = with_shardings(self._mesh, abstract_train_state(self._config))
+            restored = checkpoints.restore_newest(like)
             first = 0 if restored is None else restored.step
             self._announce(first)
             with (
+                self._initial_state(params, restored) as initial_state,
+                compiled_in_background(lower_train_step(self._config, self._mesh).compile) as take_step,
                 writer(step=first) if is_primary() else contextlib.nullcontext() as metrics,
                 Progress("train", settings.num_steps, done=first, console=self._console) as progress,
                 Watchdog(self._print) as watchdog,
@@ -273,32 +256,36 @@ class _Run:
                 ]
                 Loop(
                     range(first, max(first, settings.num_steps)),
-                    take_step=jit_train_step(self._config, self._mesh),
+                    take_step=take_step,
                     batches=batches,
                     actions=in_order,
                     stop=functools.partial(_stop, save, preemption),
                     log=log,
                     progress=progress,
                     watchdog=watchdog,
-                ).run(self._initialise(params) if restored is None else restored.state)
+                ).run(initial_state())
             barrier(f"every process to end the run in {self._workdir}")
         lines = [line for line in read_metrics(self._workdir) if line["group"] == self._config.data.eval_split]
         return TrainResult(lines[0], lines[-1])
 
-    def _like(self) -> TrainState:
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            self._abstract,
-            self._shardings,
-        )
-
-    def _initialise(self, params: Params | None) -> TrainState:
+    @contextlib.contextmanager
+    def _initial_state(self, params: Params | None, restored: Restored | None) -> Iterator[Callable[[], TrainState]]:
+        """Compiles the initialisation in the background, unless the run continues."""
+        if restored is not None:
+            yield lambda: restored.state
+            return
         run = self._config
         optimizer = make_optimizer(run.optimizer, run.train.num_steps)
         initialise = functools.partial(
             init_train_state, run.model, optimizer, seed=run.train.seed, batch_size=run.data.batch_size
         )
-        return jax.jit(initialise, out_shardings=self._shardings)(params=params)
+        jitted = jax.jit(
+            initialise,
+            out_shardings=shardings(self._mesh, abstract_train_state(run)),
+            compiler_options=compiler_options(self._mesh.devices.flat[0].platform, forward_only=True),
+        )
+        with compiled_in_background(jitted.lower(params=params).compile) as program:
+            yield lambda: program(params=params)
 
     def _log(self, metrics: MetricsWriter | None, restored: Restored | None) -> TrainLog:
         return TrainLog(

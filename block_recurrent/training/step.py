@@ -1,6 +1,7 @@
 """Pure functions for one training step and one evaluation step."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -105,6 +106,7 @@ def init_train_state(
     )
 
 
+@functools.lru_cache(maxsize=8)
 def abstract_train_state(run: RunConfig) -> TrainState:
     """Returns the shapes and dtypes of a run's state without computing it."""
     optimizer = make_optimizer(run.optimizer, run.train.num_steps)

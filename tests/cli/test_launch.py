@@ -52,7 +52,8 @@ def launch(store: Path, workdir: Path, count: int, *extra: str) -> list[str]:
             )
         )
     outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * count, outputs
+    ends = "\n\n".join(output[-4000:] for output in outputs)
+    assert [process.returncode for process in processes] == [0] * count, ends
     return outputs
 
 

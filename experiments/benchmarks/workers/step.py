@@ -5,6 +5,7 @@ The checkout is the one on PYTHONPATH. Modules that have moved since commit c275
 
 import functools
 import importlib
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,15 +46,18 @@ def batch(config: ModelConfig, rows: int, length: int) -> Any:
     )
 
 
-def _compiler_options() -> dict[str, Any]:
-    """Returns the options with which the training loop compiles its steps."""
-    return moved("parallel.compiler_options", "chips").compiler_options("cpu")
+def _compiler_options(**arguments: Any) -> dict[str, Any]:
+    """Returns the options with which the commands compile their steps."""
+    function = moved("parallel.compiler_options", "chips").compiler_options
+    known = inspect.signature(function).parameters
+    return function("cpu", **{name: value for name, value in arguments.items() if name in known})
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Returns the compiled program and the facts about it."""
+    """Returns the compiled program and the facts about it; a function with donated arguments computes gradients."""
     start = time.perf_counter()
-    program = jax.jit(function, compiler_options=_compiler_options(), **options).lower(*arguments).compile()
+    settings = _compiler_options(forward_only="donate_argnums" not in options)
+    program = jax.jit(function, compiler_options=settings, **options).lower(*arguments).compile()
     memory = program.memory_analysis()
     assert memory is not None
     return program, {

@@ -1,0 +1,66 @@
+"""The compiled train step."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from block_recurrent.config import RunConfig
+from block_recurrent.parallel.compiler_options import compiler_options
+from block_recurrent.parallel.sharding import gather, replicated, shardings, with_shardings
+from block_recurrent.training.optimizer import make_optimizer
+from block_recurrent.training.step import SegmentBatch, abstract_train_state, train_step
+
+
+def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
+    """Returns the jitted step; it donates the old state."""
+    step = functools.partial(
+        train_step,
+        run.model,
+        make_optimizer(run.optimizer, run.train.num_steps),
+        accumulate_steps=run.train.accumulate_steps,
+        gather=functools.partial(gather, mesh),
+    )
+    placed = shardings(mesh, abstract_train_state(run))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(placed, replicated(mesh)),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
+
+
+def lower_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Lowered:
+    """Traces and lowers the step of a run for the mesh's devices, which need not be attached."""
+    state, batch = abstract_train_state(run), abstract_batch(run)
+    return jit_train_step(run, mesh).lower(with_shardings(mesh, state), with_shardings(mesh, batch))
+
+
+def abstract_batch(run: RunConfig) -> SegmentBatch:
+    """Returns the shapes and dtypes of a batch."""
+    shape = (run.data.batch_size, run.data.segment_length)
+    return jax.eval_shape(
+        lambda: SegmentBatch(
+            tokens=jnp.zeros(shape, jnp.int32),
+            targets=jnp.zeros(shape, jnp.int32),
+            weights=jnp.zeros(shape),
+            start_of_document=jnp.zeros(shape[:1], bool),
+        )
+    )
+
+
+@contextlib.contextmanager
+def compiled_in_background(compiler: Callable[[], Callable[..., Any]]) -> Iterator[Callable[..., Any]]:
+    """Compiles a program while the caller goes on; a call of the program waits for the compiler.
+
+    Args:
+        compiler: `compile` of a lowered function.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile") as executor:
+        program = executor.submit(compiler)
+        yield lambda *arguments, **named: program.result()(*arguments, **named)
