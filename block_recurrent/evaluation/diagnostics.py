@@ -98,11 +98,11 @@ def _probe_layer(layer: RecurrentLayer, x: Activations, before: LayerState) -> t
         state=before.recurrent[0].astype(jnp.float32),
         next_state=next_state[0].astype(jnp.float32),
         gates={place: Gates(*map(_of_the_only_row, at_place)) for place, at_place in gates.items()},
-        states_share=_states_share(layer, tokens, blocks, states.kv),
+        states_share=_states_share(layer, tokens, before, states.kv),
         states_read=_states_read(layer, tokens, states.kv),
         mass_on_previous_block=_mass_on_previous_block(layer, states, visible, x.shape[1]),
     )
-    x = layer.tokens.attend(x, tokens, blocks, _one_block(states.kv), None)
+    x = layer.tokens.attend(x, tokens, before, _one_block(states.kv), None)
     return x, dataclasses.replace(layer.tokens.next_cache(tokens), recurrent=next_state), probe
 
 
@@ -110,9 +110,9 @@ def _of_the_only_row(gate: Float[Array, "..."]) -> Float[Array, "..."]:
     return gate if gate.ndim == 1 else gate[0]  # the fixed gate has no row axis
 
 
-def _states_share(layer: RecurrentLayer, tokens: Projected, blocks: KeyValues, states: KeyValues) -> Float[Array, ""]:
+def _states_share(layer: RecurrentLayer, tokens: Projected, before: LayerState, states: KeyValues) -> Float[Array, ""]:
     """Returns the share of the states in the norm of the attention output."""
-    from_tokens = layer.tokens.self_attention(tokens, blocks, None)
+    from_tokens = layer.tokens.self_attention(tokens, before, None)
     from_states = layer.tokens.cross_attention(tokens, _one_block(states))
     kernel = layer.tokens.output.kernel[...].astype(from_tokens.dtype)
     own_rows = from_tokens.shape[-1]  # of the kernel; the others multiply the output of cross-attention

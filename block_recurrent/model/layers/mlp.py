@@ -1,12 +1,12 @@
 """The feed-forward network of a layer over tokens."""
 
-import jax
 from flax import nnx
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.ops.dropout import tiled_dropout
+from block_recurrent.model.ops.relu import relu_product
 from block_recurrent.typing import Activations, Key
 
 
@@ -21,5 +21,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Activations, dropout_key: Key | None) -> Activations:
         """Returns `x` plus the output of the network, with dropout on the output."""
-        update = self.output(jax.nn.relu(self.hidden(self.norm(x))))
+        hidden = self.hidden(self.norm(x))
+        rows = hidden.reshape(-1, hidden.shape[-1])  # flattened as in `linear`
+        update = relu_product(rows, self.output.kernel[...].astype(hidden.dtype)).reshape(x.shape)
         return x + tiled_dropout(update, self.dropout_rate, dropout_key)

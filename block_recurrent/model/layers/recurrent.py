@@ -118,7 +118,7 @@ class RecurrentLayer(nnx.Module):
             lambda states, tokens: update(states, tokens, fused_weights), state.recurrent, _swap_block_axis(visible)
         )
         attend = apply_remat_policy(self.config, self.tokens.attend)
-        x = attend(x, projected, visible, _swap_block_axis(states), attend_key)
+        x = attend(x, projected, state, _swap_block_axis(states), attend_key)
         state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
         return x, state, mean_over_blocks(gates)
 

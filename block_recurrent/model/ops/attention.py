@@ -1,5 +1,7 @@
 """Attention between unit-length queries and keys, with a learned scale per head."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +14,7 @@ _MASKED_LOGIT = -1e6
 _NULL_LOGIT = -1000.0
 
 _Offset: TypeAlias = Float[Array, "*rows N Q K"] | None  # added to the logits
+_Spread: TypeAlias = Callable[[Any], tuple[Float[Array, "rows N K H"], Float[Array, "rows N K H"]]]
 
 
 class KeyValues(NamedTuple):
@@ -29,9 +32,10 @@ def unit_length(x: Float[Array, "*batch N H"]) -> Float[Array, "*batch N H"]:
 
 def attend(
     queries: Float[Array, "*batch Q N H"],
-    kv: KeyValues,
+    kv: Any,
     scale: Float[Array, "N"],
     *,
+    visible: Callable[[Any], KeyValues] | None = None,
     bias: Float[Array, "*rows N Q K"] | None = None,
     mask: Bool[np.ndarray, "Q K"] | Bool[Array, "*rows 1 Q K"] | None = None,
     dropout: Float[Array, "N Q K"] | None = None,
@@ -46,16 +50,23 @@ def attend(
 
     Args:
         queries: vectors of unit length, as the keys; there is no factor 1 / sqrt(H).
-        kv: keys and values with the leading axes of the queries.
+        kv: `KeyValues` with the leading axes of the queries, or the arguments of `visible`.
         scale: factor per head; its absolute value multiplies the logits, including the bias (official code).
+        visible: returns `KeyValues` with the leading axes of the queries. The backward pass calls it again: where a key
+            is visible to several blocks of queries, the copies are not stored.
         bias: added to the logits; leading axes make it differ between rows (decoding, where positions differ).
         mask: True where a query sees a key; only used together with a bias. None shows all keys.
         dropout: multiplies the attention weights.
     """
     scaled, offset = _scaled(queries, scale, bias, mask)
-    by_head = [_swap_heads(x) for x in (scaled, *kv)]
-    rows = [x.reshape(-1, *x.shape[-3:]) for x in by_head]  # one leading axis, over which XLA on CPU sums fastest
-    return _swap_heads(_attention(*rows, offset, dropout).reshape(by_head[0].shape))
+    by_head = _swap_heads(scaled)
+
+    def spread(kv: Any) -> tuple[Array, Array]:
+        keys, values = visible(kv) if visible else kv
+        return _as_rows(_swap_heads(keys)), _as_rows(_swap_heads(values))
+
+    attended: Any = _attention(spread, visible is not None, _as_rows(by_head), kv, offset, dropout)
+    return _swap_heads(attended.reshape(by_head.shape))
 
 
 def attention_weights(
@@ -94,6 +105,11 @@ def _swap_heads(x: Float[Array, "*batch A B H"]) -> Float[Array, "*batch B A H"]
     return jnp.swapaxes(x, -2, -3)
 
 
+def _as_rows(x: Float[Array, "*batch N Q H"]) -> Float[Array, "rows N Q H"]:
+    """Makes the leading axes one, over which XLA on CPU sums fastest."""
+    return x.reshape(-1, *x.shape[-3:])
+
+
 def _logits(
     queries: Float[Array, "*batch N Q H"],
     keys: Float[Array, "*batch N K H"],
@@ -115,43 +131,54 @@ def _softmax_parts(
     return weights, largest, jnp.sum(weights, axis=-1, keepdims=True) + jnp.exp(_NULL_LOGIT - largest)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attention(
-    queries: Float[Array, "*batch N Q H"],
-    keys: Float[Array, "*batch N K H"],
-    values: Float[Array, "*batch N K H"],
+    spread: _Spread,
+    spread_again: bool,
+    queries: Float[Array, "rows N Q H"],
+    kv: Any,
     offset: _Offset,
     dropout: Float[Array, "N Q K"] | None,
-) -> Float[Array, "*batch N Q H"]:
-    return _attention_forward(queries, keys, values, offset, dropout)[0]
+) -> Float[Array, "rows N Q H"]:
+    return _attention_forward(spread, spread_again, queries, kv, offset, dropout)[0]
 
 
-def _attention_forward(queries: Array, keys: Array, values: Array, offset: _Offset, dropout: Array | None) -> Any:
+def _attention_forward(
+    spread: _Spread, spread_again: bool, queries: Array, kv: Any, offset: _Offset, dropout: Array | None
+) -> Any:
+    keys, values = spread(kv)
     weights, largest, total = _softmax_parts(queries, keys, offset)
     mixed = jnp.einsum("...qk,...kh->...qh", _drop(weights, dropout).astype(values.dtype), values)
     output = (mixed / total).astype(values.dtype)
-    return output, (queries, keys, values, offset, dropout, output, largest + jnp.log(total))
+    return output, (queries, kv, offset, dropout, output, largest + jnp.log(total))
 
 
-def _attention_backward(residuals: Any, gradient: Float[Array, "*batch N Q H"]) -> Any:
+def _attention_backward(
+    spread: _Spread, spread_again: bool, residuals: Any, gradient: Float[Array, "rows N Q H"]
+) -> Any:
     """Computes the weights again, and with them the gradients.
 
     With P the weights and G the gradient of the outputs O, the gradient of the logits is P (G V^T - sum(G O)), where
     the sum is over the channels of a query.
     """
-    queries, keys, values, offset, dropout, output, log_total = residuals
+    queries, kv, offset, dropout, output, log_total = residuals
     # Without a dependency on the gradient, the compiler finds that the forward pass has computed the weights, and keeps
     # them. On CPU it removes `optimization_barrier` before it looks.
     queries = queries + 0 * gradient
+    if spread_again:
+        zero = 0 * gradient[0, 0, 0, 0]
+        kv = jax.tree.map(lambda x: x + jnp.broadcast_to(zero, x.shape), kv)
+    (keys, values), gather = jax.vjp(spread, kv)
     weights = jnp.exp(_logits(queries, keys, offset) - log_total)
     by_weight = jnp.einsum("...qh,...kh->...qk", gradient, values, preferred_element_type=jnp.float32)
     mean = jnp.sum(gradient.astype(jnp.float32) * output.astype(jnp.float32), axis=-1, keepdims=True)
     by_logit = weights * (_drop(by_weight, dropout) - mean)
     narrow = by_logit.astype(keys.dtype)
+    by_key = jnp.einsum("...qk,...qh->...kh", narrow, queries)
+    by_value = jnp.einsum("...qk,...qh->...kh", _drop(weights, dropout).astype(values.dtype), gradient)
     return (
         jnp.einsum("...qk,...kh->...qh", narrow, keys),
-        jnp.einsum("...qk,...qh->...kh", narrow, queries),
-        jnp.einsum("...qk,...qh->...kh", _drop(weights, dropout).astype(values.dtype), gradient),
+        *gather((by_key, by_value)),
         None if offset is None else jnp.sum(by_logit, axis=0) if offset.ndim == 3 else by_logit,
         None,  # masks of dropout are drawn, not learned
     )

@@ -46,6 +46,27 @@ def test_dropout_multiplies_the_weights():
     np.testing.assert_allclose(dropped[0, :, 0], 2 * weights[:, None] * kv.values[0, 2], rtol=0, atol=1e-6)
 
 
+def test_keys_and_values_that_are_spread_in_the_backward_pass_have_the_same_gradients():
+    queries, kv = random(0, 1, 2, 3, 2, 4), KeyValues(random(1, 1, 4, 2, 4), random(2, 1, 4, 2, 4))
+    scale, bias, weights = jnp.array([1.0, -2.0]), random(3, 2, 3, 6), random(4, 1, 2, 3, 2, 4)
+
+    def visible(kv: KeyValues) -> KeyValues:  # all four tokens, and twice two of them
+        return KeyValues(*(jnp.stack([x[:, [0, 1, 2, 3, 0, 1]], x[:, [2, 3, 0, 1, 2, 3]]], axis=1) for x in kv))
+
+    def spread_before(queries, kv, scale, bias):
+        return jnp.sum(attend(queries, visible(kv), scale, bias=bias) * weights)
+
+    def spread_inside(queries, kv, scale, bias):
+        return jnp.sum(attend(queries, kv, scale, bias=bias, visible=visible) * weights)
+
+    expected, ours = (
+        jax.value_and_grad(function, argnums=(0, 1, 2, 3))(queries, kv, scale, bias)
+        for function in (spread_before, spread_inside)
+    )
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6), ours, expected)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(ours))
+
+
 def test_unit_length_guards_against_zero():
     x = random(0, 2, 3, 4)
     np.testing.assert_allclose(np.linalg.norm(unit_length(x), axis=-1), 1, rtol=0, atol=1e-5)
