@@ -133,7 +133,12 @@ def test_a_signal_during_an_evaluation_interrupts_it_and_the_next_start_repeats_
 def test_a_trace_covers_its_steps(store_folder, tmp_path, monkeypatch):
     """Evaluations next to the traced steps are not part of the trace."""
     calls = []
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(folder))
+
+    def start_trace(folder, profiler_options):
+        assert profiler_options.python_tracer_level == 0
+        calls.append(folder)
+
+    monkeypatch.setattr(jax.profiler, "start_trace", start_trace)
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
     printed = io.StringIO()
     run = run_config(store_folder, num_steps=4)
