@@ -101,13 +101,13 @@ bench-compile: .venv-tpu/all  ## compile every row of Table 1 for a v4-32 three 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner
 	.venv-beam/bin/python -m pytest --confcutdir=tests/data tests/data/preparation/test_shards.py
 
-bench: .venv/core  ## speed of every step on this machine, three sizes and every row of Table 1 in small; 35 minutes
+bench: .venv/core  ## speed of every step on this machine, three sizes and every row of Table 1 in small; 20 to 35 minutes
 	$(BIN)/python -m experiments.benchmarks.speed
 
 bench-compare: .venv/core  ## after bench: what got slower since the committed results
 	$(BIN)/python -m experiments.benchmarks.compare
 
-bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 30 minutes
+bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 35 to 45 minutes
 	$(BIN)/python -m experiments.benchmarks.peers
 
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart

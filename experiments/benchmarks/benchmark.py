@@ -1,6 +1,7 @@
 """Results of benchmarks: measurements that are printed, written and compared with their bounds."""
 
 import dataclasses
+import datetime
 import json
 import os
 import platform
@@ -12,6 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from block_recurrent.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +48,27 @@ def medians(tasks: dict[Any, Callable[[], object]], *, rounds: int = 9) -> dict[
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
-def judge(results: Iterable[Result], output: Path, **facts: Any) -> None:
-    """Prints results as they arrive, writes them with facts about the run, and exits with 1 if a bound is missed."""
-    measured = []
+def judge(results: Iterable[Result], output: Path, *, update: bool = False, **facts: Any) -> None:
+    """Prints and writes results as they arrive, with facts about the run, and exits with 1 if a bound is missed.
+
+    Args:
+        results: the measurements.
+        output: JSON file to write.
+        update: keeps the results of other measurements that the file holds already.
+        **facts: written as they are.
+    """
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    written: dict[str, dict[str, Any]] = {}
+    if update and output.exists():
+        written = {result["what"]: result for result in json.loads(output.read_text())["results"]}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    met = True
     for result in results:
         print(result, flush=True)
-        measured.append(result)
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    record = {**facts, **machine, "results": [dataclasses.asdict(r) | {"met": r.met} for r in measured]}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n")
+        met &= result.met
+        today = datetime.date.today().isoformat()
+        written[result.what] = dataclasses.asdict(result) | {"met": result.met, "measured": today}
+        record = {**facts, **machine, "results": list(written.values())}
+        write_whole(output, json.dumps(record, indent=1) + "\n")
     print(f"written to {output}")
-    sys.exit(not all(result.met for result in measured))
+    sys.exit(not met)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -71,7 +72,7 @@ def main() -> None:
     finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
     runs = {path.stem: finished.get(path.stem, []) for path in sorted(Path("gin/table1").glob("*.gin"))}
     complete(runs, output)
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     judge(results(runs), output, topology=SLICE, runs=runs, **versions)
 
 

@@ -3,7 +3,7 @@
 For three sizes of Rec:fixed:skip, and for Slide with one layer more: a train step, an evaluation step, prefill and
 decoding; for every row of Table 1 in small, a train step. Each in a process of its own, in turns. Writes tokens per
 second with their spread, seconds to compile, memory, and the rate of floating-point operations (as `model.flops`
-counts them) as a share of the rate of a large matrix product. Takes about 35 minutes on 2 cores.
+counts them) as a share of the rate of a large matrix product. Takes 20 to 35 minutes on 2 cores.
 """
 
 import argparse
