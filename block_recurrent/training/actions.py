@@ -228,8 +228,8 @@ class StartTrace:
     def run(self, step: int, state: TrainState) -> None:
         """Starts the trace, of the devices and of XLA's threads.
 
-        Python's functions are not traced: jaxlib would do so in all threads at once, those that TensorStore starts and
-        ends while it saves a checkpoint among them, and that has crashed.
+        Python's functions are not traced: jaxlib follows them in all threads at once, also in those of a checkpoint
+        that is being saved. Runs have crashed when such a trace ended, and the file takes seconds to write.
         """
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0
