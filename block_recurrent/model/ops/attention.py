@@ -153,6 +153,10 @@ def _attention_forward(
     return output, (queries, kv, offset, dropout, output, largest + jnp.log(total))
 
 
+def _add_to_all(tree: Any, number: Float[Array, ""]) -> Any:
+    return jax.tree.map(lambda x: x + jnp.broadcast_to(number, x.shape).astype(x.dtype), tree)
+
+
 def _attention_backward(
     spread: _Spread, spread_again: bool, residuals: Any, gradient: Float[Array, "rows N Q H"]
 ) -> Any:
@@ -166,8 +170,9 @@ def _attention_backward(
     # them. On CPU it removes `optimization_barrier` before it looks.
     queries = queries + 0 * gradient
     if spread_again:
+        # Only on CPU: on several devices, one element of the gradient for all would be a collective in every layer.
         zero = 0 * gradient[0, 0, 0, 0]
-        kv = jax.tree.map(lambda x: x + jnp.broadcast_to(zero, x.shape), kv)
+        kv = jax.lax.platform_dependent(kv, zero, cpu=_add_to_all, default=lambda kv, zero: kv)
     (keys, values), gather = jax.vjp(spread, kv)
     weights = jnp.exp(_logits(queries, keys, offset) - log_total)
     by_weight = jnp.einsum("...qh,...kh->...qk", gradient, values, preferred_element_type=jnp.float32)
