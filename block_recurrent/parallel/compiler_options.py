@@ -19,7 +19,7 @@ def compiler_options(platform: str, *, forward_only: bool = False) -> dict[str, 
     Args:
         platform: jax's name of it.
         forward_only: the program computes no gradients. On CPU it is as fast with fewer of LLVM's optimisations, and
-            compiles in two thirds of the time; a train step would be up to 9 % slower.
+            compiles sooner; a train step would be slower (docs/performance.md).
     """
     options = dict(_OPTIONS.get(platform, {}))
     if forward_only and platform == "cpu" and _LEVEL not in os.environ.get("XLA_FLAGS", ""):

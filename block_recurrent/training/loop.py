@@ -53,7 +53,7 @@ from block_recurrent.training.step import (
     abstract_train_state,
     init_train_state,
 )
-from block_recurrent.training.step_program import compiled_in_background, lower_train_step
+from block_recurrent.training.step_program import compiled_in_background, jit_train_step, lower_train_step
 from block_recurrent.training.watchdog import Watchdog
 from block_recurrent.training.workdir_lock import hold_workdir
 from block_recurrent.typing import Params
@@ -235,7 +235,7 @@ class _Run:
             self._announce(first)
             with (
                 self._initial_state(params, restored) as initial_state,
-                compiled_in_background(lower_train_step(self._config, self._mesh).compile) as take_step,
+                self._step(first) as take_step,
                 writer(step=first) if is_primary() else contextlib.nullcontext() as metrics,
                 Progress("train", settings.num_steps, done=first, console=self._console) as progress,
                 Watchdog(self._print) as watchdog,
@@ -267,6 +267,12 @@ class _Run:
             barrier(f"every process to end the run in {self._workdir}")
         lines = [line for line in read_metrics(self._workdir) if line["group"] == self._config.data.eval_split]
         return TrainResult(lines[0], lines[-1])
+
+    def _step(self, first: int) -> contextlib.AbstractContextManager[TakeStep]:
+        """Compiles the step in the background, unless the run is complete."""
+        if first >= self._config.train.num_steps:
+            return contextlib.nullcontext(jit_train_step(self._config, self._mesh))
+        return compiled_in_background(lower_train_step(self._config, self._mesh).compile)
 
     @contextlib.contextmanager
     def _initial_state(self, params: Params | None, restored: Restored | None) -> Iterator[Callable[[], TrainState]]:
