@@ -174,6 +174,7 @@ class Experiment:
                 for a in (() if ablations is None else ablations.ablations)
             },
             "documents": {name: documents[name] for name in ("name", "bytes", "nats")},
+            "learning_curve": self._learning_curve(),
         }
         self.results.mkdir(parents=True, exist_ok=True)
         write_whole(self.result_path, json.dumps(result, indent=1) + "\n")
@@ -191,6 +192,16 @@ class Experiment:
             "training_seconds": sum(speed) * run.train.log_every,
             "median_seconds_per_step": statistics.median(speed[1:] or speed),
         }
+
+    def _learning_curve(self) -> list[dict[str, float]]:
+        """Returns the evaluations during training, on the data set's held-out split for that."""
+        run = self.config()
+        tokens_of_step = run.data.batch_size * run.data.segment_length
+        return [
+            {"tokens_trained": line["step"] * tokens_of_step, "bits_per_byte": line["bits_per_byte"]}
+            for line in read_metrics(self.workdir)
+            if line["group"] == run.data.eval_split
+        ]
 
 
 def training_flops(run: RunConfig) -> float:
@@ -230,7 +241,7 @@ def experiments(
         data: names of files in `gin/data/`; None selects all columns of the table.
         recipe: name of a file in `gin/recipes/`, or None.
         seeds: seeds by row; a row that is not named has seed 0.
-        rows: text that a row's name must contain.
+        rows: name of a row, or text that a row's name must contain.
         params: `--gin-param` values of all runs.
 
     Raises:
@@ -241,7 +252,8 @@ def experiments(
     if unknown:
         raise InputError(f"--data {unknown[0]}: {table.name} has {', '.join(splits)}")
     gin_files_by_row = {row.name: row.gin_file for row in table.rows if row.gin_file is not None}
-    selected = {name: file for name, file in gin_files_by_row.items() if rows.lower() in name.lower()}
+    selected = {name: file for name, file in gin_files_by_row.items() if rows.lower() == name.lower()}
+    selected = selected or {name: file for name, file in gin_files_by_row.items() if rows.lower() in name.lower()}
     if not selected:
         raise InputError(f"--rows {rows}: {table.name} has {', '.join(gin_files_by_row)}")
     found: dict[tuple[str, str, int], Experiment] = {}

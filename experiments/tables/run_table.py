@@ -128,7 +128,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print every run with its size and state")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the missing runs")
     parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: train on this slice")
-    parser.add_argument("--rows", default="", help="only rows with this text in their name")
+    parser.add_argument("--rows", default="", help="only the row of this name, or rows with this text in their name")
     parser.add_argument("--data", nargs="+", help="names of files in gin/data/ [default: all columns]")
     parser.add_argument(
         "--recipe", choices=RECIPES, default=RECIPES[0], help="learning rate schedule [default: %(default)s]"
