@@ -220,7 +220,9 @@ class _GateSums:
 
     def fixed(self, place: Any, window: int) -> FixedGate:
         forget, _, _, _, log_forget = self._sums / self._count
-        return FixedGate(place=place, keep=_floats(forget), half_life_tokens=_floats(half_life_tokens(log_forget, window)))
+        return FixedGate(
+            place=place, keep=_floats(forget), half_life_tokens=_floats(half_life_tokens(log_forget, window))
+        )
 
     def lstm(self, place: Any, window: int) -> LSTMGate:
         forget, forget_square, input_gate, input_square, log_forget = self._sums / self._count

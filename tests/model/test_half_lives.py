@@ -76,15 +76,19 @@ def test_nothing_is_compiled():
     config = RECURRENT["fixed_dual"]
     params = perturbed_params(config)
     compiled = []
+
+    def listen(event, duration_secs, **kwargs):
+        compiled.append(event)
+
     jax.clear_caches()
-    jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **rest: compiled.append(event))
+    jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         half_life_metrics(fixed_half_lives(config, params))
         assert compiled == []
         jax.jit(lambda x: x + 1)(np.float32(1))
         assert any("compile" in event for event in compiled)  # the listener hears compilations
     finally:
-        jax.monitoring.clear_event_listeners()
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_half_lives_need_only_the_logarithm_of_the_gate():
