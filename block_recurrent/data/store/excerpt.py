@@ -12,10 +12,10 @@ class Excerpt:
     """The first tokens of a split's longest documents.
 
     The longest, because they hold the most text beyond a window, and because documents that are truncated to one length
-    weigh the same in an interval over documents. Ties keep the store's order.
+    weigh the same in an interval over documents. Of documents of one length, the first are taken.
 
     Attributes:
-        documents: (d,) int64, indices of the documents in the store, the longest first.
+        documents: (d,) int64, indices of the documents in the store, in its order.
         lengths: (d,) int64, tokens of each.
         bytes: (d,) float64. The store does not record the sizes of parts of a document, so those of a truncated
             document are taken in proportion to its tokens after the first; they are exact for whole documents.
@@ -31,7 +31,7 @@ class Excerpt:
 
     def __init__(self, store: TokenStore, *, documents: int, tokens: int):
         self._store = store
-        self.documents = np.argsort(-store.lengths, kind="stable")[:documents]
+        self.documents = np.sort(np.argsort(-store.lengths, kind="stable")[:documents])
         whole = store.lengths[self.documents]
         self.lengths = np.minimum(whole, tokens)
         self.first_token_bytes = store.first_token_bytes[self.documents]
