@@ -93,14 +93,14 @@ class StateReport:
         params = placement.replicate(state.params)
         costs, contribution = self._ablate(params, placement)
         layers = self._watch(params)
-        dead = is_dead(contribution, costs["reset"]) if step >= self._run.train.state_dead_after else None
+        dead = is_dead(contribution) if step >= self._run.train.state_dead_after else None
         text = f"{contribution.text}; a reset every {self._segment:,} tokens costs {_text(costs['reset'].cost)}"
         scope = f"{self._tokens:,} scored tokens of {len(self._excerpt.lengths)} documents"
         sentences = [f"{text} ({scope})"]
         if dead:
             sentences.append(
-                f"the recurrent state is dead: after {step:,} steps neither its content nor a reset makes a difference "
-                "on held-out text; docs/recurrence.md, 'How to see whether a state is used', lists what to look at"
+                f"the recurrent state is dead: after {step:,} steps it carries nothing that helps with held-out text, "
+                f"because {_reason(costs, contribution)}; docs/recurrence.md says where to look"
             )
         values = self._values(costs, contribution) | {"dead": None if dead is None else int(dead)}
         return Measured(group=GROUP, values=values | _layer_values(layers), sentences=tuple(sentences))
@@ -138,16 +138,25 @@ class StateReport:
         return values
 
 
-def is_dead(contribution: Contribution, reset: Ablation) -> bool:
-    """Returns whether neither the content of the states nor a reset makes a measurable difference.
+def is_dead(contribution: Contribution) -> bool:
+    """Returns whether the states carry nothing: the verdict is `nothing` or `negligible` (docs/evaluation.md).
+
+    The cost of a reset plays no part. Tokens may depend on states that are the same in every document; then a reset is
+    expensive, although the states carry nothing.
 
     Args:
-        contribution: its interval must include 0 or be below it; without an interval its value decides.
-        reset: the states reset at every segment; must cost less than 0.005 bits per byte, which rounds to 0.00.
+        contribution: of a model with recurrent layers. Without an interval its value decides.
     """
     gain = contribution.bits_per_byte
     assert gain is not None
-    return (gain.value if gain.low is None else gain.low) <= 0 and reset.cost.value < ROUNDS_TO_NOTHING
+    return gain.value < ROUNDS_TO_NOTHING or (gain.low is not None and gain.low <= 0)
+
+
+def _reason(costs: dict[str, Ablation], contribution: Contribution) -> str:
+    if costs["window_only"].cost.value < ROUNDS_TO_NOTHING:
+        return "hiding the states from the tokens costs nothing"
+    serves = "the trained initial states serve" if contribution.against == "initial" else "another document's serve"
+    return f"tokens use the states, but {serves} as well"
 
 
 def _layer_values(layers: tuple[LayerDiagnostics, ...]) -> dict[str, Any]:
