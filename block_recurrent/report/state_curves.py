@@ -67,21 +67,22 @@ def _contribution(results: ResultSet) -> Figure | None:
     ]
     if not rows:
         return None
-    color = color_of_runs(results, rows)
-    base = chart_of(rows).encode(x=_tokens(), color=color, detail="what:N")
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q")
-    line = base.mark_line(point=True).encode(
-        y=alt.Y("value:Q", title="bits per byte"),
-        strokeDash=_dashes("what:N", scale=alt.Scale(domain=list(_COSTS.values()))),
+    base = chart_of(rows).encode(
+        x=_tokens(),
+        color=color_of_runs(results, rows),
+        detail="what:N",
         tooltip=["run:N", "what:N", "step:Q", *interval_tooltip("bits per byte")],
     )
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q")
+    dashes = alt.StrokeDash("what:N", title=None, scale=alt.Scale(domain=list(_COSTS.values())))
+    curves = _dotted_lines(base.encode(y=alt.Y("value:Q", title="bits per byte")), dashes)
     text = (
         "Contribution of the states to the prediction of held-out text, and the cost of a reset of the states at every "
         "segment, in bits per byte, by training tokens. Bands are confidence intervals over documents. Zero: the "
         "states do not matter."
     )
     title = "Contribution of the states during training"
-    return make_figure(zero_rule() + band + line, rows, name="learning_contribution", title=title, text=text)
+    return make_figure(zero_rule() + band + curves, rows, name="learning_contribution", title=title, text=text)
 
 
 def _half_lives(results: ResultSet) -> Figure | None:
@@ -94,14 +95,14 @@ def _half_lives(results: ResultSet) -> Figure | None:
     if not rows:
         return None
     shares = sorted({row["channels"] for row in rows}, key=lambda share: -int(share.split()[0]))
-    chart = chart_of(rows).mark_line(point=True).encode(
+    base = chart_of(rows).encode(
         x=_tokens(),
         y=alt.Y("value:Q", title="half-life (tokens)", scale=alt.Scale(type="log", nice=False), axis=axis(",d")),
         color=color_of_runs(results, rows),
-        strokeDash=_dashes("channels:N", title="channels below", sort=shares),
         detail="gate:N",
         tooltip=["run:N", "gate:N", "channels:N", "step:Q", alt.Tooltip("value:Q", title="tokens", format=",.0f")],
-    )  # fmt: skip
+    )
+    chart = _dotted_lines(base, alt.StrokeDash("channels:N", title="channels below", sort=shares))
     text = (
         "Half-lives of the gates, by training tokens, on a logarithmic scale. One line for each share of the channels: "
         "these channels have a shorter half-life."
@@ -119,13 +120,13 @@ def _by_layer(results: ResultSet, metric: str, title: str, unit: str, text: str)
     ]
     if not rows:
         return None
-    chart = chart_of(rows).mark_line(point=True).encode(
+    base = chart_of(rows).encode(
         x=_tokens(),
         y=alt.Y("value:Q", title=unit),
         color=color_of_runs(results, rows),
-        strokeDash=_dashes("layer:N"),
         tooltip=["run:N", "layer:N", "step:Q", alt.Tooltip("value:Q", title=unit, format=".4f")],
-    )  # fmt: skip
+    )
+    chart = _dotted_lines(base, alt.StrokeDash("layer:N", title=None))
     return make_figure(chart, rows, name=f"learning_{metric}", title=title, text=text, height=190)
 
 
@@ -133,10 +134,9 @@ def _tokens() -> alt.X:
     return alt.X("trained:Q", title="training tokens", axis=axis("~s"))
 
 
-def _dashes(field: str, *, title: str | None = None, **options: Any) -> alt.StrokeDash:
-    """Returns a dash for each value of a field; the legend shows the dashes instead of the points on the lines."""
-    legend = alt.Legend(symbolType="stroke", symbolSize=500, symbolStrokeColor="gray", symbolStrokeWidth=2)
-    return alt.StrokeDash(field, title=title, legend=legend, **options)
+def _dotted_lines(base: alt.Chart, dashes: alt.StrokeDash) -> Any:
+    """Returns lines, and points that show a single report too; without dashes, so that the legend shows lines."""
+    return base.mark_line().encode(strokeDash=dashes) + base.mark_point(filled=True, size=30, opacity=1)
 
 
 def _lines(results: ResultSet) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
