@@ -22,7 +22,7 @@ from block_recurrent.report.charts import (
     zero_rule,
 )
 
-_GROUP = "states"
+_GROUP = "states"  # `evaluation.state_report.GROUP`; importing it would import JAX
 _HALF_LIFE = re.compile(r"half_life_tokens/(?P<gate>[^/]+/[^/]+)/p(?P<percent>\d+)")
 _COSTS = {"contribution_bits_per_byte": "contribution", "cost_bits_per_byte/reset": "reset at every segment"}
 # Metric of a layer, its title, the title of the axis, the caption.

@@ -29,6 +29,7 @@ from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import TrainState, init_train_state
+from tests.cli.test_main import command  # noqa: F401
 from tests.evaluation.conftest import one_pass
 from tests.support.architectures import perturbed_params
 from tests.support.workdirs import QUIET, run_config
@@ -209,11 +210,20 @@ def test_several_processes_and_missing_data_are_refused_before_training(store_fo
         make_state_reports(reporting(store_folder))
 
 
-def test_the_command_hands_the_reports_to_the_training_loop(store_folder, monkeypatch):
-    from block_recurrent.cli.train import _state_reports
+def test_the_command_hands_the_reports_to_the_training_loop(command, store_folder, tmp_path, monkeypatch):  # noqa: F811
+    handed: list[Any] = []
 
-    monkeypatch.setitem(sys.modules, "block_recurrent.evaluation.state_report", None)  # an import would be an error
-    assert _state_reports(run_config(store_folder)) == []
-    monkeypatch.undo()
-    (report,) = _state_reports(reporting(store_folder))
-    assert [step for step in range(8) if report.due(step)] == [0, 3, 4, 6]
+    def capture(*arguments: Any, actions: Any, **options: Any) -> None:
+        handed.append(actions)
+        raise InputError("captured")
+
+    monkeypatch.setattr("block_recurrent.training.loop.train", capture)
+    arguments = ("--gin-file", "gin/runs/quickstart.gin", "--gin-param", f"DataConfig.store='{store_folder}'")
+    arguments += ("--workdir", tmp_path, "--no-compilation-cache")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "block_recurrent.evaluation.state_report", None)  # an import would be an error
+        assert command("train", *arguments)[0] == 2
+    assert command("train", *arguments, "--gin-param", "TrainConfig.state_report_every=700")[0] == 2
+    default, (report,) = handed
+    assert default == []
+    assert [step for step in range(1, 2000) if report.due(step)] == [700, 1400, 1600]
