@@ -147,6 +147,14 @@ def test_parts_that_do_not_fit_together_are_refused():
         (lambda: OptimizerConfig(momentum=1.0), "OptimizerConfig.momentum = 1.0"),
         (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
         (
+            lambda: TrainConfig(num_steps=1, state_report_every=0),
+            "state_report_every = 0: must be an integer",
+        ),
+        (
+            lambda: TrainConfig(num_steps=1, state_report_documents=1),
+            "TrainConfig.state_report_documents = 1: must be an integer of at least 2",
+        ),
+        (
             lambda: TrainConfig(num_steps=1, sample_tokens=5),
             "TrainConfig.sample_tokens = 5: removed; .* `generate --workdir",
         ),

@@ -1,6 +1,6 @@
 """The `train` command."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from etils import epath
@@ -8,6 +8,7 @@ from etils import epath
 from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile, Workdir, absolute
+from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
 
 
@@ -60,6 +61,7 @@ def train(
     folder = absolute(workdir)
     interruption.keeps(lambda: kept_by_training(folder), resumable=True, saves_itself=True)
     preflight.check(folder)
+    actions = _state_reports(run)
     result = train_run(
         run,
         folder,
@@ -67,6 +69,7 @@ def train(
         config_gin=gin_files.operative_config(),
         init_from=None if init_from is None else absolute(init_from),
         profile=steps,
+        actions=actions,
         vocabulary=vocabulary,
     )
     if not processes.is_primary():
@@ -83,6 +86,14 @@ def kept_by_training(folder: epath.Path) -> str:
     steps = [int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.exists() else []
     kept = f"the checkpoint of step {max(steps)} is kept" if steps else "nothing was saved yet"
     return f"{folder}: {kept}; the same command continues"
+
+
+def _state_reports(run: RunConfig) -> list[Any]:
+    if run.train.state_report_every is None:
+        return []  # spares the default run an import
+    from block_recurrent.evaluation.state_report import make_state_reports
+
+    return make_state_reports(run)
 
 
 def _profiled_steps(profile: str | None) -> range:

@@ -100,6 +100,14 @@ class TrainConfig:
         eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
         eval_steps: segments per row in each of these evaluations; None means the whole split.
         first_eval_steps: segments per row in the evaluation before the first step; None means as many as in the others.
+        state_report_every: steps between two state reports, which measure on held-out text whether the recurrent states
+            are used (docs/recurrence.md). There is also one at the start and one at the end of the run. None means no
+            reports. Runs without recurrent layers have none, so that all rows of a comparison can share this field.
+        state_report_documents: documents of a state report, the longest of the held-out split; at least 2, because the
+            intervals are over documents.
+        state_report_segments: segments of each of these documents, from its start; at least 2. A report takes about six
+            forward passes over documents x segments x `DataConfig.segment_length` tokens.
+        state_dead_after: steps after which a state report says whether the state is dead.
         checkpoint_every: steps between two checkpoints. There is also one at the end of the run.
         keep_checkpoints: number of newest checkpoints that are kept.
         nonfinite: reaction to a loss or gradient that is not finite. Such a step never changes the parameters, the
@@ -119,6 +127,10 @@ class TrainConfig:
     eval_every: int = 1000
     eval_steps: int | None = None
     first_eval_steps: int | None = None
+    state_report_every: int | None = None
+    state_report_documents: int = 20
+    state_report_segments: int = 8
+    state_dead_after: int = 1000
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
     nonfinite: NonFinite = "stop"
@@ -135,10 +147,11 @@ class TrainConfig:
                     "`generate --workdir DIR --prompt TEXT --num-tokens N`"
                 )
         positive = ("num_steps", "accumulate_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-        check_integers(self, positive, 1)
+        check_integers(self, (*positive, "state_dead_after"), 1)
+        check_integers(self, ("state_report_documents", "state_report_segments"), 2)
         check_integers(self, ("seed",), 0, LARGEST_SEED)
         check_choices(self, {"nonfinite": NonFinite})
-        for optional in ("eval_steps", "first_eval_steps"):
+        for optional in ("eval_steps", "first_eval_steps", "state_report_every"):
             if getattr(self, optional) is not None:
                 check_integers(self, (optional,), 1)
         if self.peak_flops is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.data.store.excerpt import Split
 from block_recurrent.evaluation import interventions
 from block_recurrent.evaluation.records import Bootstrap, Estimate
 from block_recurrent.evaluation.results import Ablation, AblationName, Contribution
@@ -16,7 +16,7 @@ from block_recurrent.evaluation.token_losses import TokenLosses
 
 # Ablations that leave a model no information about a document except through its windows and caches.
 _WITHOUT_STATES: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
-_ROUNDS_TO_NOTHING = 0.005  # bits per byte: 0.00 with two decimals
+ROUNDS_TO_NOTHING = 0.005  # bits per byte: 0.00 with two decimals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PlannedAblation:
 
 
 def plan(
-    config: ModelConfig, store: TokenStore, *, reset_tokens: int, frozen_tokens: int
+    config: ModelConfig, store: Split, *, reset_tokens: int, frozen_tokens: int
 ) -> tuple[list[PlannedAblation], dict[str, str]]:
     """Returns the ablations that a model and a split allow.
 
@@ -96,7 +96,7 @@ class AblationResults:
         bootstrap: settings of the confidence intervals.
     """
 
-    def __init__(self, store: TokenStore, carried: TokenLosses, bootstrap: Bootstrap):
+    def __init__(self, store: Split, carried: TokenLosses, bootstrap: Bootstrap):
         self._text = scored_text(store)
         self._carried, self._bootstrap = carried, bootstrap
         self._carried_sums = carried.sums()[self._text.documents]
@@ -140,7 +140,7 @@ class AblationResults:
 def run_ablations(
     planned: list[PlannedAblation],
     carried: TokenLosses,
-    store: TokenStore,
+    store: Split,
     bootstrap: Bootstrap,
     run: Callable[[ScoringMethod], TokenLosses],
 ) -> Iterator[tuple[Ablation, TokenLosses, Estimate]]:
@@ -173,7 +173,7 @@ def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
     cost = cheapest.cost
     if cost.low is None or cost.high is None:
         verdict, text = "unknown", f"state contributes {cost.value:.4f} bits per byte (one document: no interval)"
-    elif cost.low <= 0 or cost.value < _ROUNDS_TO_NOTHING:
+    elif cost.low <= 0 or cost.value < ROUNDS_TO_NOTHING:
         verdict = "nothing" if cost.low <= 0 else "negligible"
         text = f"state contributes 0.00 bits per byte: {_interval(cost)} against `{cheapest.name}` ({cheapest.meaning})"
     else:

@@ -6,7 +6,6 @@ those of the model itself; a test compares them.
 
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.evaluation.results import FixedGate, LayerDiagnostics, LSTMGate, StatePoint
+from block_recurrent.model.half_lives import half_life_tokens
 from block_recurrent.model.language_model import bind, init_state, layer_name
 from block_recurrent.model.layers.cells import CellGates
 from block_recurrent.model.layers.projections import Projected
@@ -220,7 +220,9 @@ class _GateSums:
 
     def fixed(self, place: Any, window: int) -> FixedGate:
         forget, _, _, _, log_forget = self._sums / self._count
-        return FixedGate(place=place, keep=_floats(forget), half_life_tokens=_half_life(log_forget, window))
+        return FixedGate(
+            place=place, keep=_floats(forget), half_life_tokens=_floats(half_life_tokens(log_forget, window))
+        )
 
     def lstm(self, place: Any, window: int) -> LSTMGate:
         forget, forget_square, input_gate, input_square, log_forget = self._sums / self._count
@@ -230,12 +232,8 @@ class _GateSums:
             forget_deviation=_floats(np.sqrt(np.maximum(forget_square - forget**2, 0))),
             input_mean=_floats(input_gate),
             input_deviation=_floats(np.sqrt(np.maximum(input_square - input_gate**2, 0))),
-            half_life_tokens=_half_life(log_forget, window),
+            half_life_tokens=_floats(half_life_tokens(log_forget, window)),
         )
-
-
-def _half_life(log_forget: np.ndarray, window: int) -> tuple[float, ...]:
-    return _floats(window * math.log(0.5) / log_forget)
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

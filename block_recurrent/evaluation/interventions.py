@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.batching.batches import Batch
-from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.data.store.excerpt import Split
 from block_recurrent.evaluation.scorer import ScoringMethod, carried, segment_batch
 from block_recurrent.model.language_model import apply, init_state
 from block_recurrent.model.loss import cross_entropy
@@ -73,7 +73,7 @@ def frozen(config: ModelConfig, *, after_blocks: int, name: str = "frozen") -> S
     )
 
 
-def shuffled(config: ModelConfig, store: TokenStore) -> ScoringMethod:
+def shuffled(config: ModelConfig, store: Split) -> ScoringMethod:
     """Returns a method whose tokens attend to another document's states at the same position (see `donors`)."""
 
     def init(params: Params, rows: int) -> tuple[ModelState, ModelState]:
@@ -118,7 +118,7 @@ def _positioned(config: ModelConfig, batch: Batch) -> PositionedSegment:
     return PositionedSegment(segment_batch(batch), block)
 
 
-def _with_donor(config: ModelConfig, store: TokenStore, partner: np.ndarray, batch: Batch) -> SegmentWithDonor:
+def _with_donor(config: ModelConfig, store: Split, partner: np.ndarray, batch: Batch) -> SegmentWithDonor:
     rows, (_, length) = np.flatnonzero(batch.document >= 0), batch.tokens.shape
     pieces = [(int(partner[batch.document[r]]), int(batch.offset[r]), int(batch.offset[r]) + length) for r in rows]
     tokens, lengths = np.zeros(batch.tokens.shape, np.int32), np.zeros(len(batch.tokens), np.int64)

@@ -19,6 +19,7 @@ from etils import epath
 
 from block_recurrent.data.batching.batches import BatchReader
 from block_recurrent.data.batching.schedule import EvaluationSchedule, busy_rows
+from block_recurrent.data.store.excerpt import Split
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.scorer import Placement, ScoredBatch, ScoringMethod, score, to_host
@@ -132,6 +133,29 @@ class ResumablePasses:
                 saved.save(values, unsaved.step + 1, unsaved.state)
             raise
         return TokenLosses(values, starts)
+
+
+def score_split(
+    method: ScoringMethod, params: Params, split: Split, shape: Shape, *, placement: Placement
+) -> TokenLosses:
+    """Scores every token of a split except the first of each document, in one go and in memory.
+
+    Args:
+        method: scoring method.
+        params: parameters of the model, on the placement's devices.
+        split: the documents; at least one has two tokens.
+        shape: shape of the batches; fewer rows are used where some would be idle.
+        placement: the devices.
+    """
+    rows = busy_rows(split.lengths, shape.batch_size)
+    schedule = EvaluationSchedule(split.lengths, batch_size=rows, segment_length=shape.segment_length)
+    reader = BatchReader(split, schedule, segment_length=shape.segment_length)
+    starts = scored_starts(split.lengths)
+    values = np.empty(int(starts[-1]), np.float32)
+    with reader.prefetch(0, schedule.num_steps) as batches:
+        for scored in score(method, params, placement.init(method, params, rows), batches, placement):
+            _put(values, starts, scored)
+    return TokenLosses(values, starts)
 
 
 class _SavedPass:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from block_recurrent.data.store.excerpt import Split
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.evaluation.bootstrap import ratio_estimate, ratio_estimates, transformed
 from block_recurrent.evaluation.provenance import official_words
@@ -36,7 +37,7 @@ class ScoredText:
     words: np.ndarray
 
 
-def scored_text(store: TokenStore) -> ScoredText:
+def scored_text(store: Split) -> ScoredText:
     """Returns the sizes of a split's scored text."""
     documents = np.flatnonzero(store.lengths > 1)
     size, first = store.bytes[documents], store.first_token_bytes[documents]

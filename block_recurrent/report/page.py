@@ -22,6 +22,7 @@ from block_recurrent.report.configs import settings
 from block_recurrent.report.paper import tables_with_runs
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures
+from block_recurrent.report.state_curves import dead_states, state_curves
 from block_recurrent.report.theme import DARK, LIGHT, PALETTE
 
 _VERDICTS = {
@@ -96,7 +97,7 @@ def draw(results: ResultSet) -> PageFigures:
 
     learning = figures.learning(results)
     return PageFigures(
-        learning=() if learning is None else (learning,),
+        learning=(*(() if learning is None else (learning,)), *state_curves(results)),
         context=each(figures.position, figures.improvement, figures.checkpoints),
         ablations=each(state_figures.ablations, state_figures.distance),
         gates=each(state_figures.half_lives, state_figures.lstm_gates),
@@ -120,6 +121,7 @@ def render(results: ResultSet, drawn: PageFigures, *, pictures: str) -> str:
         title=" · ".join(names) or "Report",
         results=results,
         drawn=drawn,
+        dead=dead_states(results),
         names=names,
         paper=tables_with_runs(results),
         settings=settings(results.runs),

@@ -1,7 +1,8 @@
 """Actions that the training loop runs between two steps: evaluation, checkpoints, traces and a user's own."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 from etils import epath
@@ -9,6 +10,7 @@ from jax.sharding import Mesh
 
 from block_recurrent.config import RunConfig
 from block_recurrent.data.store.token_store import TokenStore
+from block_recurrent.model.half_lives import fixed_half_lives, half_life_metrics
 from block_recurrent.parallel.preemption import Preemption
 from block_recurrent.parallel.processes import agree, is_primary
 from block_recurrent.progress import Progress
@@ -17,6 +19,21 @@ from block_recurrent.training.evaluator import evaluate
 from block_recurrent.training.log import TrainLog
 from block_recurrent.training.metric_writer import MetricsWriter
 from block_recurrent.training.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Result of an action: one line of `metrics.jsonl`, and sentences for the user.
+
+    Attributes:
+        group: group of the line, not one of the trainer's own (`train`, `speed`, the name of the held-out split).
+        values: numbers and texts by name, as in `MetricsWriter.write`.
+        sentences: printed after the step.
+    """
+
+    group: str
+    values: dict[str, Any]
+    sentences: tuple[str, ...] = ()
 
 
 class Action(Protocol):
@@ -29,12 +46,15 @@ class Action(Protocol):
         """Returns whether to run after `step` steps. Called once for every step from 0 to the end of the run."""
         ...
 
-    def run(self, step: int, state: TrainState) -> None:
+    def run(self, step: int, state: TrainState) -> Measured | None:
         """Runs the action.
 
         Args:
             step: steps taken.
             state: the state after those steps. The next step donates its buffers: copy what must outlive the call.
+
+        Returns:
+            Measurements of a user's action, which the trainer writes; None for none.
         """
         ...
 
@@ -47,16 +67,27 @@ class UserAction:
     """Runs a user's action outside the log's clock, and once for each step.
 
     Actions run before the checkpoint of their step is saved. A run that continues from a checkpoint therefore does not
-    repeat the actions of that step.
+    repeat the actions of that step; what they measured is in the lines that it keeps.
 
     Args:
         action: the user's.
         log: the run's log.
+        metrics: receives what the action measured; None on processes that do not write.
+        notify: called with each sentence of the action.
         restored: step of the checkpoint that the run continues from; None for a new run.
     """
 
-    def __init__(self, action: Action, log: TrainLog, *, restored: int | None):
+    def __init__(
+        self,
+        action: Action,
+        log: TrainLog,
+        *,
+        metrics: MetricsWriter | None,
+        notify: Callable[[str], None],
+        restored: int | None,
+    ):
         self._action, self._log, self._restored = action, log, restored
+        self._metrics, self._notify = metrics, notify
 
     def due(self, step: int) -> bool:
         """Returns whether the user's action is due and did not run before the restored checkpoint was saved."""
@@ -65,7 +96,12 @@ class UserAction:
     def run(self, step: int, state: TrainState) -> None:
         """Reads the metrics of the last step, so that it is known to be finite, and runs the user's action."""
         self._log.catch_up()
-        self._action.run(step, state)
+        measured = self._action.run(step, state)
+        if measured is not None:
+            for sentence in measured.sentences:
+                self._notify(f"step {step}: {sentence}")
+            if self._metrics is not None:
+                self._metrics.write(step, measured.group, measured.values)
         self._log.start_clock()
 
 
@@ -136,7 +172,8 @@ class EvaluateSplit:
         self._notify(f"step {step}: {self._split} {scores}")
         self._evaluated.add(step)
         if self._metrics is not None:
-            self._metrics.write(step, self._split, scores.as_dict())
+            half_lives = half_life_metrics(fixed_half_lives(self._run.model, state.params))
+            self._metrics.write(step, self._split, scores.as_dict() | half_lives)
         self._log.start_clock()
 
 

@@ -246,9 +246,12 @@ class _Run:
                 trace = StartTrace(traced, self._workdir / "profile")
                 save = SaveCheckpoint(self._config, checkpoints, log, first=first)
                 evaluation = self._evaluation(log, metrics, progress, preemption)
+                user = functools.partial(
+                    UserAction, log=log, metrics=metrics, notify=self._print, restored=restored and restored.step
+                )
                 in_order = [
                     StopTrace(trace, log, self._print),
-                    *(UserAction(action, log, restored=restored and restored.step) for action in actions),
+                    *map(user, actions),
                     evaluation,
                     save,
                     StopIfInterrupted(preemption, settings.num_steps),

@@ -105,6 +105,8 @@ class _RandomResults:
         write_record(folder, make_record(config, {"stores": stores}))
         lines = [{"step": step, "group": "train", "bits_per_byte": 8 / (seed + step)} for step in range(1, 9)]
         lines.append({"step": 8, "group": "validation", "bits_per_byte": 0.9})
+        if config.model.recurrent_layers:  # the other run is one of a version without these lines
+            lines += [self.state_report(step) for step in (4, 8)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         model = dataclasses.asdict(config.model)
         subject = Subject(name=folder.name, path=str(folder / "checkpoints" / "8"), step=8, fingerprint=f"{seed:064}",
@@ -114,6 +116,13 @@ class _RandomResults:
         write(Scores(**about, **summarise(self._store, losses, self.bootstrap)), self.place(folder))
         write(Context(**about, by_position=by_position(losses, self.bootstrap)), self.place(folder))
         return subject, losses
+
+    def state_report(self, step: int) -> dict[str, Any]:
+        names = ("contribution_bits_per_byte", "cost_bits_per_byte/reset")
+        intervals = {f"{name}{end}": float(self._random.uniform()) for name in names for end in ("", "/low", "/high")}
+        layer = {f"{name}/layer_01": float(self._random.uniform()) for name in ("states_share", "state_change")}
+        half_lives = {f"half_life_tokens/layer_01/attention/p{p}": float(p + step) for p in (10, 50, 90, 99)}
+        return {"step": step, "group": "states", "dead": int(step == 8), **intervals, **layer, **half_lives}
 
     def studies(self, folder: epath.Path, config: RunConfig, subject: Subject, losses: TokenLosses) -> None:
         about: Any = {**self.header, "subject": subject}

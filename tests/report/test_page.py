@@ -16,6 +16,7 @@ from block_recurrent.report import figures
 from block_recurrent.report.configs import settings
 from block_recurrent.report.page import draw, write_report
 from block_recurrent.report.passages import level, stretches
+from block_recurrent.report.state_curves import state_curves
 from tests.report.conftest import HOSTILE
 
 
@@ -92,6 +93,10 @@ def test_figures_are_next_to_the_page_as_png_and_svg(results, page, read):
     names = {figure.name for figure in draw(results)}
     wanted = {
         "learning",
+        "learning_contribution",
+        "learning_half_lives",
+        "learning_states_share",
+        "learning_state_change",
         "position",
         "improvement",
         "checkpoints",
@@ -117,11 +122,32 @@ def test_figures_contain_the_numbers_of_the_results(results):
     (evaluated,) = results.runs[0].evaluations
     position = figures.position(results, results.data[0])
     assert position is not None
-    rows = next(iter(position.spec["datasets"].values())) if "datasets" in position.spec else _values(position.spec)
+    rows = _rows(position.spec)
     mine = [row for row in rows if row["run"] == results.runs[0].name]
     assert evaluated.context is not None
     assert [row["value"] for row in mine] == [b.bits_per_token.value for b in evaluated.context.by_position]
     assert position.spec["$schema"].split("/v")[-1] == f"{altair.SCHEMA_VERSION[1:]}.json"
+
+
+def test_state_reports_become_curves_over_the_training_tokens_and_name_dead_states(results, read):
+    drawn = {figure.name: figure for figure in state_curves(results)}
+    run = results.runs[0]
+    lines = [line for line in run.metrics if line["group"] == "states"]
+    assert all(figure.runs == (run.name,) for figure in drawn.values())  # the other run has no such lines
+    rows = _rows(drawn["learning_contribution"].spec)
+    assert [row["trained"] for row in rows] == [4 * 3 * 16] * 2 + [8 * 3 * 16] * 2  # steps x rows x tokens
+    for what, name in (
+        ("contribution", "contribution_bits_per_byte"),
+        ("reset at every segment", "cost_bits_per_byte/reset"),
+    ):
+        mine = [row for row in rows if row["what"] == what]
+        assert [row["value"] for row in mine] == [line[name] for line in lines]
+        assert [row["high"] for row in mine] == [line[f"{name}/high"] for line in lines]
+    half_lives = _rows(drawn["learning_half_lives"].spec)
+    assert {(row["channels"], row["step"], row["value"]) for row in half_lives} == {
+        (f"{p} %", step, p + step) for p in (10, 50, 90, 99) for step in (4, 8)
+    }
+    assert f"{run.name}: the recurrent state is dead at step 8" in read.text
 
 
 def test_the_script_has_the_version_of_the_specifications():
@@ -178,6 +204,10 @@ def test_a_run_without_evaluation_shows_the_command_to_evaluate(folders, tmp_pat
     text = Text((tmp_path / "page.html").read_text()).text
     assert "None of these runs has been evaluated" in text
     assert "Learning curves" in text
+
+
+def _rows(spec: dict) -> list[dict]:
+    return next(iter(spec["datasets"].values())) if "datasets" in spec else _values(spec)
 
 
 def _values(spec: dict) -> list[dict]:

@@ -19,6 +19,8 @@ from rich.console import Console
 
 from block_recurrent.config import OptimizerConfig, RunConfig
 from block_recurrent.errors import InputError, PreemptedError
+from block_recurrent.model.half_lives import fixed_half_lives, half_life_metrics
+from block_recurrent.training.actions import Measured
 from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
@@ -79,7 +81,7 @@ def test_a_killed_run_continues_from_its_newest_checkpoint(uninterrupted, tmp_pa
 
 
 class Recorder:
-    """A user's action: every third step."""
+    """A user's action with measurements: every third step."""
 
     def __init__(self):
         self.steps: list[int] = []
@@ -87,9 +89,10 @@ class Recorder:
     def due(self, step: int) -> bool:
         return step % 3 == 0
 
-    def run(self, step: int, state: TrainState) -> None:
+    def run(self, step: int, state: TrainState) -> Measured:
         assert int(state.step) == step
         self.steps.append(step)
+        return Measured(group="mine", values={"twice": 2 * step, "name": f"step {step}"}, sentences=("measured",))
 
 
 class SignalAt:
@@ -108,15 +111,31 @@ class SignalAt:
 def test_a_users_action_runs_at_its_steps_and_not_again_after_a_resume(uninterrupted, tmp_path):
     run, whole = uninterrupted
     before, after, finished = Recorder(), Recorder(), Recorder()
+    printed = io.StringIO()
     with pytest.raises(PreemptedError, match="asked to stop at step 6: saved at step 6"):
-        train(run, epath.Path(tmp_path), QUIET, actions=[before, SignalAt(6)])
+        train(run, epath.Path(tmp_path), Console(file=printed, width=500), actions=[before, SignalAt(6)])
     assert before.steps == [0, 3, 6]
+    assert ["step 6: measured" in printed.getvalue(), "step 9: measured" in printed.getvalue()] == [True, False]
     train(run, epath.Path(tmp_path), QUIET, actions=[after])
     assert after.steps == [9]
     train(run, epath.Path(tmp_path), QUIET, actions=[finished])
     assert finished.steps == []
     assert_same(final_state(tmp_path, run), final_state(whole, run))
-    assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
+    lines = metrics_without_speed(tmp_path)
+    assert [line for line in lines if line["group"] == "mine"] == [
+        {"step": step, "group": "mine", "twice": 2 * step, "name": f"step {step}"} for step in (0, 3, 6, 9)
+    ]
+    assert [line for line in lines if line["group"] != "mine"] == metrics_without_speed(whole)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert [events.count(b"mine/twice"), events.count(b"mine/name")] == [4, 0]  # numbers alone
+
+
+def test_evaluations_hold_the_half_lives_of_fixed_gates(uninterrupted):
+    run, whole = uninterrupted
+    *_, line = [line for line in metrics_without_speed(whole) if line["group"] == "validation"]
+    found = {name: value for name, value in line.items() if name.startswith("half_life")}
+    assert found == half_life_metrics(fixed_half_lives(run.model, final_state(whole, run).params))
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(10, marks=pytest.mark.slow)])

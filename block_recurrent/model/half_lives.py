@@ -1,0 +1,70 @@
+"""Half-lives of the gates: the time after which half of what a channel of the recurrent states holds is left.
+
+Once per block a gate multiplies a channel by its forget gate g, so after k blocks g^k of the content is left, and half
+of it after W ln(1/2) / ln(g) tokens.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from block_recurrent.config import ModelConfig
+from block_recurrent.model.language_model import layer_name
+from block_recurrent.typing import Params
+
+_PERCENTILES = (10, 50, 90, 99)
+_SLOWEST = -1e-300  # keeps the half-life of a gate that rounds to 1 finite
+
+
+def half_life_tokens(log_forget: np.ndarray, window_length: int) -> np.ndarray:
+    """Returns half-lives in tokens.
+
+    Args:
+        log_forget: (D,), ln of the forget gate, or its mean over blocks for a gate that changes; below 0.
+        window_length: W, tokens of a block.
+    """
+    return window_length * math.log(0.5) / np.minimum(log_forget, _SLOWEST)
+
+
+def fixed_half_lives(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
+    """Returns the half-lives of the fixed gates, from the parameters alone; nothing is compiled.
+
+    In the `dual` cell both gates act in every block: the content decays with the product of the two.
+
+    Args:
+        config: the model.
+        params: its parameters.
+
+    Returns:
+        (D,) float64 in tokens, by `LAYER/PLACE`, such as `layer_01/attention`. Empty for a model without recurrent
+        layers, and for lstm gates, which depend on the tokens.
+    """
+    if config.gate != "fixed" or config.window_length is None:
+        return {}
+    found = {}
+    for index in sorted(config.recurrent_indices):
+        name = layer_name(index)
+        for place, weights in params["layers"][name]["states"]["cell"].items():
+            if "gate" in weights:
+                bias = np.asarray(weights["gate"]["bias"], np.float64)
+                log_forget = -np.logaddexp(0, -bias)  # ln sigmoid(bias), also where sigmoid(bias) rounds to 1
+                found[f"{name}/{place}"] = half_life_tokens(log_forget, config.window_length)
+    return found
+
+
+def half_life_metrics(half_lives: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns percentiles over the channels, for a line of `metrics.jsonl`.
+
+    Args:
+        half_lives: (D,) in tokens, by `LAYER/PLACE`.
+
+    Returns:
+        `half_life_tokens/LAYER/PLACE/pNN`, for the percentiles 10, 50, 90 and 99. Few channels with a long half-life
+        are enough to carry a state far, so look at the highest first.
+    """
+    return {
+        f"half_life_tokens/{place}/p{percent}": float(np.percentile(channels, percent))
+        for place, channels in half_lives.items()
+        for percent in _PERCENTILES
+    }
