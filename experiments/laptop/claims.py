@@ -74,7 +74,7 @@ def difference(results: Results, row: str, other: str) -> Estimate | None:
 
 def _better_than(other: str, max_cost: float, text: str, results: Results, seconds: dict[str, float]) -> Claim:
     rule = (
-        "every seed is below every seed of the other row, and the interval of the difference of their means is below 0; "
+        "every seed is below every seed of the other row, and the interval of the difference of the means is below 0; "
         f"step time at most {max_cost:g} times the other row's"
     )
     found = difference(results, REC, other)

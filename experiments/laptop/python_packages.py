@@ -1,7 +1,7 @@
 """Downloads the source code of a fixed list of Python packages as a folder of repositories, for `prepare`.
 
-The list, `python_packages.txt`, is a requirements file: `name==version --hash=sha256:...` under a heading for each split.
-The wheels are downloaded by pip, which checks the hashes; nothing is installed, built or imported.
+The list, `python_packages.txt`, is a requirements file with a heading for each split. pip downloads the wheels and
+checks their hashes; nothing is installed, built or imported.
 
     python -m experiments.laptop.python_packages
     python -m block_recurrent prepare --gin-file gin/data/python_packages.gin

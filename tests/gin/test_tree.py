@@ -73,7 +73,7 @@ def test_the_complete_run_is_its_row_with_its_data_and_recipe():
 def test_the_quickstart_and_the_laptop_comparison_keep_the_widths_of_their_results():
     ours, theirs = build("runs/quickstart").model, build("laptop/rec_fixed_skip").model
     assert (ours.num_heads, ours.head_dim, ours.num_states, ours.window_length) == (2, 64, 32, 32)
-    assert (theirs.num_heads, theirs.head_dim, theirs.num_states) == (4, 32, 128)
+    assert (theirs.num_heads, theirs.head_dim, theirs.num_states, theirs.window_length) == (2, 64, 32, 32)
 
 
 @pytest.mark.parametrize(
