@@ -58,7 +58,7 @@ def _segment_length(folder: os.PathLike[str], exported: Exported) -> int:
     window = exported.model.window_length
     if window is None:
         raise InputError(
-            f"{folder}: an export of 0.1.0 does not record the segment length, which a model without a window needs; "
-            "export the run again"
+            f"{folder}: does not record the segment length of training (an export of 0.1.0), which a model without a "
+            "window needs; export the run again"
         )
     return max(1, _SEGMENT_TOKENS // window) * window

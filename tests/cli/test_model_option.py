@@ -12,11 +12,15 @@ from etils import epath
 from pyarrow import parquet
 
 from block_recurrent import Generator
+from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation.model_card import CardText, write_card
 from block_recurrent.interop import model_folder
+from block_recurrent.interop.safetensors import export_params
+from block_recurrent.model.language_model import init_params
 from block_recurrent.report import page as page_module
 from block_recurrent.training.saved_run import SavedRun
+from tests.support.architectures import CACHED
 from tests.support.commands import run_command
 from tests.support.model_folders import check_complete, check_scores
 from tests.support.workdirs import run_config, save_untrained
@@ -187,3 +191,27 @@ def test_an_export_of_a_later_version_is_refused(made, tmp_path):
     config.write_text(config.read_text().replace("export 2", "export 3"))
     with pytest.raises(InputError, match="'block_recurrent export 3'; this version reads: block_recurrent export 1, "):
         Generator.from_folder(tmp_path / "later")
+
+
+def test_an_older_export_has_no_batch_shape(made, tmp_path):
+    shutil.copytree(made / "sample", tmp_path / "older")
+    shutil.rmtree(tmp_path / "older" / "evaluation")
+    path = Path(tmp_path / "older" / "config.json")
+    config = json.loads(path.read_text())
+    del config["training"]
+    path.write_text(json.dumps(config | {"format": "block_recurrent export 1"}))
+    generator, reference = Generator.from_folder(tmp_path / "older"), Generator.from_folder(made / "sample")
+    assert generator.segment_length > len(PROMPT) > reference.segment_length
+    (ours,), (theirs,) = generator.score([PROMPT]), reference.score([PROMPT])
+    np.testing.assert_allclose(ours.nats, theirs.nats, rtol=0, atol=1e-5)
+    ended = run_command("evaluate", "--model", tmp_path / "older")
+    assert "DataConfig: store, segment_length, batch_size not given" in ended.err
+
+
+def test_without_a_window_the_segment_length_must_be_recorded(tmp_path):
+    config = dataclasses.replace(CACHED["slide"], vocab_size=260, window_length=None)
+    folder, params = epath.Path(tmp_path / "vanilla"), init_params(config, jax.random.key(0))
+    vocabulary = {"spec": "bytes", "fingerprint": ByteVocabulary.fingerprint}
+    export_params(folder, config=config, params=params, step=0, vocabulary=vocabulary, trained_on=(), training={})
+    with pytest.raises(InputError, match="which a model without a window needs; export the run again"):
+        Generator.from_folder(folder)
