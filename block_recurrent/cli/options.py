@@ -90,5 +90,5 @@ def check_one_model(command: str, workdir: str | None, model: str | None) -> Non
     """
     if (workdir is None) == (model is None):
         raise InputError(
-            f"{command}: give either --workdir or --model, {'not both' if model else 'such as --model sample'}"
+            f"{command}: give either --workdir or --model, {'such as --model sample' if model is None else 'not both'}"
         )

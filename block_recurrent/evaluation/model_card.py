@@ -129,9 +129,10 @@ def card_scores(folder: epath.Path, step: int, *, eval_store: str) -> list[Score
         step: training steps of the checkpoint.
         eval_store: name of the store of evaluation during training.
     """
-    scores = []
+    scores, done = [], set()
     for source, results in results_of_step(folder, step):
         found = results.scores
+        done.add((source.parent.parent.name, found.data.split))
         scores.append(
             Score(
                 data=found.data.label,
@@ -143,10 +144,9 @@ def card_scores(folder: epath.Path, step: int, *, eval_store: str) -> list[Score
                 file=(source / found.FILE).relative_to(folder).as_posix(),
             )
         )
-    done = {score.split for score in scores}
     last = {line["group"]: line for line in read_metrics(folder) if line["step"] == step}
     for split, line in last.items():
-        if split not in done:
+        if (eval_store, split) not in done:
             counts = {"tokens": line["tokens"], "documents": line["documents"], "complete": line["complete"]}
             value = Estimate(value=line["bits_per_byte"])
             scores.append(Score(data=eval_store, split=split, bits_per_byte=value, file=METRICS_FILE, **counts))
@@ -206,9 +206,9 @@ def _metadata(text: CardText, name: str, scores: Sequence[Score]) -> list[str]:
         }
         for score in scores
     ]
-    fields: dict[str, Any] = (
-        {"license": text.license, "language": list(text.languages)} if text.languages else {"license": text.license}
-    )
+    fields: dict[str, Any] = {"license": text.license}
+    if text.languages:
+        fields["language"] = text.languages
     fields |= {"library_name": "block-recurrent", "pipeline_tag": "text-generation", "tags": _TAGS}
     if results:
         fields["model-index"] = [{"name": name, "results": results}]

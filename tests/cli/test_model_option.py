@@ -14,7 +14,7 @@ from pyarrow import parquet
 from block_recurrent import Generator
 from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.errors import InputError
-from block_recurrent.evaluation.model_card import CardText, write_card
+from block_recurrent.evaluation.model_card import CardText, card_scores, write_card
 from block_recurrent.interop import model_folder
 from block_recurrent.interop.safetensors import export_params
 from block_recurrent.model.language_model import init_params
@@ -157,6 +157,15 @@ def test_scores_of_other_parameters_stay_out_of_the_card(made, tmp_path):
     scores = write_card(epath.Path(tmp_path), changed, CardText(), "changed")
     assert [score.split for score in scores] == ["validation"]
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_split_that_evaluate_scored_hides_its_score_of_training_in_the_same_store_alone(made, tmp_path):
+    shutil.copytree(made / "sample", tmp_path / "copy")
+    metrics = Path(tmp_path / "copy" / "metrics.jsonl")
+    metrics.write_text(metrics.read_text().replace("validation", "test"))
+    for store, files in (("store", ["scores.json"]), ("other", ["scores.json", "metrics.jsonl"])):
+        scores = card_scores(epath.Path(tmp_path / "copy"), 1, eval_store=store)
+        assert [Path(score.file).name for score in scores] == files
 
 
 def test_an_export_without_scores_warns(byte_run, tmp_path):
