@@ -74,7 +74,10 @@ setuptools.setup(
     packages=[*setuptools.find_packages(include=["block_recurrent", "block_recurrent.*"]), *GIN_PACKAGES],
     package_dir=GIN_PACKAGES,
     package_data={name: ["*.gin"] for name in GIN_PACKAGES}
-    | {"block_recurrent": ["py.typed"], "block_recurrent.report": ["templates/*", "templates/sections/*"]},
+    | {
+        "block_recurrent": ["py.typed", "sample_model/**"],
+        "block_recurrent.report": ["templates/*", "templates/sections/*"],
+    },
     install_requires=CORE,
     extras_require={
         "beam": BEAM,

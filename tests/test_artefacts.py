@@ -74,8 +74,11 @@ def test_a_run_is_evaluated_to_the_same_scores(folder, run, name):
 
 
 def test_an_export_is_evaluated_like_its_run_and_begins_another(folder, run):
-    run("evaluate", "--checkpoint", "exported", "--gin-file", "run.gin", "--out", "scores")
+    run("evaluate", "--model", "exported", "--gin-file", "run.gin", "--out", "scores")
+    by_checkpoint = folder / "exported" / "evaluation" / "store" / "validation" / "step_10" / "scores.json"
+    run("evaluate", "--checkpoint", "exported", "--gin-file", "run.gin")
     ours = json.loads((folder / "scores" / "scores.json").read_text())
+    assert json.loads(by_checkpoint.read_text())["nats"] == ours["nats"]
     theirs = json.loads((folder / "recurrent/evaluation/store/validation/step_10/scores.json").read_text())
     assert ours["bits_per_byte"]["value"] == pytest.approx(theirs["bits_per_byte"]["value"], abs=LOSS)
     files = ("--gin-file", "run.gin", "--gin-file", "recurrent.gin", "--gin-param", "TrainConfig.num_steps=1")
@@ -88,6 +91,17 @@ def test_a_saved_state_is_continued_and_texts_are_scored(folder, run):
     arguments = ("--load-state", "prompt.state", "--prompt", " 5 is", "--greedy", "--num-tokens", 20)
     run("generate", "--workdir", "recurrent", *arguments, "--jsonl", "continuation.jsonl")
     run("score", "--workdir", "recurrent", "--text", "3 times 4 is 12; 3 times 5 is 15;", "--jsonl", "score.jsonl")
+    for file in ("continuation.jsonl", "score.jsonl"):
+        (ours,), (theirs,) = read_lines(folder / file), read_lines(folder / "expected" / file)
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["nats"] == pytest.approx(theirs["nats"], abs=LOSS)
+
+
+def test_an_export_is_read_by_its_folder(folder, run):
+    """The export has no segment length; a state that the run saved is continued to the same text."""
+    arguments = ("--load-state", "prompt.state", "--prompt", " 5 is", "--greedy", "--num-tokens", 20)
+    run("generate", "--model", "exported", *arguments, "--jsonl", "continuation.jsonl")
+    run("score", "--model", "exported", "--text", "3 times 4 is 12; 3 times 5 is 15;", "--jsonl", "score.jsonl")
     for file in ("continuation.jsonl", "score.jsonl"):
         (ours,), (theirs,) = read_lines(folder / file), read_lines(folder / "expected" / file)
         assert ours["tokens"] == theirs["tokens"]

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "data": set(),
     "interop": {"model"},
     "training": {"model", "parallel", "data", "interop"},
-    "generation": {"model", "parallel", "data", "training"},
+    "generation": {"model", "parallel", "data", "interop", "training"},
     "evaluation": {"model", "parallel", "data", "interop", "training"},
     "paper": {"training", "evaluation"},
     "aot": {"model", "parallel", "training", "generation"},

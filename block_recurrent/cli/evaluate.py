@@ -5,10 +5,11 @@ import functools
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from etils import epath
 
 from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile
+from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, ModelName, VocabularyFile
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
@@ -31,6 +32,7 @@ def evaluate(
         str | None,
         typer.Option("--checkpoint", metavar="DIR", help="A checkpoint, RUN/checkpoints/STEP, or an exported model."),
     ] = None,
+    model: ModelName = None,
     split: Split = "validation",
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
@@ -62,8 +64,8 @@ def evaluate(
 ) -> None:
     """Score a whole split exactly: every token except the first of a document, once.
 
-    The data is that of the run unless --gin-file or --gin-param bind DataConfig. The same command resumes an
-    interrupted evaluation. docs/evaluation.md explains every number.
+    The data is that of the run unless --gin-file or --gin-param bind DataConfig; an exported model needs
+    DataConfig.store. The same command resumes an interrupted evaluation. docs/evaluation.md explains every number.
 
     Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test --ablations
     """
@@ -73,8 +75,8 @@ def evaluate(
     from block_recurrent.evaluation.model_under_test import load_model_under_test
     from block_recurrent.progress import Stages
 
-    if (workdir is None) == (checkpoint is None):
-        raise InputError("evaluate: give either --workdir or --checkpoint")
+    if sum(given is not None for given in (workdir, checkpoint, model)) != 1:
+        raise InputError("evaluate: give either --workdir or --checkpoint or --model")
     settings, bindings = _settings(gin_file, gin_param)
     interruption.keeps(
         "finished results and the losses of finished steps are kept; the same command continues", resumable=True
@@ -83,15 +85,16 @@ def evaluate(
     if all_checkpoints:
         if workdir is None or out or tokens or official or ablations or diagnostics:
             raise InputError(
-                "--all-checkpoints: goes with --workdir and --split, not with --checkpoint, --out or another study"
+                "--all-checkpoints: goes with --workdir and --split, not with --checkpoint, --model, --out or another "
+                "study"
             )
         _evaluate_all(workdir, split, settings, bindings)
         return
-    model = load_model_under_test(resolve(workdir or checkpoint or ""))
+    tested = load_model_under_test(_folder(workdir or checkpoint, model, out))
     with Stages(f"evaluate {split}", CONSOLE) as stages:
         evaluation = Evaluation(
-            model,
-            _data(model, bindings),
+            tested,
+            _data(tested, bindings),
             split,
             settings,
             folder=None if out is None else resolve(out),
@@ -154,7 +157,7 @@ def compare(
     evaluations = []
     with Stages(f"evaluate {split}", CONSOLE) as stages:
         for model in tested:
-            own = model.data or data
+            own = model.data or _with_shape(data, model)
             shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
             progress = functools.partial(_named, stages, model.subject.name)
             evaluations.append(Evaluation(model, shape, split, settings, progress=progress))
@@ -191,10 +194,29 @@ def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[
 
 
 def _data(model: "ModelUnderTest", bindings: dict[str, Any]) -> DataConfig:
-    """Returns the data: the run's own with the bound fields replaced; for an export only what the files bind."""
+    """Returns the data: the run's own with the bound fields replaced; for an export its batch shape and the files'."""
     if model.data is None:
-        return gin_files.configured(DataConfig)
+        return gin_files.configured(DataConfig, None if model.shape is None else dataclasses.asdict(model.shape))
     return dataclasses.replace(model.data, **bindings)
+
+
+def _with_shape(data: DataConfig, model: "ModelUnderTest") -> DataConfig:
+    """Returns the data with the batch shape of an export's training, if the export records it."""
+    return data if model.shape is None else dataclasses.replace(data, **dataclasses.asdict(model.shape))
+
+
+def _folder(path: str | None, model: str | None, out: str | None) -> epath.Path:
+    """Returns the folder of a run, checkpoint or export."""
+    from block_recurrent.interop.model_folder import is_packaged, model_folder
+
+    if model is None:
+        return resolve(path or "")
+    folder = model_folder(model)
+    if is_packaged(folder) and out is None:
+        raise InputError(
+            f"--model {model}: results are not written into the installed package; name a folder with --out"
+        )
+    return folder
 
 
 def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The command `export`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,9 +23,21 @@ def export(
         bool,
         typer.Option("--functions", help="Also export prefill and decode step as StableHLO (CPU, TPU), for serving."),
     ] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            "--card",
+            metavar="FILE",
+            help="TOML file with title, summary, license, languages, training_text, text_licences and limits for the "
+            "model card.",
+        ),
+    ] = None,
     vocabulary: VocabularyFile = None,
 ) -> None:
-    """Write a run's parameters as safetensors, its configuration as JSON, and its vocabulary's file.
+    """Write a run's parameters as safetensors, its configuration as JSON, its vocabulary's file and a model card.
+
+    The folder is complete: `generate`, `score`, `evaluate` and `report` read it with --model. The card, README.md, has
+    the scores that `evaluate` and training recorded for this checkpoint; --card gives licences and limits.
 
     With --functions, also write prefill.stablehlo and decode.stablehlo (jax.export), which run without this package;
     functions.json documents their arguments.
@@ -34,26 +47,40 @@ def export(
     Example: python -m block_recurrent export --workdir runs/quickstart --out exported
     """
     from block_recurrent.cli import console
+    from block_recurrent.evaluation.model_card import CARD_FILE, CardText, read_card_text, write_card
     from block_recurrent.generation.stablehlo import MANIFEST_FILE
     from block_recurrent.interop.safetensors import CONFIG_FILE, PARAMS_FILE
     from block_recurrent.training.saved_run import SavedRun
 
     folder = resolve(out)
-    for name in (PARAMS_FILE, CONFIG_FILE, MANIFEST_FILE):
-        if (folder / name).exists():
-            raise InputError(f"--out {out}: {name} is there already; choose another folder")
+    _refuse_another_export(folder, (PARAMS_FILE, CONFIG_FILE, MANIFEST_FILE))
+    text = CardText() if card is None else read_card_text(resolve(card))
     saved = SavedRun.load(resolve(workdir))
     kept = _vocabulary(saved, vocabulary)
     try:
         with whole_folder(folder, last=(CONFIG_FILE, MANIFEST_FILE)) as partial:
+            partial.mkdir(parents=True, exist_ok=True)
+            scores = write_card(partial, saved, text, folder.name)
             saved.export(partial, kept)
             if functions:
                 _export_functions(saved, partial)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None
-    console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE} and {CONFIG_FILE} written to {out}")
+    console.line(CONSOLE, f"step {saved.step}: {PARAMS_FILE}, {CONFIG_FILE} and {CARD_FILE} written to {out}")
+    if not scores:
+        console.line(
+            STDERR, f"warning: {CARD_FILE} has no scores: evaluate this checkpoint first, then export it again"
+        )
     if functions:
         console.line(CONSOLE, f"prefill.stablehlo, decode.stablehlo and functions.json written to {out}")
+
+
+def _refuse_another_export(folder: epath.Path, names: Sequence[str]) -> None:
+    from block_recurrent.evaluation.model_card import CARD_FILE, METRICS_FILE, RESULTS_FOLDER
+
+    for name in (*names, VOCABULARY_FILE, CARD_FILE, METRICS_FILE, RESULTS_FOLDER):
+        if (folder / name).exists():
+            raise InputError(f"--out {folder}: {name} is there already; choose another folder")
 
 
 def _vocabulary(saved: "SavedRun", given: str | None) -> "Vocabulary | None":

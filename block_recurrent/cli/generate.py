@@ -10,7 +10,15 @@ import typer
 from block_recurrent.cli import interruption
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, STDERR, VocabularyFile, Workdir
+from block_recurrent.cli.options import (
+    CONSOLE,
+    STDERR,
+    ModelName,
+    RunFolder,
+    VocabularyFile,
+    check_one_model,
+    load_generator,
+)
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines, text_of_argument
 from block_recurrent.errors import InputError
 from block_recurrent.files import local_path
@@ -22,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def generate(
-    workdir: Workdir,
+    workdir: RunFolder = None,
+    model: ModelName = None,
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Text to continue. Repeatable.")
     ] = None,
@@ -103,13 +112,15 @@ def generate(
 
     Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py --top-p 0.95
 
+    Without a run of your own: python -m block_recurrent generate --model sample --prompt "def main():"
+
     Process a text once and continue it often: generate --workdir W --prompt-file BOOK --num-tokens 0 --save-state
     BOOK.state, then generate --workdir W --load-state BOOK.state --prompt "And then" --seed 1
     """
-    from block_recurrent.generation.generator import Generator
     from block_recurrent.generation.sampling import Sampling
     from block_recurrent.generation.stop_strings import StopStrings
 
+    check_one_model("generate", workdir, model)
     sampling = Sampling(
         temperature=0.0 if greedy else temperature,
         top_k=top_k,
@@ -138,7 +149,7 @@ def generate(
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
     use_compilation_cache(compilation_cache)
-    generator = Generator.from_workdir(workdir, batch_size=batch_size, vocabulary=vocabulary)
+    generator = load_generator(workdir, model, batch_size=batch_size, vocabulary=vocabulary)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)

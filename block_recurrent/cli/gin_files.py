@@ -92,14 +92,18 @@ def _without_log() -> Iterator[None]:
         logging.getLogger().removeFilter(wanted)
 
 
-def configured(cls: type[Any]) -> Any:
+def configured(cls: type[Any], defaults: Mapping[str, Any] | None = None) -> Any:
     """Returns the instance of a configuration class that the files describe.
+
+    Args:
+        cls: the class.
+        defaults: values of fields that the files may leave out.
 
     Raises:
         InputError: a field without a default is not bound, or a value is not allowed.
     """
     bound = gin.get_bindings(cls)
-    implied = lstm_fields() if cls is ModelConfig and bound.get("layer") == "lstm" else {}
+    implied = dict(defaults or {}) | (lstm_fields() if cls is ModelConfig and bound.get("layer") == "lstm" else {})
     missing = dataclasses.MISSING
     required = [
         field.name

@@ -1,12 +1,16 @@
 """Options and helpers that several commands share."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from etils import epath
 from rich.console import Console
 
+from block_recurrent.errors import InputError
 from block_recurrent.files import expand, resolve
+
+if TYPE_CHECKING:
+    from block_recurrent.generation.generator import Generator
 
 CONSOLE = Console()
 STDERR = Console(stderr=True)
@@ -37,6 +41,22 @@ Workdir = Annotated[
         help="Folder of the run, local or gs://. Holds checkpoints, metrics and run.json.",
     ),
 ]
+RunFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--workdir",
+        metavar="DIR",
+        help="Folder of a run, local or gs://, for its newest checkpoint, or RUN/checkpoints/STEP.",
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="An exported model: a packaged one by name, such as sample, or a folder that `export` wrote.",
+    ),
+]
 VocabularyFile = Annotated[
     str | None,
     typer.Option(
@@ -51,3 +71,24 @@ VocabularyFile = Annotated[
 def absolute(path: str) -> epath.Path:
     """Returns a path of the command line as an absolute path, with `~` expanded; a URL is unchanged."""
     return resolve(path)
+
+
+def load_generator(workdir: str | None, model: str | None, *, batch_size: int, vocabulary: str | None) -> "Generator":
+    """Loads the model that `--workdir` or `--model` names; `check_one_model` has checked that one is given."""
+    from block_recurrent.generation.generator import Generator
+
+    if model is not None:
+        return Generator.from_folder(model, batch_size=batch_size, vocabulary=vocabulary)
+    return Generator.from_workdir(str(workdir), batch_size=batch_size, vocabulary=vocabulary)
+
+
+def check_one_model(command: str, workdir: str | None, model: str | None) -> None:
+    """Checks that a command has one model.
+
+    Raises:
+        InputError: `--workdir` and `--model` are both given, or neither is.
+    """
+    if (workdir is None) == (model is None):
+        raise InputError(
+            f"{command}: give either --workdir or --model, {'such as --model sample' if model is None else 'not both'}"
+        )

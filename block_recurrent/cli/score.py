@@ -11,7 +11,7 @@ import typer
 from block_recurrent.cli import interruption
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, VocabularyFile, Workdir
+from block_recurrent.cli.options import CONSOLE, ModelName, RunFolder, VocabularyFile, check_one_model, load_generator
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
 from block_recurrent.files import local_path
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def score(
-    workdir: Workdir,
+    workdir: RunFolder = None,
+    model: ModelName = None,
     text: Annotated[list[str] | None, typer.Option("--text", metavar="TEXT", help="Text to score. Repeatable.")] = None,
     text_file: Annotated[
         Path | None,
@@ -70,15 +71,14 @@ def score(
 
     Example: python -m block_recurrent score --workdir runs/quickstart --text "import os" --text "import so"
     """
-    from block_recurrent.generation.generator import Generator
-
+    check_one_model("score", workdir, model)
     if text is None and text_file is None and texts is None:
         text_file = STANDARD
     gathered = gather_texts(text, text_file, texts, "text")
     if not gathered:
         raise InputError(f"--texts {texts}: contains no texts")
     use_compilation_cache(compilation_cache)
-    generator = Generator.from_workdir(workdir, batch_size=batch_size, vocabulary=vocabulary)
+    generator = load_generator(workdir, model, batch_size=batch_size, vocabulary=vocabulary)
     state = None if load_state is None else generator.load_state(load_state)
     alone = texts is None and len(gathered) == 1
     batch = Batch("text", gathered, lambda given: generator.score([given], state=state), alone=alone)

@@ -56,7 +56,7 @@ class Evaluation:
             raise InputError(f"{self.store.path}: no document has two tokens, so there is nothing to score")
         self.shape = Shape(batch_size=data.batch_size, segment_length=data.segment_length)
         # Ablations count segments of training, whatever the shape of these batches.
-        self._segment = (model.data or data).segment_length
+        self._segment = (model.shape or data).segment_length
         if model.config.window_length and data.segment_length % model.config.window_length:
             raise InputError(
                 f"DataConfig.segment_length = {data.segment_length}: must be a multiple of the model's window, "

@@ -1,11 +1,14 @@
 """The model under test: a trained model with everything that its evaluation needs."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
 
 from block_recurrent.config import DataConfig, ModelConfig
 from block_recurrent.errors import InputError
+from block_recurrent.evaluation.passes import Shape
 from block_recurrent.evaluation.provenance import describe_subject
 from block_recurrent.evaluation.records import Subject
 from block_recurrent.interop.safetensors import CONFIG_FILE, load_export
@@ -23,7 +26,8 @@ class ModelUnderTest:
         subject: description of the model in results.
         home: folder of the run or of the export; results go below it.
         config: configuration of the model.
-        data: data and batch shape of training; None for an export, which does not record them.
+        data: data and batch shape of training; None for an export.
+        shape: batch shape of training; None for an export of 0.1.0, which does not record it.
         vocabulary: fingerprint of the vocabulary of training.
         params: parameters of the model.
     """
@@ -32,6 +36,7 @@ class ModelUnderTest:
     home: epath.Path
     config: ModelConfig
     data: DataConfig | None
+    shape: Shape | None
     vocabulary: str
     params: Params
 
@@ -49,14 +54,22 @@ def load_model_under_test(path: epath.Path) -> ModelUnderTest:
     if (path / CONFIG_FILE).exists():
         export = load_export(path)
         subject = describe_subject(path.name, str(path), export.step, export.model, export.params)
-        return ModelUnderTest(subject, path, export.model, None, export.vocabulary["fingerprint"], export.params)
+        return ModelUnderTest(
+            subject, path, export.model, None, _shape(export.training), export.vocabulary["fingerprint"], export.params
+        )
     saved = SavedRun.load(path)
     home = path.parent.parent if path.parent.name == CHECKPOINTS else path
     where = str(home / CHECKPOINTS / str(saved.step))
     subject = describe_subject(home.name, where, saved.step, saved.config.model, saved.params)
-    return ModelUnderTest(
-        subject, home, saved.config.model, saved.config.data, saved.vocabulary_fingerprint, saved.params
-    )
+    data = saved.config.data
+    shape = Shape(batch_size=data.batch_size, segment_length=data.segment_length)
+    return ModelUnderTest(subject, home, saved.config.model, data, shape, saved.vocabulary_fingerprint, saved.params)
+
+
+def _shape(training: Mapping[str, Any]) -> Shape | None:
+    if "segment_length" not in training:
+        return None
+    return Shape(batch_size=training["batch_size"], segment_length=training["segment_length"])
 
 
 def checkpoint_paths(workdir: epath.Path) -> list[epath.Path]:

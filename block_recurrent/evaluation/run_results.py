@@ -127,6 +127,18 @@ def _read_run(path: epath.Path, name: str) -> RunResults:
     )
 
 
+def results_of_step(run: epath.Path, step: int) -> Iterator[tuple[epath.Path, SplitResults]]:
+    """Yields the folder and the results of each evaluation of a run's checkpoint.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    for split in _splits(run):
+        folder = split / f"step_{step}"
+        if (scores := read(Scores, folder)) is not None:
+            yield folder, _evaluated(folder, scores)
+
+
 def _evaluations(path: epath.Path) -> Iterator[SplitResults]:
     """Yields the evaluation in the folder itself, or else the newest evaluation of each split of a run."""
     if (scores := read(Scores, path)) is not None:

@@ -12,11 +12,12 @@ once.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from block_recurrent.config import ModelConfig
@@ -172,3 +173,16 @@ def token_layers(model: BlockRecurrentLM) -> Iterator[TransformerLayer]:
     for layer in model.layers.values():
         assert not isinstance(layer, LSTMLayer)  # `init` refuses
         yield layer.tokens if isinstance(layer, RecurrentLayer) else layer
+
+
+def take_rows(state: DecodeState, rows: Sequence[int] | np.ndarray) -> DecodeState:
+    """Returns a state with the given rows, in order; a row may be taken several times."""
+    index = jnp.asarray(rows)
+    return jax.tree.map(lambda leaf: leaf[index], state)
+
+
+def recent_tokens(state: DecodeState) -> list[list[int]]:
+    """Returns the last few ids of each row, in order."""
+    tokens, filled = np.asarray(state.tokens), np.asarray(state.filled)
+    rolled = [np.roll(row, -int(count))[-4:] for row, count in zip(tokens, filled, strict=True)]
+    return [[int(token) for token in row if token >= 0] for row in rolled]

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from block_recurrent.config import ModelConfig
@@ -15,7 +13,8 @@ from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
 from block_recurrent.generation.completion import Continuation, ContinuationWriter
-from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState
+from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState, recent_tokens, take_rows
+from block_recurrent.generation.exported_model import load_exported_model
 from block_recurrent.generation.programs import programs
 from block_recurrent.generation.sampling import Sampling, row_keys
 from block_recurrent.generation.scoring import Score, score_rows
@@ -97,6 +96,24 @@ class Generator:
         length, own = run.config.data.segment_length, run.vocabulary(vocabulary)
         return cls(run.config.model, run.params, own, segment_length=length, batch_size=batch_size)
 
+    @classmethod
+    def from_folder(
+        cls, name_or_folder: os.PathLike[str] | str, *, batch_size: int = 8, vocabulary: str | None = None
+    ) -> "Generator":
+        """Creates a generator from a model that was exported, by name or by folder.
+
+        Args:
+            name_or_folder: name of a packaged model, such as `sample`, or a folder that `export` wrote.
+            batch_size: number of rows that are computed together.
+            vocabulary: file of the model's vocabulary, if the export has no copy of it.
+
+        Raises:
+            InputError: there is no such model, it cannot be read, or its vocabulary is not found.
+        """
+        model = load_exported_model(name_or_folder, vocabulary)
+        length = model.segment_length
+        return cls(model.config, model.params, model.vocabulary, segment_length=length, batch_size=batch_size)
+
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, (n,) int32; characters outside the vocabulary become its unknown id."""
         return np.asarray(self.vocabulary.encode(text), np.int32)
@@ -135,7 +152,7 @@ class Generator:
         have = len(state.filled)
         if have not in (1, rows):
             raise InputError(f"state of {have} rows: cannot be used for {rows} prompts; it must have 1 or {rows} rows")
-        return _take_rows(state, np.zeros(rows, int)) if have == 1 else state
+        return take_rows(state, np.zeros(rows, int)) if have == 1 else state
 
     def _prefill(self, prompts: list[np.ndarray], state: DecodeState, progress: ProgressCallback) -> DecodeState:
         done, lengths = np.zeros(len(prompts), int), np.array([len(prompt) for prompt in prompts])
@@ -234,7 +251,7 @@ class Generator:
             numbers = list(range(first, min(first + group, len(prompts))))
             # The last group is padded to the shape of the others, so that nothing is compiled again.
             padded = numbers + numbers[:1] * (min(group, len(prompts)) - len(numbers))
-            states = self._prefill([prompts[n] for n in padded], _take_rows(contexts, padded), progress)
+            states = self._prefill([prompts[n] for n in padded], take_rows(contexts, padded), progress)
             rows = [(n, sample) for n in numbers for sample in range(settings.num_samples)]
             for start in range(0, len(rows), self.batch_size):
                 yield from self._complete(rows[start : start + self.batch_size], len(rows), first, states, settings)
@@ -243,10 +260,10 @@ class Generator:
         self, rows: list[tuple[int, int]], num_rows: int, first: int, states: DecodeState, settings: "_Settings"
     ) -> Iterator[Continuation]:
         index = [number - first for number, _ in rows]
-        recent = _recent_tokens(states)
+        recent = recent_tokens(states)
         writers = [settings.writer(self.vocabulary, n, sample, recent[n - first]) for n, sample in rows]
         idle = min(num_rows, self.batch_size) - len(rows)  # padding, as in the last group of prompts
-        for _ in self._sample(_take_rows(states, index + index[:1] * idle), writers, settings, idle):
+        for _ in self._sample(take_rows(states, index + index[:1] * idle), writers, settings, idle):
             pass
         yield from (writer.finish() for writer in writers)
 
@@ -348,7 +365,7 @@ class Stream:
         self.state = state
         self._generator = generator
         self._settings = settings
-        self._writer = settings.writer(generator.vocabulary, 0, 0, _recent_tokens(state)[0])
+        self._writer = settings.writer(generator.vocabulary, 0, 0, recent_tokens(state)[0])
 
     def __iter__(self) -> Iterator[str]:
         for shown, state in self._generator._sample(self.state, [self._writer], self._settings):
@@ -380,15 +397,3 @@ class _Settings:
             num_tokens=self.num_tokens,
             stop=self.stop,
         )
-
-
-def _take_rows(state: DecodeState, rows: Sequence[int] | np.ndarray) -> DecodeState:
-    index = jnp.asarray(rows)
-    return jax.tree.map(lambda leaf: leaf[index], state)
-
-
-def _recent_tokens(state: DecodeState) -> list[list[int]]:
-    """Returns the last few ids of each row, in order."""
-    tokens, filled = np.asarray(state.tokens), np.asarray(state.filled)
-    rolled = [np.roll(row, -int(count))[-4:] for row, count in zip(tokens, filled, strict=True)]
-    return [[int(token) for token in row if token >= 0] for row in rolled]

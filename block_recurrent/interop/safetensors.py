@@ -1,4 +1,4 @@
-"""Export of parameters as safetensors, with a JSON file of the configuration and the vocabulary's fingerprint."""
+"""Exports: parameters as safetensors, a JSON file of configuration and training, and the vocabulary's file."""
 
 import dataclasses
 import json
@@ -20,7 +20,8 @@ from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
 PARAMS_FILE, CONFIG_FILE, VOCABULARY_FILE = "params.safetensors", "config.json", "vocabulary.model"
-_FORMAT = "block_recurrent export 1"
+_FORMAT = "block_recurrent export 2"
+_FORMATS = ("block_recurrent export 1", _FORMAT)  # 1 is that of 0.1.0, without `training`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Exported:
         params: nested dictionaries of float32 numpy arrays.
         step: number of training steps taken.
         vocabulary: `spec` and `fingerprint` of the vocabulary.
+        training: facts of the training, as `SavedRun.training` returns them; empty for an export of 0.1.0.
     """
 
     model: ModelConfig
     params: dict[str, Any]
     step: int
     vocabulary: dict[str, Any]
+    training: dict[str, Any]
 
 
 def export_params(
@@ -49,6 +52,7 @@ def export_params(
     vocabulary: Mapping[str, Any],
     vocabulary_file: bytes | None = None,
     trained_on: Sequence[str],
+    training: Mapping[str, Any],
 ) -> None:
     """Writes `params.safetensors` and `config.json`.
 
@@ -58,8 +62,10 @@ def export_params(
         params: the parameters.
         step: number of training steps taken.
         vocabulary: `spec` and `fingerprint` of the vocabulary.
-        vocabulary_file: contents of the vocabulary's file, written as `vocabulary.model`; None for no file.
+        vocabulary_file: contents of the vocabulary's file, written as `vocabulary.model`, which is then the recorded
+            `spec`; None for no file.
         trained_on: fingerprints of the training stores.
+        training: facts of the training; `segment_length` and `batch_size` are read again by `generate` and `evaluate`.
 
     Raises:
         InputError: the folder already holds an export.
@@ -71,8 +77,9 @@ def export_params(
         "format": _FORMAT,
         "model": dataclasses.asdict(config),
         "step": step,
-        "vocabulary": dict(vocabulary),
+        "vocabulary": dict(vocabulary) | ({} if vocabulary_file is None else {"spec": VOCABULARY_FILE}),
         "trained_on": list(trained_on),
+        "training": dict(training),
         "versions": {name: metadata.version(name) for name in ("block-recurrent", "jax")},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,15 +94,18 @@ def load_export(folder: epath.Path) -> Exported:
     """Reads an export written by `export_params`.
 
     Raises:
-        InputError: the folder holds no export, or the export is damaged.
+        InputError: the folder holds no export, or the export is damaged or of a later version.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
+        if config["format"] not in _FORMATS:
+            raise InputError(f"{folder}: format {config['format']!r}; this version reads: {', '.join(_FORMATS)}")
         model = read_model_config(config["model"], folder / CONFIG_FILE)
         flat = load_tensors((folder / PARAMS_FILE).read_bytes())
         like = abstract_params(model)
         _check_shapes(flat, like)
-        return Exported(model, from_named_leaves(flat, like), config["step"], config["vocabulary"])
+        params = from_named_leaves(flat, like)
+        return Exported(model, params, config["step"], config["vocabulary"], config.get("training", {}))
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -105,6 +105,11 @@ def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     return read_run_config(record["config"], path), record["data"]
 
 
+def initialised_from(workdir: epath.Path) -> str | None:
+    """Returns the path that was given to `--init-from` when the run began; None without one."""
+    return _read(workdir / _FILE).get("init_from") if has_run(workdir) else None
+
+
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())

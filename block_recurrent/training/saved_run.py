@@ -15,7 +15,7 @@ from block_recurrent.errors import InputError
 from block_recurrent.files import check_utf8, resolve
 from block_recurrent.interop.safetensors import export_params
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
-from block_recurrent.training.run_record import read_run
+from block_recurrent.training.run_record import initialised_from, read_run
 from block_recurrent.training.step import abstract_train_state
 from block_recurrent.typing import Params
 
@@ -79,6 +79,25 @@ class SavedRun:
         spec, folders = self.data["stores"][0]["vocabulary"]["spec"], () if self.folder is None else (self.folder,)
         return load_recorded_vocabulary(spec, self.vocabulary_fingerprint, given=given, folders=folders)
 
+    def training(self) -> dict[str, Any]:
+        """Returns the facts of the training that an export records.
+
+        `segment_length` and `batch_size` are the shape of the steps. `positions` is steps x rows x segment length: an
+        upper bound of the trained tokens, because the last segment of a document is padded. `stores` has the source,
+        split, fingerprint and counts of each training store. `init_from` is where the first parameters came from.
+        """
+        shape = self.config.data
+        return {
+            "segment_length": shape.segment_length,
+            "batch_size": shape.batch_size,
+            "positions": self.step * shape.batch_size * shape.segment_length,
+            "stores": [
+                {name: store[name] for name in ("source", "split", "fingerprint", "counts")}
+                for store in self.data["stores"]
+            ],
+            "init_from": None if self.folder is None else initialised_from(self.folder),
+        }
+
     def export(self, folder: epath.Path, vocabulary: Vocabulary | None = None) -> None:
         """Writes the parameters for other tools; see `interop.safetensors.export_params`.
 
@@ -97,4 +116,5 @@ class SavedRun:
             vocabulary=self.data["stores"][0]["vocabulary"],
             vocabulary_file=None if vocabulary is None else vocabulary.model,
             trained_on=[store["fingerprint"] for store in self.data["stores"]],
+            training=self.training(),
         )

@@ -77,6 +77,13 @@ def test_every_command_finds_the_copies(copied):
     exported = copied / "exported"
     assert run_command("export", "--workdir", copied / "run", "--out", exported).code == 0
     assert (exported / VOCABULARY_FILE).read_bytes() == model
+    assert json.loads((exported / "config.json").read_text())["vocabulary"]["spec"] == VOCABULARY_FILE
+    scored = [
+        run_command("score", *given, "--text", "the day", "--jsonl", "-")
+        for given in (("--model", exported), ("--workdir", copied / "run"))
+    ]
+    assert scored[0].code == 0
+    assert scored[0].out == scored[1].out
     without_copies(copied / "store")
     (copied / "run" / VOCABULARY_FILE).unlink()
     fields = (f"store='{copied}/store'", "segment_length=16", "batch_size=3")
