@@ -52,6 +52,7 @@ def trained(run: RunConfig, mesh: Any = None) -> TrainState:
     return state if mesh is None else jax.device_put(state, shardings(mesh, state))
 
 
+@pytest.mark.slow
 def test_a_report_equals_evaluate_on_the_same_tokens(store_folder, tmp_path):
     run = reporting(store_folder)
     (report,), state = make_state_reports(run), trained(run)

@@ -138,7 +138,8 @@ def test_evaluations_hold_the_half_lives_of_fixed_gates(uninterrupted):
     assert len(found) == 4
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [5, 10])
 def test_a_signal_during_an_evaluation_interrupts_it_and_the_next_start_repeats_it(uninterrupted, tmp_path, step):
     run, whole = uninterrupted
     with pytest.raises(PreemptedError, match=f"asked to stop at step {step}: saved at step {step}"):

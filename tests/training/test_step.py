@@ -99,9 +99,8 @@ def test_chunks_of_tokens_do_not_change_the_losses():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), steps[1].params, steps[0].params)
 
 
-@pytest.mark.parametrize(
-    "name", ["fixed_skip", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slide", "feedback_lstm_single"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fixed_skip", "slide", "feedback_lstm_single"])
 def test_a_donated_step_computes_the_same(name):
     config = CACHED[name]
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 10)

@@ -72,12 +72,12 @@ def rows(table: PaperTable, data: str) -> list[Experiment]:
     return experiments(table, data=[data], recipe=recipe, seeds={}, **nowhere)
 
 
-QUICK = {"gin/table1/rec_lstm_dual.gin", "gin/laptop/slide_5l.gin"}
+QUICK = {"gin/laptop/slide_5l.gin"}
 
 
 def cases() -> list[Any]:
     """Returns the rows; most are slow. Of the scaling figure only two: its sizes differ only in width."""
-    found = [*rows(TABLE_1, "pg19_bytes"), *rows(LAPTOP, "python_stdlib"), *rows(TABLE_2, "pg19_tokens")]
+    found = [*rows(TABLE_1, "pg19_bytes"), *rows(LAPTOP, "python_packages"), *rows(TABLE_2, "pg19_tokens")]
     found += [*rows(SCALING, "pg19_tokens")[:2], *rows(ABLATIONS, "pg19_tokens")[1:]]
     slow = pytest.mark.slow
     return [pytest.param(e, marks=() if e.gin_file in QUICK else slow, id=e.gin_file) for e in found]
