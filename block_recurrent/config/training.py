@@ -29,6 +29,9 @@ class OptimizerConfig:
         spike_steps: length of the spike in steps; 0 for none.
         decay_rate: exponent of the decay of Adafactor's second moments, from 0 to below 1.
         momentum: decay of the moving average of the updates, from 0 to below 1.
+        gate_rate_multiplier: factor of the learning rate of the gates' biases, at least 0; 0 keeps them at their
+            initial values. 1 is the paper's training; another value is a deviation from it. Ignored without recurrent
+            layers.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -44,10 +47,11 @@ class OptimizerConfig:
     spike_steps: int = 0
     decay_rate: float = 0.8
     momentum: float = 0.9
+    gate_rate_multiplier: float = 1.0
 
     def __post_init__(self):
         check_choices(self, {"schedule": Schedule})
-        check_numbers(self, ("learning_rate", "min_rate", "spike_rate"), 0)
+        check_numbers(self, ("learning_rate", "min_rate", "spike_rate", "gate_rate_multiplier"), 0)
         check_numbers(self, ("decay_rate", "momentum"), 0, 1)
         check_integers(self, ("warmup_steps", "spike_steps"), 0)
         if self.max_rate is not None:
