@@ -100,6 +100,10 @@ class TrainConfig:
         seed: seed of the initial parameters and of dropout; at least 0.
         accumulate_steps: number of micro-batches of a step, computed one after another to save memory. Their gradients
             are summed, so the update is that of the whole batch. Must divide the rows of each device.
+        backprop_segments: K, consecutive segments of each row in a step. Gradients flow from segment to segment through
+            the recurrent states and the caches (truncated backpropagation through time), and a step has K times the
+            tokens. The backward pass computes each segment again, so its memory is that of one segment and of K model
+            states. 1 is the paper's training; another value is a deviation from it.
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
         eval_steps: segments per row in each of these evaluations; None means the whole split.
@@ -119,6 +123,7 @@ class TrainConfig:
     num_steps: int
     seed: int = 0
     accumulate_steps: int = 1
+    backprop_segments: int = 1
     log_every: int = 20
     eval_every: int = 1000
     eval_steps: int | None = None
@@ -138,8 +143,8 @@ class TrainConfig:
                     f"TrainConfig.{field} = {value!r}: removed; to sample from a trained run use "
                     "`generate --workdir DIR --prompt TEXT --num-tokens N`"
                 )
-        positive = ("num_steps", "accumulate_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-        check_integers(self, positive, 1)
+        check_integers(self, ("num_steps", "accumulate_steps", "backprop_segments"), 1)
+        check_integers(self, ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"), 1)
         check_integers(self, ("seed",), 0, LARGEST_SEED)
         check_choices(self, {"nonfinite": NonFinite})
         for optional in ("eval_steps", "first_eval_steps"):

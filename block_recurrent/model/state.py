@@ -1,7 +1,8 @@
 """The model state: Transformer-XL caches and recurrent states, carried from segment to segment as one pytree.
 
 Every call takes the state as an argument and returns the next one; modules hold none. The state is an input of each
-segment, so no gradient flows from one segment into the previous one.
+training step, so no gradient flows from one step into the previous one. Within a step of several segments
+(`TrainConfig.backprop_segments`), gradients flow from segment to segment.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.model.language_model import bind, init_params, init_state, layer_name
@@ -16,7 +16,7 @@ from block_recurrent.model.layers.cells import GateMeans
 from block_recurrent.model.loss import chunked_cross_entropy
 from block_recurrent.model.state import ModelState
 from block_recurrent.training.optimizer import make_optimizer
-from block_recurrent.typing import Key, Params, RowMask, Tokens
+from block_recurrent.typing import Key, Params
 
 
 @jax.tree_util.register_dataclass
@@ -44,19 +44,19 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SegmentBatch:
-    """Input of one step: one segment of each row.
+    """Input of one step: one segment of each row, or K consecutive segments on a second axis.
 
     Attributes:
-        tokens: (B, T) int32.
-        targets: (B, T) int32, the next tokens.
-        weights: (B, T) float32, 1 where the target is scored, 0 on padding.
-        start_of_document: (B,) bool, rows that start a document.
+        tokens: (B, T) or (B, K, T) int32.
+        targets: like `tokens`, the next tokens.
+        weights: like `tokens`, float32, 1 where the target is scored, 0 on padding.
+        start_of_document: (B,) or (B, K) bool, segments that start a document.
     """
 
-    tokens: Tokens
-    targets: Tokens
-    weights: Float[Array, "B T"]
-    start_of_document: RowMask
+    tokens: Int[Array, "B *K T"]
+    targets: Int[Array, "B *K T"]
+    weights: Float[Array, "B *K T"]
+    start_of_document: Bool[Array, "B *K"]
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +70,7 @@ class StepMetrics:
         gradient_norm: (), norm of all gradients together.
         update_norm: (), norm of the optimizer's updates.
         param_norm: (), norm of the parameters before the step.
-        state_norms: (), mean norm of a state vector after the segment, by recurrent layer.
+        state_norms: (), mean norm of a state vector after the last segment, by recurrent layer.
         gates: mean value of the gates over rows, blocks, states and channels, by recurrent layer.
         finite: () bool; if False, the step changed only `step` and `skipped`.
     """
@@ -132,7 +132,8 @@ def train_step(
         config: the model configuration.
         optimizer: from `make_optimizer`.
         state: the state before the step.
-        batch: the batch; its number of rows is a multiple of `accumulate_steps`.
+        batch: the batch; its number of rows is a multiple of `accumulate_steps`. With K segments of each row, gradients
+            flow from segment to segment through recurrent states and caches (`TrainConfig.backprop_segments`).
         accumulate_steps: number of micro-batches that are computed one after another; their gradients are added.
         gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
 
@@ -213,6 +214,38 @@ class _Forward(NamedTuple):
     gates: dict[str, GateMeans]
 
 
+def _forward(
+    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
+) -> _Forward:
+    if batch.tokens.ndim == 2:
+        scored = score_tokens(config, params, state, batch, dropout_key)
+        return _Forward(jnp.sum(scored.losses, axis=1), scored.state, scored.gates)
+    return _forward_segments(config, params, state, batch, dropout_key)
+
+
+def _forward_segments(
+    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
+) -> _Forward:
+    """Runs the K segments of each row, one after another.
+
+    The backward pass starts from the model states between the segments and computes each segment again, so that the
+    intermediate results of one segment are in memory at a time.
+    """
+
+    def segment(state: ModelState, inputs: tuple[SegmentBatch, Array]) -> tuple[ModelState, tuple[Array, Any]]:
+        batch, number = inputs
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+        row_losses, state, gates = _forward(config, params, state, batch, key)
+        return state, (row_losses, gates)
+
+    numbers = jnp.arange(batch.tokens.shape[1])
+    in_order = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
+    # The loop keeps the compiler from computing a segment only once, so `checkpoint` need not (`prevent_cse`).
+    step = jax.checkpoint(segment, prevent_cse=False)
+    state, (row_losses, gates) = jax.lax.scan(step, state, (in_order, numbers))
+    return _Forward(jnp.sum(row_losses, axis=0), state, jax.tree.map(lambda x: jnp.mean(x, axis=0), gates))
+
+
 def _accumulate(
     config: ModelConfig,
     state: TrainState,
@@ -226,9 +259,8 @@ def _accumulate(
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # All rows share the dropout masks, so every micro-batch uses the same key.
-        losses, state, gates = score_tokens(config, gather(params), model_state, batch, dropout_key)
-        row_losses = jnp.sum(losses, axis=1)
-        return jnp.sum(row_losses) / total, _Forward(row_losses, state, gates)
+        forward = _forward(config, gather(params), model_state, batch, dropout_key)
+        return jnp.sum(forward.row_losses) / total, forward
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:

@@ -187,7 +187,7 @@ class Experiment:
         return {
             "training_flops_per_token": training_flops(run),
             "steps": run.train.num_steps,
-            "tokens_trained": run.train.num_steps * run.data.batch_size * run.data.segment_length,
+            "tokens_trained": run.train.num_steps * run.tokens_per_step,
             "training_seconds": sum(speed) * run.train.log_every,
             "median_seconds_per_step": statistics.median(speed[1:] or speed),
         }
