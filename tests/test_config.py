@@ -163,6 +163,11 @@ def test_parts_that_do_not_fit_together_are_refused():
         (lambda: OptimizerConfig(gate_rate_multiplier=-1), "gate_rate_multiplier = -1: must be a number of at least 0"),
         (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
         (
+            lambda: TrainConfig(num_steps=1, backprop_segments=0),
+            "backprop_segments = 0: must be an integer of at least",
+        ),
+        (lambda: TrainConfig(num_steps=1, state_passing=1.5), "state_passing = 1.5: must be a number from 0 to 1"),
+        (
             lambda: TrainConfig(num_steps=1, sample_tokens=5),
             "TrainConfig.sample_tokens = 5: removed; .* `generate --workdir",
         ),

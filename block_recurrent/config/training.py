@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from block_recurrent.errors import InputError
-from block_recurrent.validation import LARGEST_SEED, check_choices, check_integers, check_numbers, refuse
+from block_recurrent.validation import LARGEST_SEED, check_choices, check_integers, check_numbers, check_shares, refuse
 
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
@@ -104,6 +104,10 @@ class TrainConfig:
             the recurrent states and the caches (truncated backpropagation through time), and a step has K times the
             tokens. The backward pass computes each segment again, so its memory is that of one segment and of K model
             states. 1 is the paper's training; another value is a deviation from it.
+        state_passing: probability from 0 to 1 that a row which starts a document keeps the recurrent states that its
+            previous document ended with, as constants; caches are reset as always. The choice is a function of seed,
+            step and row. Evaluation always resets. With 1 the learned initial states are never trained. 0 is the
+            paper's training; another value is a deviation from it. Ignored without recurrent states.
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
         eval_steps: segments per row in each of these evaluations; None means the whole split.
@@ -124,6 +128,7 @@ class TrainConfig:
     seed: int = 0
     accumulate_steps: int = 1
     backprop_segments: int = 1
+    state_passing: float = 0.0
     log_every: int = 20
     eval_every: int = 1000
     eval_steps: int | None = None
@@ -146,6 +151,7 @@ class TrainConfig:
         check_integers(self, ("num_steps", "accumulate_steps", "backprop_segments"), 1)
         check_integers(self, ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"), 1)
         check_integers(self, ("seed",), 0, LARGEST_SEED)
+        check_shares(self, ("state_passing",))
         check_choices(self, {"nonfinite": NonFinite})
         for optional in ("eval_steps", "first_eval_steps"):
             if getattr(self, optional) is not None:

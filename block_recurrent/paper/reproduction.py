@@ -20,7 +20,10 @@ from block_recurrent.training.run_record import has_run, read_run
 Expected = Callable[[str, str], RunConfig]
 _STEP_TIME_BASELINE = "gin/table1/slide_13l.gin"
 # Other fields than those of the model and the data that the paper's runs have in common.
-_TRAINING_FIELDS = {"optimizer": ("gate_rate_multiplier",), "train": ("num_steps", "backprop_segments")}
+_TRAINING_FIELDS = {
+    "optimizer": ("gate_rate_multiplier",),
+    "train": ("num_steps", "backprop_segments", "state_passing"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from block_recurrent.model.state import ModelState
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.typing import Key, Params
 
+_STATE_PASSING = 2**32 - 1  # number of a random stream next to those of the steps, which are below 2**31
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +53,15 @@ class SegmentBatch:
         targets: like `tokens`, the next tokens.
         weights: like `tokens`, float32, 1 where the target is scored, 0 on padding.
         start_of_document: (B,) or (B, K) bool, segments that start a document.
+        keep_recurrent: like `start_of_document`, segments that keep the recurrent states of the previous document if
+            they start a document; None for no segment. Drawn by `train_step`.
     """
 
     tokens: Int[Array, "B *K T"]
     targets: Int[Array, "B *K T"]
     weights: Float[Array, "B *K T"]
     start_of_document: Bool[Array, "B *K"]
+    keep_recurrent: Bool[Array, "B *K"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -121,6 +126,7 @@ def train_step(
     batch: SegmentBatch,
     *,
     accumulate_steps: int = 1,
+    state_passing: float = 0.0,
     gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one step on the mean loss of the batch's scored tokens.
@@ -135,12 +141,14 @@ def train_step(
         batch: the batch; its number of rows is a multiple of `accumulate_steps`. With K segments of each row, gradients
             flow from segment to segment through recurrent states and caches (`TrainConfig.backprop_segments`).
         accumulate_steps: number of micro-batches that are computed one after another; their gradients are added.
+        state_passing: see `TrainConfig.state_passing`.
         gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
 
     Returns:
         The next state and the metrics of the step.
     """
     key = jax.random.fold_in(state.dropout_key, state.step)
+    batch = _with_kept_states(state, batch, state_passing)
     gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     gradient_norm = optax.tree.norm(gradients)
@@ -202,10 +210,26 @@ def score_tokens(
     """Computes the token losses of a segment, with the logits of `config.loss_chunk` tokens at a time."""
     model = bind(config, params)
     hidden, state, gates = model.hidden_states(
-        batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
+        batch.tokens,
+        state,
+        start_of_document=batch.start_of_document,
+        keep_recurrent=batch.keep_recurrent,
+        dropout_key=dropout_key,
     )
     losses = chunked_cross_entropy(model.logits, hidden, batch.targets, config.loss_chunk)
     return ScoredTokens(losses * batch.weights, state, gates)
+
+
+def _with_kept_states(state: TrainState, batch: SegmentBatch, probability: float) -> SegmentBatch:
+    """Draws the segments that keep the recurrent states of the previous document, if any may.
+
+    The draw is a function of the run's seed, the step, the row and the segment; it does not depend on the sharding.
+    """
+    if not probability:
+        return batch
+    key = jax.random.fold_in(jax.random.fold_in(state.dropout_key, _STATE_PASSING), state.step)
+    keep = jax.random.bernoulli(key, probability, batch.start_of_document.shape)
+    return dataclasses.replace(batch, keep_recurrent=keep)
 
 
 class _Forward(NamedTuple):

@@ -24,6 +24,7 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         run.model,
         make_optimizer(run.optimizer, run.train.num_steps),
         accumulate_steps=run.train.accumulate_steps,
+        state_passing=run.train.state_passing,
         gather=functools.partial(gather, mesh),
     )
     placed = shardings(mesh, abstract_train_state(run))
