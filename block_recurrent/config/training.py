@@ -104,10 +104,11 @@ class TrainConfig:
             the recurrent states and the caches (truncated backpropagation through time), and a step has K times the
             tokens. The backward pass computes each segment again, so its memory is that of one segment and of K model
             states. 1 is the paper's training; another value is a deviation from it.
-        state_passing: probability from 0 to 1 that a row which starts a document keeps the recurrent states that its
-            previous document ended with, as constants; caches are reset as always. The choice is a function of seed,
-            step and row. Evaluation always resets. With 1 the learned initial states are never trained. 0 is the
-            paper's training; another value is a deviation from it. Ignored without recurrent states.
+        state_passing: probability from 0 to 1 that a row which starts a document keeps the recurrent states after the
+            last segment of its previous document, its padding included, as constants; caches are reset as always. The
+            choice is a function of seed, step and row. Evaluation always resets. With 1 the learned initial states are
+            never trained. 0 is the paper's training; another value is a deviation from it. Ignored without recurrent
+            states.
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
         eval_steps: segments per row in each of these evaluations; None means the whole split.
