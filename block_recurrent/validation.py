@@ -37,6 +37,14 @@ def check_numbers(config: object, fields: Iterable[str], low: float, high: float
             raise refuse(config, field, bound)
 
 
+def check_shares(config: object, fields: Iterable[str]) -> None:
+    """Checks that fields are numbers from 0 to 1, both included."""
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise refuse(config, field, "a number from 0 to 1")
+
+
 def _is_between(value: float, low: float, high: float) -> bool:
     try:
         return low <= float(value) < high

@@ -3,7 +3,14 @@ from typing import Any
 
 import pytest
 
-from block_recurrent.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from block_recurrent.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    fields_that_may_differ,
+)
 from block_recurrent.errors import InputError
 from block_recurrent.model.language_model import count_params
 
@@ -89,6 +96,8 @@ def test_parameters_of_recurrent_layers_are_those_of_the_equations():
         ({"num_heads": True}, "ModelConfig.num_heads = True: must be an integer"),
         ({"window_length": -1}, "ModelConfig.window_length = -1"),
         ({"dropout_rate": 1.0}, "ModelConfig.dropout_rate = 1.0: must be a number of at least 0 and below 1"),
+        ({"gate_init_bias": 20}, "ModelConfig.gate_init_bias = 20: must be a number of at least -20 and below 20"),
+        ({"gate_init_bias": "high"}, "ModelConfig.gate_init_bias = 'high': must be a number"),
         ({"dtype": "float16"}, "ModelConfig.dtype = 'float16': must be one of 'float32', 'bfloat16'"),
         ({"cell": "triple"}, "ModelConfig.cell = 'triple': must be one of 'dual', 'single', 'skip'"),
         ({"gate": "bias"}, "ModelConfig.gate = 'bias': must be one of 'fixed', 'lstm'"),
@@ -118,6 +127,12 @@ def test_a_model_config_is_frozen_and_hashable_and_accepts_lists():
         setattr(from_list, "embed_dim", 4)  # noqa: B010
 
 
+def test_initial_biases_do_not_matter_for_given_parameters():
+    for purpose in ("init_from", "saved_state"):
+        assert "gate_init_bias" in fields_that_may_differ(purpose)
+    assert "gate_init_bias" not in fields_that_may_differ("resume")
+
+
 def run_config(**model: Any) -> RunConfig:
     return RunConfig(
         model=small(**model),
@@ -145,6 +160,7 @@ def test_parts_that_do_not_fit_together_are_refused():
             "max_rate = 0.0001: must be at least OptimizerConfig.min_rate",
         ),
         (lambda: OptimizerConfig(momentum=1.0), "OptimizerConfig.momentum = 1.0"),
+        (lambda: OptimizerConfig(gate_rate_multiplier=-1), "gate_rate_multiplier = -1: must be a number of at least 0"),
         (lambda: TrainConfig(num_steps=0), "TrainConfig.num_steps = 0"),
         (
             lambda: TrainConfig(num_steps=1, state_report_every=0),
@@ -154,6 +170,11 @@ def test_parts_that_do_not_fit_together_are_refused():
             lambda: TrainConfig(num_steps=1, state_report_documents=1),
             "TrainConfig.state_report_documents = 1: must be an integer of at least 2",
         ),
+        (
+            lambda: TrainConfig(num_steps=1, backprop_segments=0),
+            "backprop_segments = 0: must be an integer of at least",
+        ),
+        (lambda: TrainConfig(num_steps=1, state_passing=1.5), "state_passing = 1.5: must be a number from 0 to 1"),
         (
             lambda: TrainConfig(num_steps=1, sample_tokens=5),
             "TrainConfig.sample_tokens = 5: removed; .* `generate --workdir",

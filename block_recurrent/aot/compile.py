@@ -187,7 +187,7 @@ def _compiled_step(
 ) -> CompiledStep:
     rows, length = run.data.batch_size, run.data.segment_length
     per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
-    tokens = DECODE_ROWS * DECODE_TOKENS if step == "decode" else rows * length
+    tokens = {"train": run.tokens_per_step, "evaluate": rows * length, "decode": DECODE_ROWS * DECODE_TOKENS}[step]
     chips = 1 if step == "decode" else topology.num_chips
     devices = topology.chip.devices
     repeated_reads = (DECODE_TOKENS - 1) * _parameter_read_bytes(run, persistent) if step == "decode" else 0

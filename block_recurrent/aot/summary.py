@@ -66,7 +66,7 @@ def _flops(run: RunConfig) -> list[tuple[str, str]]:
     forward = sum(parts.values())
     rows = [(part, f"{flops:,.0f}") for part, flops in parts.items()]
     rows += [("forward", f"{forward:,.0f}"), ("training", f"{TRAINING_FACTOR * forward:,.0f}")]
-    step = TRAINING_FACTOR * forward * run.data.batch_size * run.data.segment_length
+    step = TRAINING_FACTOR * forward * run.tokens_per_step
     return [*rows, ("training, one step", f"{step:.4g}")]
 
 
@@ -91,8 +91,9 @@ def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
         ("mesh", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())),
         ("rows", f"{data.batch_size}, {rows_per_device} per device, in {run.train.accumulate_steps} micro-batch(es)"),
         ("segment", f"{data.segment_length} tokens, {blocks}"),
-        ("tokens per step", f"{data.batch_size * data.segment_length:,}"),
-        ("tokens per run", f"{data.batch_size * data.segment_length * run.train.num_steps:,}"),
+        *([("segments of a row in a step", str(segments))] if (segments := run.train.backprop_segments) > 1 else []),
+        ("tokens per step", f"{run.tokens_per_step:,}"),
+        ("tokens per run", f"{run.tokens_per_step * run.train.num_steps:,}"),
     ]
 
 

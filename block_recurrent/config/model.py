@@ -16,7 +16,7 @@ Remat = Literal["none", "dots", "full"]
 # model, a saved decoding state is loaded.
 Purpose = Literal["resume", "init_from", "saved_state"]
 _EXECUTION = {"may_differ": ("resume", "init_from", "saved_state")}  # execution fields: they do not change results
-_DROPOUT = {"may_differ": ("init_from", "saved_state")}
+_TRAINING = {"may_differ": ("init_from", "saved_state")}  # fields that matter only while a run trains
 _PRECISION = {"may_differ": ("init_from",)}
 
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
@@ -50,6 +50,11 @@ class ModelConfig:
         gate_equations: differences between the official code and the paper. `official`: the candidate has no bias, and
             tanh only in the `single` cell. `paper`: the candidate has a bias in every cell, and tanh in every cell with
             the lstm gate and in none with the fixed gate.
+        gate_init_bias: mean b of the initial biases of the gates, from -20 to below 20; their standard deviation is
+            0.1. With the fixed gate, a state keeps sigmoid(b) of itself in each block at the start of training. With
+            the lstm gate it keeps sigmoid(b + 1): the bias of the forget gate starts at b, that of the input gate at
+            -b. None, as in the official code, is mean 0 for all of them; another value is a deviation from the paper.
+            Ignored without recurrent layers.
         dropout_rate: probability from 0 to below 1 of dropping a channel of the attention inputs, the feed-forward
             outputs and the output of the final norm. Training only.
         attention_dropout_rate: probability from 0 to below 1 of dropping a weight of the self-attention between tokens.
@@ -83,8 +88,9 @@ class ModelConfig:
     gate: Gate = "fixed"
     feedback: bool = False
     gate_equations: GateEquations = "official"
-    dropout_rate: float = dataclasses.field(default=0.0, metadata=_DROPOUT)
-    attention_dropout_rate: float = dataclasses.field(default=0.0, metadata=_DROPOUT)
+    gate_init_bias: float | None = dataclasses.field(default=None, metadata=_TRAINING)
+    dropout_rate: float = dataclasses.field(default=0.0, metadata=_TRAINING)
+    attention_dropout_rate: float = dataclasses.field(default=0.0, metadata=_TRAINING)
     dtype: ActivationDType = dataclasses.field(default="float32", metadata=_PRECISION)
     remat: Remat = dataclasses.field(default="none", metadata=_EXECUTION)
     scan_layers: bool = dataclasses.field(default=False, metadata=_EXECUTION)
@@ -104,6 +110,8 @@ class ModelConfig:
         for optional in ("window_length", "loss_chunk"):
             if getattr(self, optional) is not None:
                 check_integers(self, (optional,), 1)
+        if self.gate_init_bias is not None:
+            check_numbers(self, ("gate_init_bias",), -20, 20)  # beyond them, sigmoid is 0 or 1 in float32
         self._check_recurrence()
 
     def _check_lstm(self) -> None:

@@ -39,9 +39,14 @@ class RunConfig:
             raise InputError(
                 f"DataConfig.segment_length = {segment}: must be a multiple of ModelConfig.window_length = {window}"
             )
-        if self.model.recurrent_layers and segment == window:
+        if self.model.recurrent_layers and segment == window and self.train.backprop_segments == 1:
             raise InputError(
                 f"DataConfig.segment_length = {segment}: must be at least 2 * ModelConfig.window_length = {2 * window} "
                 "to train recurrent layers: with one block per segment, the loss does not depend on the update of the "
                 "states, so the parameters of the update would get no gradient"
             )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of all rows in one training step."""
+        return self.data.batch_size * self.data.segment_length * self.train.backprop_segments

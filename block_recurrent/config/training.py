@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from block_recurrent.errors import InputError
-from block_recurrent.validation import LARGEST_SEED, check_choices, check_integers, check_numbers, refuse
+from block_recurrent.validation import LARGEST_SEED, check_choices, check_integers, check_numbers, check_shares, refuse
 
 NonFinite = Literal["stop", "skip"]
 Schedule = Literal["cosine", "rsqrt", "rsqrt_to_min", "linear", "exponential", "constant"]
@@ -29,6 +29,9 @@ class OptimizerConfig:
         spike_steps: length of the spike in steps; 0 for none.
         decay_rate: exponent of the decay of Adafactor's second moments, from 0 to below 1.
         momentum: decay of the moving average of the updates, from 0 to below 1.
+        gate_rate_multiplier: factor of the learning rate of the gates' biases, at least 0; 0 keeps them at their
+            initial values. 1 is the paper's training; another value is a deviation from it. Ignored without recurrent
+            layers.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -44,10 +47,11 @@ class OptimizerConfig:
     spike_steps: int = 0
     decay_rate: float = 0.8
     momentum: float = 0.9
+    gate_rate_multiplier: float = 1.0
 
     def __post_init__(self):
         check_choices(self, {"schedule": Schedule})
-        check_numbers(self, ("learning_rate", "min_rate", "spike_rate"), 0)
+        check_numbers(self, ("learning_rate", "min_rate", "spike_rate", "gate_rate_multiplier"), 0)
         check_numbers(self, ("decay_rate", "momentum"), 0, 1)
         check_integers(self, ("warmup_steps", "spike_steps"), 0)
         if self.max_rate is not None:
@@ -96,6 +100,15 @@ class TrainConfig:
         seed: seed of the initial parameters and of dropout; at least 0.
         accumulate_steps: number of micro-batches of a step, computed one after another to save memory. Their gradients
             are summed, so the update is that of the whole batch. Must divide the rows of each device.
+        backprop_segments: K, consecutive segments of each row in a step. Gradients flow from segment to segment through
+            the recurrent states and the caches (truncated backpropagation through time), and a step has K times the
+            tokens. The backward pass computes each segment again, so its memory is that of one segment and of K model
+            states. 1 is the paper's training; another value is a deviation from it.
+        state_passing: probability from 0 to 1 that a row which starts a document keeps the recurrent states after the
+            last segment of its previous document, its padding included, as constants; caches are reset as always. The
+            choice is a function of seed, step and row. Evaluation always resets. With 1 the learned initial states are
+            never trained. 0 is the paper's training; another value is a deviation from it. Ignored without recurrent
+            states.
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is also one at the start and one at the end of the run.
         eval_steps: segments per row in each of these evaluations; None means the whole split.
@@ -123,6 +136,8 @@ class TrainConfig:
     num_steps: int
     seed: int = 0
     accumulate_steps: int = 1
+    backprop_segments: int = 1
+    state_passing: float = 0.0
     log_every: int = 20
     eval_every: int = 1000
     eval_steps: int | None = None
@@ -146,10 +161,11 @@ class TrainConfig:
                     f"TrainConfig.{field} = {value!r}: removed; to sample from a trained run use "
                     "`generate --workdir DIR --prompt TEXT --num-tokens N`"
                 )
-        positive = ("num_steps", "accumulate_steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-        check_integers(self, (*positive, "state_dead_after"), 1)
+        check_integers(self, ("num_steps", "accumulate_steps", "backprop_segments", "state_dead_after"), 1)
+        check_integers(self, ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"), 1)
         check_integers(self, ("state_report_documents", "state_report_segments"), 2)
         check_integers(self, ("seed",), 0, LARGEST_SEED)
+        check_shares(self, ("state_passing",))
         check_choices(self, {"nonfinite": NonFinite})
         for optional in ("eval_steps", "first_eval_steps", "state_report_every"):
             if getattr(self, optional) is not None:

@@ -88,16 +88,19 @@ class BlockRecurrentLM(nnx.Module):
         state: ModelState,
         *,
         start_of_document: RowMask | None = None,
+        keep_recurrent: RowMask | None = None,
         dropout_key: Key | None = None,
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         """Runs a segment and returns hidden states instead of logits; see `__call__`.
+
+        `keep_recurrent` has the rows that keep their recurrent states at the start of a document; see `reset_rows`.
 
         Returns:
             The hidden states (B, T, D), which are the input of `logits`; the state after the segment;
             `ModelOutput.gates`.
         """
         if start_of_document is not None:
-            state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document)
+            state = reset_rows(state, self.init_state(tokens.shape[0]), start_of_document, keep_recurrent)
         stack_key, final_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x, state, gates = self.apply_layers(tokens, state, stack_key)
         return tiled_dropout(self.final_norm(x), self.config.dropout_rate, final_key), state, gates

@@ -1,7 +1,8 @@
 """The model state: Transformer-XL caches and recurrent states, carried from segment to segment as one pytree.
 
 Every call takes the state as an argument and returns the next one; modules hold none. The state is an input of each
-segment, so no gradient flows from one segment into the previous one.
+training step, so no gradient flows from one step into the previous one. Within a step of several segments
+(`TrainConfig.backprop_segments`), gradients flow from segment to segment.
 """
 
 import dataclasses
@@ -63,9 +64,28 @@ def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | N
     return LayerState(keys=jnp.zeros(shape, config.dtype), values=jnp.zeros(shape, config.dtype), recurrent=recurrent)
 
 
-def reset_rows(state: ModelState, initial: ModelState, start_of_document: RowMask) -> ModelState:
-    """Replaces the state of the rows that start a document by the initial state."""
+def reset_rows(
+    state: ModelState, initial: ModelState, start_of_document: RowMask, keep_recurrent: RowMask | None = None
+) -> ModelState:
+    """Replaces the state of the rows that start a document by the initial state.
+
+    Args:
+        state: the state after the previous segment.
+        initial: the state at the start of a document.
+        start_of_document: rows that start a document.
+        keep_recurrent: rows of these that keep the recurrent states of their previous document, as constants: no
+            gradient flows from one document into another. Their caches are replaced. None for no row.
+    """
+    if keep_recurrent is not None:
+        pairs = zip(initial.layers, state.layers, strict=True)
+        initial = ModelState(tuple(_with_recurrent(keep_recurrent, old, new) for new, old in pairs))
     return select_rows(start_of_document, initial, state)
+
+
+def _with_recurrent(rows: RowMask, source: LayerState, target: LayerState) -> LayerState:
+    """Returns `target` with the recurrent states of `source`, without their gradient, in some rows."""
+    constant = jax.lax.stop_gradient(source.recurrent)
+    return dataclasses.replace(target, recurrent=select_rows(rows, constant, target.recurrent))
 
 
 def select_rows(rows: RowMask, new: _Tree, old: _Tree) -> _Tree:

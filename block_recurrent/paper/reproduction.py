@@ -6,7 +6,7 @@ serves every table with its experiment.
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -19,6 +19,11 @@ from block_recurrent.training.run_record import has_run, read_run
 # (experiment file, data set) -> the configuration of the paper's run.
 Expected = Callable[[str, str], RunConfig]
 _STEP_TIME_BASELINE = "gin/table1/slide_13l.gin"
+# Other fields than those of the model and the data that the paper's runs have in common.
+_TRAINING_FIELDS = {
+    "optimizer": ("gate_rate_multiplier",),
+    "train": ("num_steps", "backprop_segments", "state_passing"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,16 +208,19 @@ class _Runs:
         ]
         if ours.model.recurrent_indices != paper.model.recurrent_indices:
             altered.append(f"recurrent_layers = {ours.model.recurrent_layers} ({paper.model.recurrent_layers})")
-        if ours.train.num_steps != paper.train.num_steps:
-            altered.append(f"num_steps = {ours.train.num_steps} ({paper.train.num_steps})")
+        for part, names in _TRAINING_FIELDS.items():
+            altered += _altered(getattr(ours, part), getattr(paper, part), only=names)
         return (f"schedule {ours.optimizer.schedule}", *([f"altered: {', '.join(altered)}"] if altered else []))
 
 
-def _altered(ours: Any, paper: Any, *, ignored: set[str]) -> Iterator[str]:
-    for field in dataclasses.fields(paper):
-        here, there = getattr(ours, field.name), getattr(paper, field.name)
-        if field.name not in ignored and here != there:
-            yield f"{field.name} = {here} ({there})"
+def _altered(
+    ours: Any, paper: Any, *, ignored: Collection[str] = (), only: Collection[str] | None = None
+) -> Iterator[str]:
+    names = [field.name for field in dataclasses.fields(paper)] if only is None else only
+    for name in names:
+        here, there = getattr(ours, name), getattr(paper, name)
+        if name not in ignored and here != there:
+            yield f"{name} = {here} ({there})"
 
 
 def _experiment_folder(runs: epath.Path, gin_file: str) -> epath.Path:

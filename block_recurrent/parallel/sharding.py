@@ -34,6 +34,8 @@ _RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"(^|/)recurrent$", (_ROWS, None, None)),
     (r"(^|/)(tokens|targets|weights)$", (_ROWS, None)),
     (r"(^|/)start_of_document$", (_ROWS,)),
+    (r"(^|/)(tokens|targets|weights)$", (_ROWS, None, None)),  # several segments of each row
+    (r"(^|/)start_of_document$", (_ROWS, None)),
     (r"", ()),
 )
 

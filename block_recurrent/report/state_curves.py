@@ -145,6 +145,7 @@ def _lines(results: ResultSet) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
         data = run.config.get("data")
         if data is None:
             continue  # an export, or the output folder of an evaluation
-        tokens_per_step = data["batch_size"] * data["segment_length"]  # padding included
+        segments = run.config.get("train", {}).get("backprop_segments", 1)  # absent from runs of 0.1.0
+        tokens_per_step = data["batch_size"] * data["segment_length"] * segments  # padding included
         for line in run.metrics:
             yield line, {"run": run.name, "step": line["step"], "trained": line["step"] * tokens_per_step}

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from block_recurrent.config import RunConfig
+from block_recurrent.data.batching.batches import read_step
 from block_recurrent.data.batching.prefetch import Prefetcher
 from block_recurrent.data.batching.training_data import TrainingData, open_training
 from block_recurrent.data.recorded_vocabulary import keep_vocabulary
@@ -323,15 +324,19 @@ class _Run:
     def _batches(self, first: int) -> Prefetcher[SegmentBatch]:
         size = self._config.data.batch_size
         reader = self._training.reader(local_rows(self._mesh, size))
-        steps = range(first, self._config.train.num_steps)
-        return Prefetcher(to_device(self._mesh, reader.read(step), size) for step in steps)
+        steps, segments = range(first, self._config.train.num_steps), self._config.train.backprop_segments
+        return Prefetcher(to_device(self._mesh, read_step(reader, step, segments), size) for step in steps)
 
     def _describe_rows(self, step: int, rows: np.ndarray) -> str:
-        located = self._training.schedule.locate(step)
+        segments = self._config.train.backprop_segments
+        located = [self._training.schedule.locate(step * segments + number) for number in range(segments)]
         parts = []
         for row in rows:
-            document, offset = int(located.document[row]), int(located.offset[row])
-            parts.append(f"row {row}: document {self._training.name(document)}, tokens from {offset:,}")
+            firsts: dict[int, int] = {}  # document -> its first token in this step
+            for positions in located:
+                firsts.setdefault(int(positions.document[row]), int(positions.offset[row]))
+            places = [f"document {self._training.name(key)}, tokens from {first:,}" for key, first in firsts.items()]
+            parts.append(f"row {row}: {', '.join(places)}")
         return "; ".join(parts)
 
     def _announce(self, first: int) -> None:

@@ -4,18 +4,21 @@ Each parameter leaf is one parameter of the official code in its shape: Adafacto
 so fused or split kernels would change its updates.
 """
 
+import re
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from block_recurrent.config import OptimizerConfig
+from block_recurrent.trees import leaf_name
 
 LearningRate: TypeAlias = Callable[[jax.typing.ArrayLike], jax.Array]
 
 _MIN_RSQRT_STEP = 100.0  # the inverse square root is constant before this step
+_GATE_BIAS = re.compile(r"(^|/)gate/((forget|input)_gate/)?bias$")
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:
@@ -39,13 +42,36 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Returns Adafactor with momentum, without weight decay and without global-norm clipping."""
-    return optax.adafactor(
+    """Returns Adafactor with momentum, without weight decay and without global-norm clipping.
+
+    The tree of the optimizer state does not depend on the configuration.
+    """
+    adafactor = optax.adafactor(
         make_schedule(config, num_steps),
         decay_rate=config.decay_rate,
         momentum=config.momentum,
         multiply_by_parameter_scale=True,
     )
+    if config.gate_rate_multiplier == 1:
+        return adafactor
+    return _scale_gate_biases(adafactor, config.gate_rate_multiplier)
+
+
+def _scale_gate_biases(optimizer: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
+    """Multiplies the learning rate of the gates' biases by a constant.
+
+    The momentum is a linear average of updates that are proportional to the learning rate, so a constant factor after
+    it is the same as one before it. The optimizer state stays that of `optimizer`.
+    """
+
+    def scale(path: Any, update: jax.Array) -> jax.Array:
+        return factor * update if _GATE_BIAS.search(leaf_name(path)) else update
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(updates, state, params)
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def _decay(config: OptimizerConfig, total: int) -> Callable[[jax.Array], jax.Array]:

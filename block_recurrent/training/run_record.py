@@ -17,7 +17,9 @@ from block_recurrent.files import write_whole
 _FILE = "run.json"
 _LIBRARIES = ("block-recurrent", "jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
 # A run may continue with other values of these fields; all other fields change what its steps compute.
-_FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"seed"}
+_FREE_TRAIN_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {
+    *("seed", "backprop_segments", "state_passing")
+}
 _FREE = {
     *(f"config.train.{name}" for name in _FREE_TRAIN_FIELDS),
     *(f"config.mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),

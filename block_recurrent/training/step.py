@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.model.language_model import bind, init_params, init_state, layer_name
@@ -16,7 +16,9 @@ from block_recurrent.model.layers.cells import GateMeans
 from block_recurrent.model.loss import chunked_cross_entropy
 from block_recurrent.model.state import ModelState
 from block_recurrent.training.optimizer import make_optimizer
-from block_recurrent.typing import Key, Params, RowMask, Tokens
+from block_recurrent.typing import Key, Params
+
+_STATE_PASSING = 2**32 - 1  # number of a random stream next to those of the steps, which are below 2**31
 
 
 @jax.tree_util.register_dataclass
@@ -44,19 +46,22 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SegmentBatch:
-    """Input of one step: one segment of each row.
+    """Input of one step: one segment of each row, or K consecutive segments on a second axis.
 
     Attributes:
-        tokens: (B, T) int32.
-        targets: (B, T) int32, the next tokens.
-        weights: (B, T) float32, 1 where the target is scored, 0 on padding.
-        start_of_document: (B,) bool, rows that start a document.
+        tokens: (B, T) or (B, K, T) int32.
+        targets: like `tokens`, the next tokens.
+        weights: like `tokens`, float32, 1 where the target is scored, 0 on padding.
+        start_of_document: (B,) or (B, K) bool, segments that start a document.
+        keep_recurrent: like `start_of_document`, segments that keep the recurrent states of the previous document if
+            they start a document; None for no segment. Drawn by `train_step`.
     """
 
-    tokens: Tokens
-    targets: Tokens
-    weights: Float[Array, "B T"]
-    start_of_document: RowMask
+    tokens: Int[Array, "B *K T"]
+    targets: Int[Array, "B *K T"]
+    weights: Float[Array, "B *K T"]
+    start_of_document: Bool[Array, "B *K"]
+    keep_recurrent: Bool[Array, "B *K"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +75,7 @@ class StepMetrics:
         gradient_norm: (), norm of all gradients together.
         update_norm: (), norm of the optimizer's updates.
         param_norm: (), norm of the parameters before the step.
-        state_norms: (), mean norm of a state vector after the segment, by recurrent layer.
+        state_norms: (), mean norm of a state vector after the last segment, by recurrent layer.
         gates: mean value of the gates over rows, blocks, states and channels, by recurrent layer.
         finite: () bool; if False, the step changed only `step` and `skipped`.
     """
@@ -121,6 +126,7 @@ def train_step(
     batch: SegmentBatch,
     *,
     accumulate_steps: int = 1,
+    state_passing: float = 0.0,
     gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one step on the mean loss of the batch's scored tokens.
@@ -132,14 +138,17 @@ def train_step(
         config: the model configuration.
         optimizer: from `make_optimizer`.
         state: the state before the step.
-        batch: the batch; its number of rows is a multiple of `accumulate_steps`.
+        batch: the batch; its number of rows is a multiple of `accumulate_steps`. With K segments of each row, gradients
+            flow from segment to segment through recurrent states and caches (`TrainConfig.backprop_segments`).
         accumulate_steps: number of micro-batches that are computed one after another; their gradients are added.
+        state_passing: see `TrainConfig.state_passing`.
         gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
 
     Returns:
         The next state and the metrics of the step.
     """
     key = jax.random.fold_in(state.dropout_key, state.step)
+    batch = _with_kept_states(state, batch, state_passing)
     gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     gradient_norm = optax.tree.norm(gradients)
@@ -201,16 +210,64 @@ def score_tokens(
     """Computes the token losses of a segment, with the logits of `config.loss_chunk` tokens at a time."""
     model = bind(config, params)
     hidden, state, gates = model.hidden_states(
-        batch.tokens, state, start_of_document=batch.start_of_document, dropout_key=dropout_key
+        batch.tokens,
+        state,
+        start_of_document=batch.start_of_document,
+        keep_recurrent=batch.keep_recurrent,
+        dropout_key=dropout_key,
     )
     losses = chunked_cross_entropy(model.logits, hidden, batch.targets, config.loss_chunk)
     return ScoredTokens(losses * batch.weights, state, gates)
+
+
+def _with_kept_states(state: TrainState, batch: SegmentBatch, probability: float) -> SegmentBatch:
+    """Draws the segments that keep the recurrent states of the previous document, if any may.
+
+    The draw is a function of the run's seed, the step, the row and the segment; it does not depend on the sharding.
+    """
+    if not probability:
+        return batch
+    key = jax.random.fold_in(jax.random.fold_in(state.dropout_key, _STATE_PASSING), state.step)
+    keep = jax.random.bernoulli(key, probability, batch.start_of_document.shape)
+    return dataclasses.replace(batch, keep_recurrent=keep)
 
 
 class _Forward(NamedTuple):
     row_losses: Float[Array, "B"]
     model_state: ModelState
     gates: dict[str, GateMeans]
+
+
+def _forward(
+    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
+) -> _Forward:
+    if batch.tokens.ndim == 2:
+        scored = score_tokens(config, params, state, batch, dropout_key)
+        return _Forward(jnp.sum(scored.losses, axis=1), scored.state, scored.gates)
+    return _forward_segments(config, params, state, batch, dropout_key)
+
+
+def _forward_segments(
+    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
+) -> _Forward:
+    """Runs the K segments of each row, one after another.
+
+    The backward pass starts from the model states between the segments and computes each segment again, so that the
+    intermediate results of one segment are in memory at a time.
+    """
+
+    def segment(state: ModelState, inputs: tuple[SegmentBatch, Array]) -> tuple[ModelState, tuple[Array, Any]]:
+        batch, number = inputs
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+        row_losses, state, gates = _forward(config, params, state, batch, key)
+        return state, (row_losses, gates)
+
+    numbers = jnp.arange(batch.tokens.shape[1])
+    in_order = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
+    # The loop keeps the compiler from computing a segment only once, so `checkpoint` need not (`prevent_cse`).
+    step = jax.checkpoint(segment, prevent_cse=False)
+    state, (row_losses, gates) = jax.lax.scan(step, state, (in_order, numbers))
+    return _Forward(jnp.sum(row_losses, axis=0), state, jax.tree.map(lambda x: jnp.mean(x, axis=0), gates))
 
 
 def _accumulate(
@@ -226,9 +283,8 @@ def _accumulate(
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # All rows share the dropout masks, so every micro-batch uses the same key.
-        losses, state, gates = score_tokens(config, gather(params), model_state, batch, dropout_key)
-        row_losses = jnp.sum(losses, axis=1)
-        return jnp.sum(row_losses) / total, _Forward(row_losses, state, gates)
+        forward = _forward(config, gather(params), model_state, batch, dropout_key)
+        return jnp.sum(forward.row_losses) / total, forward
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:

@@ -24,6 +24,7 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         run.model,
         make_optimizer(run.optimizer, run.train.num_steps),
         accumulate_steps=run.train.accumulate_steps,
+        state_passing=run.train.state_passing,
         gather=functools.partial(gather, mesh),
     )
     placed = shardings(mesh, abstract_train_state(run))
@@ -37,19 +38,20 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
 
 def lower_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Lowered:
     """Traces and lowers the step of a run for the mesh's devices, which need not be attached."""
-    state, batch = abstract_train_state(run), abstract_batch(run)
+    state, batch = abstract_train_state(run), abstract_batch(run, run.train.backprop_segments)
     return jit_train_step(run, mesh).lower(with_shardings(mesh, state), with_shardings(mesh, batch))
 
 
-def abstract_batch(run: RunConfig) -> SegmentBatch:
-    """Returns the shapes and dtypes of a batch."""
-    shape = (run.data.batch_size, run.data.segment_length)
+def abstract_batch(run: RunConfig, segments: int = 1) -> SegmentBatch:
+    """Returns the shapes and dtypes of a batch with a number of segments of each row."""
+    rows = (run.data.batch_size,) if segments == 1 else (run.data.batch_size, segments)
+    shape = (*rows, run.data.segment_length)
     return jax.eval_shape(
         lambda: SegmentBatch(
             tokens=jnp.zeros(shape, jnp.int32),
             targets=jnp.zeros(shape, jnp.int32),
             weights=jnp.zeros(shape),
-            start_of_document=jnp.zeros(shape[:1], bool),
+            start_of_document=jnp.zeros(rows, bool),
         )
     )
 

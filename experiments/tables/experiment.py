@@ -188,7 +188,7 @@ class Experiment:
         return {
             "training_flops_per_token": training_flops(run),
             "steps": run.train.num_steps,
-            "tokens_trained": run.train.num_steps * run.data.batch_size * run.data.segment_length,
+            "tokens_trained": run.train.num_steps * run.tokens_per_step,
             "training_seconds": sum(speed) * run.train.log_every,
             "median_seconds_per_step": statistics.median(speed[1:] or speed),
         }
@@ -196,9 +196,8 @@ class Experiment:
     def _learning_curve(self) -> list[dict[str, float]]:
         """Returns the evaluations during training, on the data set's held-out split for that."""
         run = self.config()
-        tokens_of_step = run.data.batch_size * run.data.segment_length
         return [
-            {"tokens_trained": line["step"] * tokens_of_step, "bits_per_byte": line["bits_per_byte"]}
+            {"tokens_trained": line["step"] * run.tokens_per_step, "bits_per_byte": line["bits_per_byte"]}
             for line in read_metrics(self.workdir)
             if line["group"] == run.data.eval_split
         ]

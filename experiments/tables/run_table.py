@@ -43,7 +43,7 @@ def list_experiments(found: list[Experiment]) -> None:
     for experiment, (run, params, flops) in sizes.items():
         baseline = baselines.get(experiment.data)
         relative = ["", ""] if baseline is None else [f"{params / baseline[0]:.3f}", f"{flops / baseline[1]:.3f}"]
-        tokens = run.data.batch_size * run.data.segment_length
+        tokens = run.tokens_per_step
         counts = [f"{params / 1e6:,.2f} M", relative[0], f"{flops / 1e6:,.1f} M", relative[1], f"{tokens:,}"]
         about = [experiment.row, experiment.gin_file, experiment.data, str(experiment.seed)]
         rows.append((*about, *counts, f"{run.train.num_steps:,}", experiment.state()))

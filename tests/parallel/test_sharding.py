@@ -110,6 +110,29 @@ def test_accumulated_micro_batches_equal_the_whole_batch():
         assert_close(accumulated, metrics)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate_steps", [1, 4])
+def test_several_segments_in_a_step_on_two_devices_equal_those_on_one(accumulate_steps):
+    """Row r of the one batch is the first segment of row r, row r of the other the second."""
+    config = with_dropout(CACHED["fixed_skip"])
+    whole: Any = jax.tree.map(lambda *segments: np.stack(segments, axis=1), *batches(config))
+    state, metrics = take_step(config, MeshConfig(data=1), whole)
+    sharded, sharded_metrics = take_step(config, MeshConfig(data=2), whole, accumulate_steps=accumulate_steps)
+    assert_close(sharded_metrics, metrics)
+    assert_close(sharded, state)
+
+
+def take_step(config, mesh_config, batch, **step):
+    mesh = make_mesh(mesh_config)
+    initialise = functools.partial(init_train_state, config, SGD, seed=0, batch_size=ROWS)
+    placed = shardings(mesh, jax.eval_shape(initialise))
+    function = functools.partial(train_step, config, SGD, gather=functools.partial(gather, mesh), **step)
+    compiled = jax.jit(function, out_shardings=(placed, None))
+    placed_batch = place_rows(mesh, batch, ROWS)
+    assert placed_batch.tokens.sharding.shard_shape(placed_batch.tokens.shape)[0] == ROWS // mesh.size
+    return compiled(jax.jit(initialise, out_shardings=placed)(), placed_batch)
+
+
 def test_arrays_are_sharded_by_the_rules():
     config = CACHED["fixed_dual"]
     state, _ = run_steps(config, MIXED, make_optimizer(OptimizerConfig(), 10))

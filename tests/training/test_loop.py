@@ -263,6 +263,16 @@ def test_another_run_in_the_workdir_is_refused_and_the_fields_are_named(uninterr
         train(dataclasses.replace(run, data=longer), epath.Path(whole), QUIET)
 
 
+def test_means_that_change_the_training_are_refused_on_resume(uninterrupted):
+    run, whole = uninterrupted
+    gates = dataclasses.replace(run.optimizer, gate_rate_multiplier=30.0)
+    with pytest.raises(InputError, match=r"config.optimizer.gate_rate_multiplier: 1.0 there, 30.0 asked for"):
+        train(dataclasses.replace(run, optimizer=gates), epath.Path(whole), QUIET)
+    model = dataclasses.replace(run.model, gate_init_bias=2.0)
+    with pytest.raises(InputError, match=r"config.model.gate_init_bias: None there, 2.0 asked for"):
+        train(dataclasses.replace(run, model=model), epath.Path(whole), QUIET)
+
+
 def test_more_token_ids_than_rows_of_the_embedding_are_refused(store_folder, tmp_path):
     run = run_config(store_folder)
     small = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=100))

@@ -10,7 +10,10 @@ import pytest
 
 from block_recurrent.config import OptimizerConfig
 from block_recurrent.interop.meliad import convert_params, model_config
+from block_recurrent.model.language_model import init_params
 from block_recurrent.training.optimizer import make_optimizer, make_schedule
+from block_recurrent.trees import named_leaves
+from tests.support.architectures import RECURRENT
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -114,3 +117,47 @@ def test_three_steps_equal_optax_on_the_official_leaves():
         updates, ours_state = ours.update(convert_params(by_path, config), ours_state, params)
         params = optax.apply_updates(params, updates)
         jax.tree.map(np.testing.assert_array_equal, params, convert_params(flat, config))
+
+
+def three_updates(settings: OptimizerConfig, name: str) -> tuple[dict[str, Any], Any]:
+    """Returns the updates of the third step, with momentum from two others, and the optimizer state."""
+    params = init_params(RECURRENT[name], jax.random.key(0))
+    optimizer = make_optimizer(settings, 10)
+    updates, state = None, optimizer.init(params)
+    for step in range(3):
+        gradients = jax.tree.map(lambda leaf, step=step: jnp.cos(leaf * (step + 1)), params)
+        updates, state = optimizer.update(gradients, state, params)
+    return named_leaves(updates), state
+
+
+@pytest.mark.parametrize("name", ["fixed_dual", "lstm_dual", "paper_lstm_skip"])
+def test_the_multiplier_of_gate_biases_is_a_multiplier_of_their_learning_rate(name):
+    def settings(**fields: Any) -> OptimizerConfig:
+        return OptimizerConfig(schedule="constant", warmup_steps=2, **fields)
+
+    updates, state = three_updates(settings(gate_rate_multiplier=30.0), name)
+    as_today, state_today = three_updates(settings(), name)
+    faster, _ = three_updates(settings(learning_rate=30.0), name)
+    cells, gates = {"attention"} | ({"mlp"} if "dual" in name else set()), ("forget_gate/bias", "input_gate/bias")
+    expected = {
+        f"layers/layer_01/states/cell/{place}/gate/{bias}"
+        for place in cells
+        for bias in (gates if "lstm" in name else ("bias",))
+    }
+    assert {leaf for leaf in updates if np.any(updates[leaf] != as_today[leaf])} == expected
+    for leaf in expected:
+        np.testing.assert_allclose(updates[leaf], faster[leaf], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, state, state_today)  # the same tree: old checkpoints can be read
+
+
+def test_a_multiplier_of_one_adds_no_operation():
+    params = init_params(RECURRENT["lstm_dual"], jax.random.key(0))
+
+    def program(optimizer: optax.GradientTransformation) -> str:
+        return str(jax.make_jaxpr(lambda x: optimizer.update(x, optimizer.init(x), x))(params))
+
+    settings = OptimizerConfig(gate_rate_multiplier=1.0)
+    schedule = make_schedule(settings, 10)
+    assert program(make_optimizer(settings, 10)) == program(
+        optax.adafactor(schedule, decay_rate=0.8, momentum=0.9, multiply_by_parameter_scale=True)
+    )

@@ -31,7 +31,7 @@ class TokenReader(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One segment of each of b rows.
+    """One segment of each of b rows, or K consecutive ones: then every array has a second axis of size K.
 
     Attributes:
         tokens: (b, N) int32, the model's input.
@@ -107,3 +107,25 @@ class BatchReader:
             An iterator and context manager; leaving the context ends the thread.
         """
         return Prefetcher(map(self.read, range(start, stop)), depth)
+
+
+def read_step(reader: BatchReader, step: int, segments: int = 1) -> Batch:
+    """Reads the batch of a training step that takes several segments of each row.
+
+    Args:
+        reader: the schedule's batches.
+        step: training step, from 0.
+        segments: K, segments of each row in a training step.
+
+    Returns:
+        The segments K * step, ..., K * step + K - 1 of each row, on a second axis of every array. With K = 1 there is
+        no such axis.
+
+    Raises:
+        InputError: the store is damaged.
+    """
+    if segments == 1:
+        return reader.read(step)
+    read = [reader.read(step * segments + number) for number in range(segments)]
+    names = [field.name for field in dataclasses.fields(Batch)]
+    return Batch(**{name: np.stack([getattr(batch, name) for batch in read], axis=1) for name in names})
