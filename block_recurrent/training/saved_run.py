@@ -82,8 +82,8 @@ class SavedRun:
     def training(self) -> dict[str, Any]:
         """Returns the facts of the training that an export records.
 
-        `segment_length` and `batch_size` are the shape of the steps. `positions` is steps x tokens of a step: an upper bound
-        of the trained tokens, because the last segment of a document is padded. `stores` has the source,
+        `segment_length` and `batch_size` are the shape of the steps. `positions` is steps x tokens of a step: an
+        upper bound of the trained tokens, because the last segment of a document is padded. `stores` has the source,
         split, fingerprint and counts of each training store. `init_from` is where the first parameters came from.
         """
         shape = self.config.data

@@ -60,7 +60,9 @@ def test_a_report_equals_evaluate_on_the_same_tokens(store_folder, tmp_path):
     line, store = measured.values, open_split(run.data, "validation", vocab_size=260)
     params: Any = state.params
     subject = describe_subject("run", "run", 3, run.model, params)
-    model = ModelUnderTest(subject, epath.Path(tmp_path), run.model, run.data, store.vocabulary.fingerprint, params)
+    model = ModelUnderTest(
+        subject, epath.Path(tmp_path), run.model, run.data, None, store.vocabulary.fingerprint, params
+    )
     evaluation = Evaluation(model, run.data, "validation", EvaluationConfig(), folder=epath.Path(tmp_path))
     with evaluation.scored() as losses:
         study = evaluation.write_ablations(losses)
