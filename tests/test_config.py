@@ -128,7 +128,7 @@ def test_a_model_config_is_frozen_and_hashable_and_accepts_lists():
 
 
 def test_initial_biases_do_not_matter_for_given_parameters():
-    for purpose in ("init_from", "saved_state"):
+    for purpose in ("init_from", "saved_state", "token_losses"):
         assert "gate_init_bias" in fields_that_may_differ(purpose)
     assert "gate_init_bias" not in fields_that_may_differ("resume")
 

@@ -13,10 +13,12 @@ ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 
 # Occasions on which a field may differ from the stored one: a run resumes, a run starts with the parameters of another
-# model, a saved decoding state is loaded.
-Purpose = Literal["resume", "init_from", "saved_state"]
+# model, a saved decoding state is loaded, the token losses of an evaluation are read again.
+Purpose = Literal["resume", "init_from", "saved_state", "token_losses"]
 _EXECUTION = {"may_differ": ("resume", "init_from", "saved_state")}  # execution fields: they do not change results
 _TRAINING = {"may_differ": ("init_from", "saved_state")}  # fields that matter only while a run trains
+# The older fields are not free for `token_losses`: files of 0.1.0 hold them.
+_INITIAL = {"may_differ": ("init_from", "saved_state", "token_losses")}  # fields that decide only initial parameters
 _PRECISION = {"may_differ": ("init_from",)}
 
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
@@ -88,7 +90,7 @@ class ModelConfig:
     gate: Gate = "fixed"
     feedback: bool = False
     gate_equations: GateEquations = "official"
-    gate_init_bias: float | None = dataclasses.field(default=None, metadata=_TRAINING)
+    gate_init_bias: float | None = dataclasses.field(default=None, metadata=_INITIAL)
     dropout_rate: float = dataclasses.field(default=0.0, metadata=_TRAINING)
     attention_dropout_rate: float = dataclasses.field(default=0.0, metadata=_TRAINING)
     dtype: ActivationDType = dataclasses.field(default="float32", metadata=_PRECISION)

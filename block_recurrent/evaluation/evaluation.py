@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from block_recurrent.config import DataConfig, EvaluationConfig
+from block_recurrent.config import DataConfig, EvaluationConfig, fields_that_may_differ
 from block_recurrent.data.store.open_split import open_split
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation import ablations, parquet, provenance
@@ -70,8 +70,9 @@ class Evaluation:
     @property
     def identity(self) -> str:
         """Everything that determines the token losses, as JSON."""
-        subject = self.model.subject
-        facts = {"params": subject.fingerprint, "model": subject.config, "store": self.store.fingerprint}
+        subject, free = self.model.subject, fields_that_may_differ("token_losses")
+        model = {name: value for name, value in subject.config.items() if name not in free}
+        facts = {"params": subject.fingerprint, "model": model, "store": self.store.fingerprint}
         if self.model.config.window_length is None:
             facts["segment_length"] = self.shape.segment_length  # the context length of a model without a window
         return json.dumps(facts, sort_keys=True)

@@ -184,8 +184,9 @@ def test_a_field_that_this_version_does_not_know_is_refused(path, state, identit
 
 def test_the_identity_names_every_field_that_decides_results(params, identity):
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
-    execution = {"dropout_rate", "attention_dropout_rate", "remat", "scan_layers", "loss_chunk"}
-    assert set(identity.config) == fields - execution
+    training = {"dropout_rate", "attention_dropout_rate", "gate_init_bias"}
+    execution = {"remat", "scan_layers", "loss_chunk"}
+    assert set(identity.config) == fields - training - execution
 
 
 def test_a_write_that_fails_is_one_error_and_keeps_the_old_file(path, state, identity, monkeypatch):
