@@ -128,7 +128,6 @@ bench-generate: .venv/all  ## generation, against bounds: speed, memory, prefill
 	$(BIN)/python -m experiments.benchmarks.generate
 
 laptop: .venv/core  ## the paper's comparison at laptop size: runs what experiments/laptop misses; a day in all, with a GPU minutes
-	$(BIN)/python -m experiments.laptop.python_packages
 	test -e experiments/laptop/step_times.json || $(BIN)/python -m experiments.laptop.step_times
 	$(BIN)/python -m experiments.tables.run_table --table laptop
 	$(BIN)/python -m experiments.laptop.report

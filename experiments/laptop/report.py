@@ -46,9 +46,8 @@ make laptop       # a day on 2 idle cores, minutes on a GPU; may be interrupted,
 runs
 
 ```sh
-python -m experiments.laptop.python_packages           # downloads the corpus from PyPI
 python -m experiments.laptop.step_times                # measures step times, the rows in turns
-python -m experiments.tables.run_table --table laptop  # trains and evaluates rows without a file in results/
+python -m experiments.tables.run_table --table laptop  # downloads the corpus from PyPI; trains and evaluates what is missing
 python -m experiments.laptop.report                    # writes this page
 ```
 """

@@ -22,6 +22,7 @@ from block_recurrent.errors import InputError
 from block_recurrent.files import expand, local_path
 from block_recurrent.model.language_model import count_params
 from block_recurrent.paper.tables import TABLES, PaperTable
+from experiments.laptop import python_packages
 from experiments.laptop.table import LAPTOP, SEEDS
 from experiments.tables.experiment import Experiment, experiments, training_flops
 
@@ -100,6 +101,8 @@ def run_to_end(command: list[str]) -> int:
 
 def launch(table: PaperTable, missing: list[Experiment]) -> int:
     """Runs the experiments in turn; returns the exit code of the first command that fails, or 0."""
+    if any(experiment.data == "python_packages" for experiment in missing):
+        python_packages.main()
     started = time.monotonic()
     for number, experiment in enumerate(missing):
         left = (
