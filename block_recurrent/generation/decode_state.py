@@ -12,7 +12,7 @@ once.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -175,10 +175,9 @@ def token_layers(model: BlockRecurrentLM) -> Iterator[TransformerLayer]:
         yield layer.tokens if isinstance(layer, RecurrentLayer) else layer
 
 
-def take_rows(state: DecodeState, rows: Sequence[int] | np.ndarray) -> DecodeState:
+def take_rows(state: DecodeState, rows: Int[Array, "R"]) -> DecodeState:
     """Returns a state with the given rows, in order; a row may be taken several times."""
-    index = jnp.asarray(rows)
-    return jax.tree.map(lambda leaf: leaf[index], state)
+    return jax.tree.map(lambda leaf: leaf[rows], state)
 
 
 def recent_tokens(state: DecodeState) -> list[list[int]]:

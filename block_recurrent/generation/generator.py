@@ -13,9 +13,9 @@ from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
 from block_recurrent.generation.completion import Continuation, ContinuationWriter
-from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState, recent_tokens, take_rows
+from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState, recent_tokens
 from block_recurrent.generation.exported_model import load_exported_model
-from block_recurrent.generation.programs import programs
+from block_recurrent.generation.programs import programs, take_rows
 from block_recurrent.generation.sampling import Sampling, row_keys
 from block_recurrent.generation.scoring import Score, score_rows
 from block_recurrent.generation.state_file import ModelIdentity, check_room, load_state, save_state
@@ -148,11 +148,12 @@ class Generator:
     read = prefill  # the name of 0.1.0
 
     def _rows(self, state: DecodeState | None, rows: int) -> DecodeState:
-        state = self.start() if state is None else state
+        if state is None:
+            return self.start(rows)
         have = len(state.filled)
         if have not in (1, rows):
             raise InputError(f"state of {have} rows: cannot be used for {rows} prompts; it must have 1 or {rows} rows")
-        return take_rows(state, np.zeros(rows, int)) if have == 1 else state
+        return state if have == rows else take_rows(state, [0] * rows)
 
     def _prefill(self, prompts: list[np.ndarray], state: DecodeState, progress: ProgressCallback) -> DecodeState:
         done, lengths = np.zeros(len(prompts), int), np.array([len(prompt) for prompt in prompts])

@@ -1,20 +1,24 @@
 """The jitted functions of generation."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from block_recurrent.generation import decode_state
+from block_recurrent.generation.decode_state import DecodeState
 from block_recurrent.generation.prefill import prefill
 from block_recurrent.generation.sampling_loop import sample_tokens
 from block_recurrent.parallel.compiler_options import compiler_options
 
 
 class Programs(NamedTuple):
-    """Jitted `decode_state.init`, `prefill` and `sample_tokens`."""
+    """Jitted `decode_state.init` and `.take_rows`, `prefill` and `sample_tokens`."""
 
     init: jax.stages.Wrapped
+    take_rows: jax.stages.Wrapped
     prefill: jax.stages.Wrapped
     sample_tokens: jax.stages.Wrapped
 
@@ -25,6 +29,12 @@ def programs() -> Programs:
     options = compiler_options(jax.default_backend(), forward_only=True)
     return Programs(
         init=jax.jit(decode_state.init, static_argnums=(0, 2), static_argnames="segment_length"),
+        take_rows=jax.jit(decode_state.take_rows, compiler_options=options),
         prefill=jax.jit(prefill, static_argnums=0, compiler_options=options),
         sample_tokens=jax.jit(sample_tokens, static_argnums=(0, 1, 2, 3), compiler_options=options),
     )
+
+
+def take_rows(state: DecodeState, rows: Sequence[int]) -> DecodeState:
+    """Calls `decode_state.take_rows` as one program; operation by operation it takes 10 ms for a model of 4 layers."""
+    return programs().take_rows(state, np.array(rows))

@@ -8,7 +8,9 @@ runs as `python -m block_recurrent train` runs it, the others as they are. Takes
 
 import argparse
 import dataclasses
+import functools
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +60,10 @@ def show(title: str, measured: dict[str, Measured]) -> None:
         print(f"       {name:10} {result.tokens_per_second:8,.0f} tokens/s  +- {result.spread:.0%}", flush=True)
 
 
-def bench_size(size: str, rounds: int) -> list[Result]:
-    """Measures the four tasks at one size."""
+def bench_size(size: str, rounds: int, tasks: Sequence[str]) -> list[Result]:
+    """Measures tasks at one size."""
     configuration, results = SIZES[size], []
-    for task in TASKS:
+    for task in tasks:
         workers = [today("today", configuration, task), old("c275696", configuration, task)]
         if task == "train_step":
             workers.append(today("slide", slide(configuration), task))
@@ -139,14 +141,17 @@ def bench_lengths() -> list[Result]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares the speed with the PyTorch port and with version 0.1.0.")
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parts: dict[str, Any] = {size: lambda size=size: bench_size(size, ROUNDS[size]) for size in SIZES}
-    parts |= {"memory": bench_memory, "lengths": bench_lengths}
-    further = {"pages": bench_pages}
+    further = {"memory": bench_memory, "lengths": bench_lengths, "pages": bench_pages}
     parser.add_argument(
-        "--only", nargs="+", choices=[*parts, *further], help="Measure these parts, and keep the other results."
+        "--only", nargs="+", choices=[*SIZES, *further], help="Measure these parts, and keep the other results."
     )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="At each size, measure these.")
     arguments = parser.parse_args()
-    results = (result for part in arguments.only or parts for result in (parts | further)[part]())
+    parts: dict[str, Any] = {
+        size: functools.partial(bench_size, size, rounds, arguments.tasks) for size, rounds in ROUNDS.items()
+    }
+    usual = [*parts, "memory", "lengths"]
+    results = (result for part in arguments.only or usual for result in (parts | further)[part]())
     judge(
         results,
         arguments.output,

@@ -17,6 +17,8 @@ from experiments.benchmarks.configurations import SIZES
 from experiments.benchmarks.speed import job
 from experiments.benchmarks.turns import COMMAND_ENVIRONMENT, Worker
 
+# The jitted function of each task, as XLA names it.
+PROGRAMS = {"train_step": "train_step", "eval_step": "eval_step", "prefill": "prefill", "decode": "sample_tokens"}
 # The first pattern that an operation's name matches; XLA names a fusion after what it fuses.
 KINDS = {
     "matrix products": r"ynn_fusion|dot",
@@ -36,14 +38,14 @@ class Operation(NamedTuple):
 
 def traced_step(size: str, task: str, folder: Path) -> None:
     """Runs a step in a process of its own; writes profiles and the compiled program to a folder."""
-    flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_{task}"
+    flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_{PROGRAMS[task]}"
     described = job(SIZES[size], task) | {"trace": str(folder)}
     Worker(size, "step.py", described, environment=COMMAND_ENVIRONMENT | {"XLA_FLAGS": flags}).stop()
 
 
 def read_program(folder: Path) -> dict[str, Operation]:
     """Returns the operations of the compiled program by name."""
-    (path,) = folder.glob("*after_optimizations.txt")
+    path = max(folder.glob("*after_optimizations.txt"), key=lambda path: path.stat().st_size)
     found = {}
     for line in path.read_text().splitlines():
         if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (\(?[a-z0-9]+\[[^\]]*\])", line):
@@ -75,7 +77,7 @@ def kind_of(name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Shows where the time of a step goes.")
-    parser.add_argument("task", choices=["train_step", "eval_step"])
+    parser.add_argument("task", choices=list(PROGRAMS))
     parser.add_argument("size", choices=list(SIZES))
     parser.add_argument("--top", type=int, default=20, help="Number of single operations to show.")
     arguments = parser.parse_args()

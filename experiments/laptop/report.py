@@ -47,7 +47,7 @@ runs
 
 ```sh
 python -m experiments.laptop.step_times                # measures step times, the rows in turns
-python -m experiments.tables.run_table --table laptop  # downloads the corpus from PyPI; trains and evaluates what is missing
+python -m experiments.tables.run_table --table laptop  # trains and evaluates what is missing, after a download
 python -m experiments.laptop.report                    # writes this page
 ```
 """

@@ -41,7 +41,8 @@ def test_exported_functions_produce_the_same_tokens_in_a_new_process(store_folde
         data=dataclasses.replace(run.data, segment_length=64 if name == "vanilla" else 16),
     )
     vocabulary = {"spec": "bytes", "fingerprint": ByteVocabulary.fingerprint}
-    facts = {"stores": [{"vocabulary": vocabulary, "fingerprint": "none"}]}
+    store = {"source": "none", "split": "train", "vocabulary": vocabulary, "fingerprint": "none", "counts": {}}
+    facts = {"stores": [store]}
     saved = SavedRun(run, facts, 0, init_params(run.model, jax.random.key(0)))
     saved.export(tmp_path)
     arguments = {
