@@ -2,7 +2,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-STEPS :=
+STEPS ?=
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 
 .PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean

@@ -6,12 +6,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 from etils import epath
 
 from block_recurrent.files import local_path
-from block_recurrent.report.figures import Figure
 from block_recurrent.report.pictures import write_pictures
+from experiments.laptop import figures
 from experiments.laptop.claims import Results, judge, mean_bits
 from experiments.laptop.table import HIDDEN, LAPTOP, REC, RESET, SEEDS, SLIDE, XL_4W
 
@@ -168,36 +167,16 @@ def provenance(results: Results) -> str:
     return "\n".join(lines)
 
 
-def figure(results: Results, seconds: dict[str, float]) -> Figure:
-    rows = [
-        {"row": name, "milliseconds": seconds[name] * 1e3, "bits": result["evaluation"]["bits_per_byte"]["value"]}
-        for name, seeds in results.items()
-        for result in seeds
-        if name in seconds
-    ]
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_point(filled=True, size=90, opacity=0.9)
-        .encode(
-            x=alt.X("milliseconds:Q", title="step time, milliseconds", scale=alt.Scale(zero=False)),
-            y=alt.Y("bits:Q", title="bits per byte, test split", scale=alt.Scale(zero=False)),
-            color=alt.Color("row:N", title=None, sort=[row.name for row in LAPTOP.rows]),
-        )
-        .properties(height=320)
-    )
-    text = "Bits per byte on the test split against step time, one point per run."
-    return Figure(name="bits_by_step_time", title="Laptop reproduction", text=text, runs=(), spec=chart.to_dict())
-
-
 def page(results: Results, seconds: dict[str, float], picture: bool, study: dict[str, Any] | None = None) -> str:
     image = "![Bits per byte against step time](bits_by_step_time.svg)\n\n" if picture else ""
+    curves = "![Validation loss against tokens trained](learning_curves.svg)\n\n" if picture else ""
     about = f"`{RESET}` and `{HIDDEN}` are evaluations of the `{REC}` models. Lower is better."
     return (
         "# The paper's comparison at laptop size\n\n"
         "Written by `experiments/laptop/report.py`; do not edit. `missing`: not run or measured yet.\n\n"
         f"## Claims\n\n{claims(results, seconds)}\n\n"
         f"## Table\n\n{table(results, seconds)}\n\n{about}\n\n{image}"
-        f"## Learning curves\n\n{_CURVES}\n"
+        f"## Learning curves\n\n{_CURVES}\n{curves}"
         f"{learning_curves(results)}\n\n"
         f"## Where the advantage lies\n\n{_STUDY}\n{word_study(study)}\n\n"
         f"## Method\n\n{_METHOD}\n## Commands\n\n{_COMMANDS}\n## Provenance\n\n{provenance(results)}\n"
@@ -220,7 +199,8 @@ def main() -> None:
     words = json.loads(study.read_text()) if study.exists() else None
     picture = bool(results and seconds)
     if picture:
-        write_pictures(figure(results, seconds), epath.Path(arguments.folder))
+        for figure in (figures.bits_by_step_time(results, seconds), figures.learning_curves(results)):
+            write_pictures(figure, epath.Path(arguments.folder))
     arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.folder / "README.md").write_text(page(results, seconds, picture, words), encoding="utf-8")
     for claim in judge(results, seconds):
