@@ -170,7 +170,8 @@ def provenance(results: Results) -> str:
 def page(results: Results, seconds: dict[str, float], picture: bool, study: dict[str, Any] | None = None) -> str:
     image = "![Bits per byte against step time](bits_by_step_time.svg)\n\n" if picture else ""
     curves = "![Validation loss against tokens trained](learning_curves.svg)\n\n" if picture else ""
-    about = f"`{RESET}` and `{HIDDEN}` are evaluations of the `{REC}` models. Lower is better."
+    about = f"`{RESET}` and `{HIDDEN}` are evaluations of the `{REC}` models. Lower is better. "
+    about += "Step times are of 2 CPU cores, the rows in turns; training times are of the device below."
     return (
         "# The paper's comparison at laptop size\n\n"
         "Written by `experiments/laptop/report.py`; do not edit. `missing`: not run or measured yet.\n\n"
