@@ -87,21 +87,11 @@ def test_an_export_is_evaluated_like_its_run_and_begins_another(folder, run):
     assert first["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"]["value"], abs=LOSS)
 
 
-def test_a_saved_state_is_continued_and_texts_are_scored(folder, run):
+@pytest.mark.parametrize("source", [("--workdir", "recurrent"), ("--model", "exported")], ids=["run", "export"])
+def test_a_saved_state_is_continued_and_texts_are_scored(folder, run, source):
     arguments = ("--load-state", "prompt.state", "--prompt", " 5 is", "--greedy", "--num-tokens", 20)
-    run("generate", "--workdir", "recurrent", *arguments, "--jsonl", "continuation.jsonl")
-    run("score", "--workdir", "recurrent", "--text", "3 times 4 is 12; 3 times 5 is 15;", "--jsonl", "score.jsonl")
-    for file in ("continuation.jsonl", "score.jsonl"):
-        (ours,), (theirs,) = read_lines(folder / file), read_lines(folder / "expected" / file)
-        assert ours["tokens"] == theirs["tokens"]
-        assert ours["nats"] == pytest.approx(theirs["nats"], abs=LOSS)
-
-
-def test_an_export_is_read_by_its_folder(folder, run):
-    """The export has no segment length; a state that the run saved is continued to the same text."""
-    arguments = ("--load-state", "prompt.state", "--prompt", " 5 is", "--greedy", "--num-tokens", 20)
-    run("generate", "--model", "exported", *arguments, "--jsonl", "continuation.jsonl")
-    run("score", "--model", "exported", "--text", "3 times 4 is 12; 3 times 5 is 15;", "--jsonl", "score.jsonl")
+    run("generate", *source, *arguments, "--jsonl", "continuation.jsonl")
+    run("score", *source, "--text", "3 times 4 is 12; 3 times 5 is 15;", "--jsonl", "score.jsonl")
     for file in ("continuation.jsonl", "score.jsonl"):
         (ours,), (theirs,) = read_lines(folder / file), read_lines(folder / "expected" / file)
         assert ours["tokens"] == theirs["tokens"]

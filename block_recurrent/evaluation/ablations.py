@@ -15,7 +15,7 @@ from block_recurrent.evaluation.scores import bits_per, by_distance, by_position
 from block_recurrent.evaluation.token_losses import TokenLosses
 
 # Ablations that leave a model no information about a document except through its windows and caches.
-_WITHOUT_STATES: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
+WITHOUT_STATES: tuple[AblationName, ...] = ("initial", "shuffled", "window_only")
 ROUNDS_TO_NOTHING = 0.005  # bits per byte: 0.00 with two decimals
 
 
@@ -165,7 +165,7 @@ def contribution(ablations: list[tuple[Ablation, Estimate]]) -> Contribution:
     Args:
         ablations: each with its cost in bits per token.
     """
-    without = [pair for pair in ablations if pair[0].name in _WITHOUT_STATES]
+    without = [pair for pair in ablations if pair[0].name in WITHOUT_STATES]
     if not without:
         text = "no recurrent layers: this model carries context only in its Transformer-XL caches"
         return Contribution(verdict="no recurrence", against=None, bits_per_byte=None, bits_per_token=None, text=text)

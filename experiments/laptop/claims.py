@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from block_recurrent.evaluation.ablations import WITHOUT_STATES
 from block_recurrent.evaluation.bootstrap import ratio_estimate
 from block_recurrent.evaluation.records import Bootstrap, Estimate
 from experiments.laptop.table import REC, SLIDE, XL_4W
@@ -16,7 +17,6 @@ Results = dict[str, list[dict[str, Any]]]  # by row, one result for each seed
 ABOUT_EQUAL = 1.10  # largest ratio of step times that counts as equal cost
 HALF = 0.5
 WORTHWHILE = 0.02  # bits per byte
-_WITHOUT_STATES = ("initial", "shuffled", "window_only")
 _BOOTSTRAP = Bootstrap(replicates=10_000, level=0.95, seed=0)
 
 
@@ -108,10 +108,10 @@ def _state_contributes(results: Results) -> Claim:
         "for every seed, of the ablations initial, shuffled and window_only the cheapest costs that much, and its "
         "interval is above 0"
     )
-    found = [r["ablations"] for r in results.get(REC, ()) if set(_WITHOUT_STATES) <= set(r["ablations"])]
+    found = [r["ablations"] for r in results.get(REC, ()) if set(WITHOUT_STATES) <= set(r["ablations"])]
     if not found:
         return Claim(text=text, rule=rule, verdict="missing", figures="some results are missing")
-    costs = [[Estimate(**ablations[name]["cost_bits_per_byte"]) for name in _WITHOUT_STATES] for ablations in found]
+    costs = [[Estimate(**ablations[name]["cost_bits_per_byte"]) for name in WITHOUT_STATES] for ablations in found]
     estimates = [min(of_seed, key=lambda cost: cost.value) for of_seed in costs]
     shown = all(e.value >= WORTHWHILE and (e.low or 0.0) > 0 for e in estimates)
     verdict = "shown" if shown else "opposite" if all((e.high or 0.0) < 0 for e in estimates) else "not shown"
