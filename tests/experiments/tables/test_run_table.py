@@ -54,13 +54,13 @@ def miniature(store: Any) -> tuple[str, ...]:
 def shrunken(experiment: Experiment) -> tuple[str, ...]:
     """Returns `--gin-param` values for three layers and short blocks; keeps recurrent layers and blocks per segment."""
     run = experiment.config()
-    assert run.model.window_length is not None
-    segment = WINDOW * run.data.segment_length // run.model.window_length
+    window = run.model.window_length
+    segment = WINDOW * (run.data.segment_length // window if window else 1)
     recurrent = tuple(range(1, 1 + len(run.model.recurrent_layers)))
     states = (f"ModelConfig.recurrent_layers={recurrent}", "ModelConfig.num_states=4") if recurrent else ()
     return (
         "ModelConfig.num_layers=3",
-        f"ModelConfig.window_length={WINDOW}",
+        f"ModelConfig.window_length={WINDOW if window else None}",
         f"DataConfig.segment_length={segment}",
         *states,
     )
