@@ -9,12 +9,12 @@ runs as `python -m block_recurrent train` runs it, the others as they are. Takes
 import argparse
 import dataclasses
 import functools
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.benchmarks.benchmark import Result, judge
 from experiments.benchmarks.configurations import SIZES, Configuration, slide
@@ -117,10 +117,17 @@ def bench_memory() -> list[Result]:
 
 
 def spread_of_costs(what: str, workers: dict[int, Worker], rounds: int, bound: float) -> Result:
-    """Compares the time per token of several lengths, the slowest against the fastest."""
+    """Compares the time per token of several lengths, the slowest against the fastest.
+
+    A cost is the median over the rounds of the time per token as a multiple of the round's mean, so that a slow round
+    counts for all lengths alike.
+    """
     measured = race(workers.values(), rounds)
     show(what, measured)
-    costs = [statistics.median(result.seconds) / result.facts["tokens"] for result in measured.values()]
+    seconds = np.array([result.seconds for result in measured.values()])
+    per_token = seconds / np.array([[result.facts["tokens"]] for result in measured.values()])
+    costs = np.median(per_token / per_token.mean(axis=0), axis=1).tolist()
+    print("     " + ", ".join(f"{name}: {cost:.3f}" for name, cost in zip(measured, costs, strict=True)), flush=True)
     return Result(what, max(costs) / min(costs), "times, slowest against fastest", bound, at_least=False)
 
 
@@ -132,10 +139,10 @@ def bench_lengths() -> list[Result]:
         read = dataclasses.replace(row, segment_length=4096)
         described = job(read, "read_document") | {"document_length": length}
         documents[length] = Worker(f"{length:,}", "step.py", described, environment=COMMAND_ENVIRONMENT)
-    results = [spread_of_costs("a token in documents of 4k to 256k", documents, 3, 1.05)]
+    results = [spread_of_costs("a token in documents of 4k to 256k", documents, 7, 1.05)]
     for length in SEGMENTS:
         segments[length] = today(f"{length:,}", dataclasses.replace(row, segment_length=length), "train_step")
-    return [*results, spread_of_costs("a token in one segment of 1k to 32k", segments, 3, 1.15)]
+    return [*results, spread_of_costs("a token in one segment of 1k to 32k", segments, 7, 1.15)]
 
 
 def main() -> None:
