@@ -5,7 +5,7 @@ BIN := .venv/bin
 STEPS ?=
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam docs bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,7 +24,7 @@ endef
 
 .venv/all: setup.py requirements.lock
 	$(make_venv)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev,gcs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev,docs,gcs]'
 	touch .venv/core $@
 
 # Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.
@@ -135,6 +135,9 @@ laptop: .venv/core  ## the paper's comparison at laptop size: runs what experime
 cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, continues where it stopped
 	$(BIN)/python -m experiments.studies.cost_by_length
 
+docs: .venv/all  ## the documentation as a site, in site/; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html . site
+
 lint: .venv/all  ## ruff and pyright on package, tests and experiments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -142,7 +145,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra docs --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
-	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build site *.egg-info

@@ -41,6 +41,13 @@ BEAM = [
 GCS = [
     "etils[epath-gcs]>=1.15",  # gs:// without TensorFlow
 ]
+DOCS = [
+    "furo>=2025.12",
+    "latex2mathml>=3.81",
+    "myst-parser>=5.2",
+    "sphinx>=9.0",
+    "sphinx-copybutton>=0.5.2",
+]
 DEV = [
     "beartype>=0.23",
     "hypothesis>=6.170",
@@ -83,6 +90,7 @@ setuptools.setup(
         "beam": BEAM,
         "data": DATA,
         "dev": DEV,
+        "docs": DOCS,
         "gcs": GCS,
         "tpu": ["jax[tpu]>=0.10.1,!=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.1,!=0.10.2"],
