@@ -1,7 +1,7 @@
 """Gates and states of a recurrent model, recorded block by block over one long document.
 
 The layers run through their public methods, so that intermediate values can be read. The states after each block are
-those of the model itself; a test compares them.
+those of the model itself, run in segments of one block; a test compares them.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ def _probe_layer(layer: RecurrentLayer, x: Activations, before: LayerState) -> t
         mass_on_previous_block=_mass_on_previous_block(layer, states, visible, x.shape[1]),
     )
     x = layer.tokens.attend(x, tokens, before, _one_block(states.kv), None)
-    return x, dataclasses.replace(layer.tokens.next_cache(tokens), recurrent=next_state), probe
+    return x, dataclasses.replace(layer.tokens.next_state(tokens, before), recurrent=next_state), probe
 
 
 def _of_the_only_row(gate: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -148,7 +148,8 @@ def watch(
     Args:
         config: the model, with recurrent layers.
         params: its parameters.
-        tokens: (n,) ids, at least W. Tokens after the last full block are ignored.
+        tokens: (n,) ids, at least W. Tokens after the last full block are ignored. An external memory is written block
+            by block here, as with segments of length W.
         progress: called after each block, with the number of blocks done and the total.
     """
     window = config.window_length or len(tokens)
