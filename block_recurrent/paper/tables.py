@@ -149,6 +149,8 @@ TABLE_1 = PaperTable(
 )
 
 _INFERRED = "the size is inferred from the official code's size files"
+_PEER = "inferred: the widths with which 13 layers have 1.3B parameters, and a sliding window as in the scaling figure"
+_ADDED = "not in the paper"
 _TABLE_2_COLUMNS = (_WORD_PERPLEXITY, _PG19_TOKENS)
 
 
@@ -167,7 +169,10 @@ TABLE_2 = PaperTable(
         _table_2_row("Perceiver AR (975M)", "28.9* -"),
         _table_2_row("Block-Recurrent 650M", "28.46* -", "gin/table2/rec_650m.gin", _INFERRED),
         _table_2_row("Block-Recurrent 1.3B", "26.50* 3.22*", "gin/table2/rec_1300m.gin", _INFERRED),
-        _table_2_row("Transformer-XL, 13 layers, peer of 1.3B", "- 3.31*", note="its settings are not known here"),
+        _table_2_row("Transformer-XL, 13 layers, peer of 1.3B", "- 3.31*", "gin/scaling/slide_13l_1200m.gin", _PEER),
+        _table_2_row("Slide:26L 1.3B", "- -", "gin/table2/slide_26l_1300m.gin", f"{_ADDED}: 24 layers and two more"),
+        _table_2_row("Slide:13L 650M", "- -", "gin/scaling/slide_13l_600m.gin", f"{_ADDED}: 13 layers with 650M"),
+        _table_2_row("Slide:26L 650M", "- -", "gin/table2/slide_26l_650m.gin", f"{_ADDED}: 24 layers and two more"),
     ),
 )
 

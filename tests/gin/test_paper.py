@@ -12,7 +12,7 @@ from block_recurrent.config import EvaluationConfig, ModelConfig, RunConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.flops import forward_flops
 from block_recurrent.model.language_model import abstract_params
-from block_recurrent.paper.tables import TABLE_1, TABLES
+from block_recurrent.paper.tables import TABLE_1, TABLE_2, TABLES
 from block_recurrent.trees import named_leaves
 
 DATA = {"pg19_bytes": 260, "pg19_tokens": 32128, "arxiv": 32128, "github": 32128}
@@ -158,6 +158,43 @@ def test_rows_of_table_2(name, size, ordinary):
     without = dataclasses.replace(model, recurrent_layers=(), num_states=0)
     assert round(kernels(without)["tokens"] / 1e6) == ordinary
     assert sum(forward_flops(model, 4096).values()) == pytest.approx(expected_flops(model), rel=1e-12)
+
+
+# Comparison of Table 2: size of the widths, layers, millions of kernel parameters.
+COMPARISONS = {
+    "Transformer-XL, 13 layers, peer of 1.3B": ("1200m", 13, 1309),
+    "Slide:26L 1.3B": ("600m", 26, 1309),
+    "Slide:13L 650M": ("600m", 13, 654),
+    "Slide:26L 650M": ("300m", 26, 654),
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_of_table_2_have_the_size_in_their_name_and_no_recurrence(name):
+    (row,) = [row for row in TABLE_2.rows if row.name == name]
+    assert row.gin_file is not None
+    run = built(row.gin_file)
+    size, layers, millions = COMPARISONS[name]
+    model = run.model
+    assert (model.embed_dim, model.num_heads, model.head_dim, model.mlp_dim) == SIZES[size][:4]
+    assert (model.num_layers, model.recurrent_layers) == (layers, ())
+    assert (run.data.segment_length, model.window_length) == (4096, 512)
+    assert round(kernels(model)["tokens"] / 1e6) == millions
+    assert sum(forward_flops(model, 4096).values()) == pytest.approx(expected_flops(model), rel=1e-12)
+
+
+def test_the_tests_of_table_2_cover_every_row_with_an_experiment():
+    recurrent = {"Block-Recurrent 650M", "Block-Recurrent 1.3B"}
+    assert {row.name for row in TABLE_2.rows if row.gin_file} == recurrent | COMPARISONS.keys()
+
+
+@pytest.mark.parametrize("layers", [13, 26])
+def test_comparisons_of_table_2_match_the_recurrent_models_in_parameters(layers):
+    """The recurrent models have 24 layers. Their states add parameters, so the sizes differ by a few percent."""
+    for size, widths in (("650m", {13: "600m", 26: "300m"}), ("1300m", {13: "1200m", 26: "600m"})):
+        recurrent = sum(kernels(built(f"gin/table2/rec_{size}.gin").model).values())
+        names = {13: f"gin/scaling/slide_13l_{widths[13]}.gin", 26: f"gin/table2/slide_26l_{size}.gin"}
+        assert sum(kernels(built(names[layers]).model).values()) == pytest.approx(recurrent, rel=0.03)
 
 
 @pytest.mark.parametrize("gin_file", [file for file in ROWS if "/ablations/" in file])
