@@ -8,6 +8,7 @@
 | W      | window: tokens of a block                  |
 | S      | state vectors of a recurrent layer         |
 | Q, K   | queries, keys of an attention              |
+| M      | slots of an external memory                |
 | N      | attention heads                            |
 | H      | head dimension                             |
 | D      | model (embedding) dimension                |
@@ -35,3 +36,4 @@ Logits: TypeAlias = Float[Array, "B T V"]
 States: TypeAlias = Float[Array, "B S D"]
 TokenHeads: TypeAlias = Float[Array, "B T N H"]
 CacheHeads: TypeAlias = Float[Array, "B W N H"]
+MemoryHeads: TypeAlias = Float[Array, "B N M H"]

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
+from block_recurrent.errors import InputError
 from block_recurrent.validation import check_booleans, check_choices, check_integers, check_numbers, refuse
 
 Layer = Literal["transformer", "lstm"]
@@ -11,6 +12,7 @@ Gate = Literal["fixed", "lstm"]
 GateEquations = Literal["official", "paper"]
 ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
+Retrieval = Literal["bucketed", "exact", "approximate"]
 
 # Occasions on which a field may differ from the stored one: a run resumes, a run starts with the parameters of another
 # model, a saved decoding state is loaded, the token losses of an evaluation are read again.
@@ -20,6 +22,8 @@ _TRAINING = {"may_differ": ("init_from", "saved_state")}  # fields that matter o
 # The older fields are not free for `token_losses`: files of 0.1.0 hold them.
 _INITIAL = {"may_differ": ("init_from", "saved_state", "token_losses")}  # fields that decide only initial parameters
 _PRECISION = {"may_differ": ("init_from",)}
+# The parameters fit any memory: a model may continue with a larger one.
+_MEMORY = {"may_differ": ("init_from",)}
 
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
@@ -57,6 +61,18 @@ class ModelConfig:
             the lstm gate it keeps sigmoid(b + 1): the bias of the forget gate starts at b, that of the input gate at
             -b. None, as in the official code, is mean 0 for all of them; another value is a deviation from the paper.
             Ignored without recurrent layers.
+        memory_layers: indices of the layers with an external memory (Memorizing Transformers, arXiv:2203.08913), as
+            `recurrent_layers`; a layer may be in both. Such a layer has no relative position bias. The memory of a row
+            has the keys and values of earlier segments of its document, so the segment length matters: it must divide
+            `memory_size`. With block feedback the memory is written and searched block by block, and W must divide
+            `memory_size`. Works with `window_length` None, where nothing else is carried between segments.
+        memory_size: M, slots of the memory per row and head; a slot has the key and the value of a token. Ignored
+            without memory layers.
+        memory_neighbors: number of slots that a query retrieves, at most M; a divisor of M for `bucketed`. Ignored
+            without memory layers.
+        memory_retrieval: which slots a query retrieves: `bucketed` (the best slot of each of `memory_neighbors`
+            buckets; the official code), `exact` (the slots with the largest products; the paper) or `approximate` (as
+            `exact`, by `jax.lax.approx_max_k` with its default recall target of 0.95). Ignored without memory layers.
         dropout_rate: probability from 0 to below 1 of dropping a channel of the attention inputs, the feed-forward
             outputs and the output of the final norm. Training only.
         attention_dropout_rate: probability from 0 to below 1 of dropping a weight of the self-attention between tokens.
@@ -91,6 +107,10 @@ class ModelConfig:
     feedback: bool = False
     gate_equations: GateEquations = "official"
     gate_init_bias: float | None = dataclasses.field(default=None, metadata=_INITIAL)
+    memory_layers: tuple[int, ...] = ()
+    memory_size: int = dataclasses.field(default=0, metadata=_MEMORY)
+    memory_neighbors: int = dataclasses.field(default=0, metadata=_MEMORY)
+    memory_retrieval: Retrieval = dataclasses.field(default="bucketed", metadata=_MEMORY)
     dropout_rate: float = dataclasses.field(default=0.0, metadata=_TRAINING)
     attention_dropout_rate: float = dataclasses.field(default=0.0, metadata=_TRAINING)
     dtype: ActivationDType = dataclasses.field(default="float32", metadata=_PRECISION)
@@ -100,11 +120,11 @@ class ModelConfig:
 
     def __post_init__(self):
         check_integers(self, ("vocab_size", "embed_dim", "num_layers"), 1)
-        check_integers(self, ("num_states",), 0)
+        check_integers(self, ("num_states", "memory_size", "memory_neighbors"), 0)
         check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
         check_booleans(self, ("feedback", "scan_layers"))
         choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
-        check_choices(self, choices | {"remat": Remat, "layer": Layer})
+        check_choices(self, choices | {"remat": Remat, "layer": Layer, "memory_retrieval": Retrieval})
         if self.layer == "lstm":
             self._check_lstm()
         else:
@@ -115,26 +135,16 @@ class ModelConfig:
         if self.gate_init_bias is not None:
             check_numbers(self, ("gate_init_bias",), -20, 20)  # beyond them, sigmoid is 0 or 1 in float32
         self._check_recurrence()
+        self._check_memory()
 
     def _check_lstm(self) -> None:
-        allowed = lstm_fields() | {"recurrent_layers": (), "num_states": 0, "feedback": False}
+        allowed = lstm_fields() | {"recurrent_layers": (), "num_states": 0, "feedback": False, "memory_layers": ()}
         for field, value in allowed.items():
             if getattr(self, field):
                 raise refuse(self, field, f"{value!r} with layer = 'lstm', which has no attention")
 
     def _check_recurrence(self) -> None:
-        try:
-            object.__setattr__(self, "recurrent_layers", tuple(self.recurrent_layers))  # gin also writes lists
-        except TypeError:
-            raise refuse(self, "recurrent_layers", "a tuple of layer indices") from None
-        for index in self.recurrent_layers:
-            if not isinstance(index, int) or not -self.num_layers <= index < self.num_layers:
-                allowed = (
-                    f"from {-self.num_layers} to {self.num_layers - 1} (ModelConfig.num_layers = {self.num_layers})"
-                )
-                raise refuse(self, "recurrent_layers", f"layer indices {allowed}; {index!r} is not")
-        if len(self.recurrent_indices) != len(self.recurrent_layers):
-            raise refuse(self, "recurrent_layers", "distinct layers; two entries name the same one")
+        self._check_indices("recurrent_layers")
         if self.recurrent_layers:
             check_integers(self, ("num_states",), 1)
             if self.window_length is None:
@@ -142,10 +152,70 @@ class ModelConfig:
         elif self.feedback:
             raise refuse(self, "feedback", "False without recurrent layers: there is no state to attend to")
 
+    def _check_memory(self) -> None:
+        self._check_indices("memory_layers")
+        if not self.memory_layers:
+            return
+        check_integers(self, ("memory_size", "memory_neighbors"), 1)
+        if self.memory_neighbors > self.memory_size:
+            raise refuse(self, "memory_neighbors", f"at most ModelConfig.memory_size = {self.memory_size}")
+        if self.memory_retrieval == "bucketed" and self.memory_size % self.memory_neighbors:
+            raise refuse(
+                self,
+                "memory_neighbors",
+                f"a divisor of ModelConfig.memory_size = {self.memory_size}: bucketed retrieval has as many buckets",
+            )
+        if self.feedback and self.memory_size % (self.window_length or 1):
+            raise refuse(
+                self,
+                "memory_size",
+                f"a multiple of ModelConfig.window_length = {self.window_length}: with block feedback the memory is "
+                "written block by block",
+            )
+
+    def _check_indices(self, field: str) -> None:
+        """Checks that a field has indices of distinct layers, and converts lists to tuples."""
+        try:
+            object.__setattr__(self, field, tuple(getattr(self, field)))  # gin also writes lists
+        except TypeError:
+            raise refuse(self, field, "a tuple of layer indices") from None
+        for index in getattr(self, field):
+            if not isinstance(index, int) or not -self.num_layers <= index < self.num_layers:
+                allowed = (
+                    f"from {-self.num_layers} to {self.num_layers - 1} (ModelConfig.num_layers = {self.num_layers})"
+                )
+                raise refuse(self, field, f"layer indices {allowed}; {index!r} is not")
+        if len(self._indices(field)) != len(getattr(self, field)):
+            raise refuse(self, field, "distinct layers; two entries name the same one")
+
+    def _indices(self, field: str) -> frozenset[int]:
+        return frozenset(index % self.num_layers for index in getattr(self, field))
+
+    def check_memory_segment(self, segment_length: int, name: str) -> None:
+        """Checks that segments of this length can be written into the memory.
+
+        Args:
+            segment_length: T, tokens of a segment.
+            name: what the length is, for the error message, such as `DataConfig.segment_length`.
+
+        Raises:
+            InputError: the model has a memory that is written segment by segment, and T does not divide its size.
+        """
+        if self.memory_layers and not self.feedback and self.memory_size % max(segment_length, 1):
+            raise InputError(
+                f"{name} = {segment_length}: must divide ModelConfig.memory_size = {self.memory_size}: the memory is "
+                "written segment by segment"
+            )
+
     @property
     def recurrent_indices(self) -> frozenset[int]:
         """Non-negative indices of the recurrent layers."""
-        return frozenset(index % self.num_layers for index in self.recurrent_layers)
+        return self._indices("recurrent_layers")
+
+    @property
+    def memory_indices(self) -> frozenset[int]:
+        """Non-negative indices of the layers with an external memory."""
+        return self._indices("memory_layers")
 
     @property
     def feedback_index(self) -> int:

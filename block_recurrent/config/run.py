@@ -33,6 +33,7 @@ class RunConfig:
         segment, window, chunk = self.data.segment_length, self.model.window_length, self.model.loss_chunk
         if chunk is not None and segment % chunk:
             raise InputError(f"ModelConfig.loss_chunk = {chunk}: must divide DataConfig.segment_length = {segment}")
+        self.model.check_memory_segment(segment, "DataConfig.segment_length")
         if window is None:
             return
         if segment % window:

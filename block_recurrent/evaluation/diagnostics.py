@@ -103,7 +103,7 @@ def _probe_layer(layer: RecurrentLayer, x: Activations, before: LayerState) -> t
         mass_on_previous_block=_mass_on_previous_block(layer, states, visible, x.shape[1]),
     )
     x = layer.tokens.attend(x, tokens, before, _one_block(states.kv), None)
-    return x, dataclasses.replace(layer.tokens.next_cache(tokens), recurrent=next_state), probe
+    return x, dataclasses.replace(layer.tokens.next_state(tokens, before), recurrent=next_state), probe
 
 
 def _of_the_only_row(gate: Float[Array, "..."]) -> Float[Array, "..."]:

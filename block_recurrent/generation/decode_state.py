@@ -103,6 +103,8 @@ def init(config: ModelConfig, params: Params, batch_size: int, *, segment_length
     """
     if config.layer == "lstm":
         raise InputError("ModelConfig.layer = 'lstm': a baseline for training and evaluation; it cannot be decoded")
+    if config.memory_layers:
+        raise InputError(f"ModelConfig.memory_layers = {config.memory_layers}: cannot be decoded yet")
     block_length = config.window_length or segment_length
     return from_model_state(
         config,

@@ -8,6 +8,7 @@ import numpy as np
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.language_model import abstract_params
+from block_recurrent.model.ops.memory import EMPTY_SCORE
 
 # Options of the official code that this model fixes. A configuration with another value is refused.
 _FIXED_FIELDS: dict[str, Any] = {
@@ -23,6 +24,19 @@ _FIXED_FIELDS: dict[str, Any] = {
     "use_bias_in_dense": False,
     "mlp_activation": "relu",
     "tied_embeddings": True,
+}
+
+# The same for a model with an external memory.
+_FIXED_MEMORY_FIELDS: dict[str, Any] = {
+    "disable_position_encoding_for_memory_layers": True,
+    "relative_position_type_in_memory_layers": None,
+    "memory_cross_batch": False,
+    "memory_reset_on_new_doc": True,
+    "memory_combine_with_local": "TRAINABLE_WEIGHTED_MEAN",
+    "memory_query_stride": 1,
+    "memory_update_stride": 1,
+    "memory_sharpening": 1e6,
+    "memory_empty_score": EMPTY_SCORE,
 }
 
 _GATES: dict[str | None, Any] = {"bias": "fixed", "lstm": "lstm", None: "fixed"}
@@ -42,6 +56,7 @@ _SIDE_LEAVES = {
     "mlp/hidden/kernel": "ffn/hidden0/kernel",
     "mlp/output/kernel": "ffn/output_layer/kernel",
     "relative_bias": "../relative_positions/rel_embedding",
+    "external_memory_bias": "../external_memory_bias",
     "initial_state": "../recurrent_initial_state",
     "position_embeddings": "_kvq/position_embeddings",
     "cell/norm/scale": "pre_ffn_layernorm/scale",
@@ -70,9 +85,7 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
     Raises:
         InputError: a field is missing, or has a value that this model does not support.
     """
-    for name, value in _FIXED_FIELDS.items():
-        if fields.get(name, value) != value:
-            raise InputError(f"official configuration: {name} = {fields[name]!r}: only {value!r} is supported")
+    _check_fixed(fields, _FIXED_FIELDS)
     try:
         return ModelConfig(
             vocab_size=fields["vocab_size"],
@@ -87,12 +100,34 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
             cell=fields["cell"] or "skip",
             gate=_GATES.get(fields["gate_type"], fields["gate_type"]),
             feedback=fields["feedback"],
+            **_memory_fields(fields),
             dropout_rate=fields["dropout_rate"],
             attention_dropout_rate=fields["attn_dropout_rate"],
             dtype=fields["dtype"],
         )
     except KeyError as missing:
         raise InputError(f"official configuration: field {missing} is missing") from None
+
+
+def _memory_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the external memory; none for a model without one."""
+    layers = fields.get("memory_layer_indices")
+    if not layers:
+        return {}
+    # The official memory has sizes of its own, which override those of the layer.
+    own_sizes = {"memory_num_heads": "num_heads", "memory_key_size": "head_dim", "memory_value_size": "head_dim"}
+    _check_fixed(fields, _FIXED_MEMORY_FIELDS | {name: fields[field] for name, field in own_sizes.items()})
+    return {
+        "memory_layers": tuple(layers),
+        "memory_size": fields["memory_database_size"],
+        "memory_neighbors": fields["memory_num_neighbors"],
+    }
+
+
+def _check_fixed(fields: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    for name, value in fixed.items():
+        if fields.get(name, value) != value:
+            raise InputError(f"official configuration: {name} = {fields[name]!r}: only {value!r} is supported")
 
 
 def convert_params(flat: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class BlockRecurrentLM(nnx.Module):
             dropout_key: None switches dropout off.
 
         Raises:
-            InputError: T is not a multiple of W.
+            InputError: T is not a multiple of W, or does not divide the size of the external memory.
         """
         x, state, gates = self.hidden_states(
             tokens, state, start_of_document=start_of_document, dropout_key=dropout_key
@@ -135,10 +135,16 @@ class BlockRecurrentLM(nnx.Module):
 
     def init_state(self, batch_size: int) -> ModelState:
         """Returns the state at the start of a document, for `batch_size` rows."""
-        states = [layer.initial_states(batch_size) for layer in self.layers.values()]
-        return ModelState(tuple(init_layer_state(self.config, batch_size, recurrent) for recurrent in states))
+        recurrent = [layer.initial_states(batch_size) for layer in self.layers.values()]
+        return ModelState(
+            tuple(
+                init_layer_state(self.config, batch_size, states, memory=index in self.config.memory_indices)
+                for index, states in enumerate(recurrent)
+            )
+        )
 
     def _check_length(self, length: int) -> None:
+        self.config.check_memory_segment(length, "tokens per row")
         window = self.config.window_length
         if window is not None and (length % window or not length):
             raise InputError(
@@ -166,9 +172,9 @@ class BlockRecurrentLM(nnx.Module):
     def _runs(self) -> list[tuple[int, ...]]:
         """Returns the indices of the layers in order, grouped by runs of equal layers if `scan_layers`."""
         runs: list[tuple[int, ...]] = []
+        alone = self.config.recurrent_indices | self.config.memory_indices
         for index in range(self.config.num_layers):
-            ordinary = index not in self.config.recurrent_indices
-            if self.config.scan_layers and ordinary and runs and runs[-1][0] not in self.config.recurrent_indices:
+            if self.config.scan_layers and index not in alone and runs and runs[-1][0] not in alone:
                 runs[-1] += (index,)
             else:
                 runs.append((index,))
@@ -275,9 +281,10 @@ def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
 def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer | LSTMLayer:
     if config.layer == "lstm":
         return LSTMLayer(config, rngs=rngs)
+    memory = index in config.memory_indices
     if index in config.recurrent_indices:
-        return RecurrentLayer(config, rngs=rngs)
-    return TransformerLayer(config, cross_attention=config.feedback, rngs=rngs)
+        return RecurrentLayer(config, memory=memory, rngs=rngs)
+    return TransformerLayer(config, cross_attention=config.feedback, memory=memory, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""The model state: Transformer-XL caches and recurrent states, carried from segment to segment as one pytree.
+"""The model state: Transformer-XL caches, recurrent states and external memories, carried from segment to segment as one pytree.
 
 Every call takes the state as an argument and returns the next one; modules hold none. The state is an input of each
 training step, so no gradient flows from one step into the previous one. Within a step of several segments
@@ -11,8 +11,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxtyping import Array, Int
+
 from block_recurrent.config import ModelConfig
-from block_recurrent.typing import CacheHeads, RowMask, States
+from block_recurrent.model.ops.memory import Memory, empty_memory
+from block_recurrent.typing import CacheHeads, MemoryHeads, RowMask, States
 
 _Tree = TypeVar("_Tree")
 
@@ -20,18 +23,39 @@ _Tree = TypeVar("_Tree")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerState:
-    """State of one layer, in the dtype of the activations.
+    """State of one layer, in the dtype of the activations except `memory_index`.
 
     Attributes:
         keys: (B, W, N, H) unit-length keys of the last block; None without a window and in an LSTM layer.
         values: (B, W, N, H) values of the last block; None where `keys` is None.
         recurrent: (B, S, D) state vectors of a recurrent layer; (B, 2, D) `c` and `h` of an LSTM layer; None in an
             ordinary layer.
+        memory_keys: (B, N, M, H) keys of earlier segments in a layer with an external memory; None in other layers, so
+            that they have no additional leaf. No gradient flows through a memory.
+        memory_values: (B, N, M, H) their values; None where `memory_keys` is None.
+        memory_index: (B,) int32, number of tokens written since the document's start; None where `memory_keys` is None.
     """
 
     keys: CacheHeads | None
     values: CacheHeads | None
     recurrent: States | None
+    memory_keys: MemoryHeads | None = None
+    memory_values: MemoryHeads | None = None
+    memory_index: Int[Array, "B"] | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """The external memory; only in a layer with one."""
+        assert self.memory_keys is not None
+        assert self.memory_values is not None
+        assert self.memory_index is not None
+        return Memory(self.memory_keys, self.memory_values, self.memory_index)
+
+    def with_memory(self, memory: Memory) -> "LayerState":
+        """Returns this state with another external memory."""
+        return dataclasses.replace(
+            self, memory_keys=memory.keys, memory_values=memory.values, memory_index=memory.index
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -46,22 +70,31 @@ class ModelState:
     layers: tuple[LayerState, ...]
 
 
-def init_layer_state(config: ModelConfig, batch_size: int, recurrent: States | None) -> LayerState:
+def init_layer_state(
+    config: ModelConfig, batch_size: int, recurrent: States | None, *, memory: bool = False
+) -> LayerState:
     """Returns a layer's state at the start of a document.
 
     Args:
         config: the model.
         batch_size: rows.
         recurrent: the layer's initial recurrent state; None in an ordinary layer.
+        memory: whether the layer has an external memory.
 
     Returns:
-        The recurrent state and, with a window, caches of zeros. Queries attend to these zeros (official code).
+        The recurrent state; with a window, caches of zeros; the external memory, zeros too. Queries attend to these
+        zeros (official code).
     """
-    if config.window_length is None:
-        return LayerState(keys=None, values=None, recurrent=recurrent)
-    shape = (batch_size, config.window_length, config.num_heads, config.head_dim)
-    # Two arrays, because a buffer shared by keys and values could not be donated.
-    return LayerState(keys=jnp.zeros(shape, config.dtype), values=jnp.zeros(shape, config.dtype), recurrent=recurrent)
+    state = LayerState(keys=None, values=None, recurrent=recurrent)
+    if config.window_length is not None:
+        shape = (batch_size, config.window_length, config.num_heads, config.head_dim)
+        # Two arrays, because a buffer shared by keys and values could not be donated.
+        caches = {name: jnp.zeros(shape, config.dtype) for name in ("keys", "values")}
+        state = dataclasses.replace(state, **caches)
+    if not memory:
+        return state
+    sizes = config.num_heads, config.memory_size, config.head_dim
+    return state.with_memory(empty_memory(batch_size, *sizes, config.dtype))
 
 
 def reset_rows(
@@ -74,7 +107,7 @@ def reset_rows(
         initial: the state at the start of a document.
         start_of_document: rows that start a document.
         keep_recurrent: rows of these that keep the recurrent states of their previous document, as constants: no
-            gradient flows from one document into another. Their caches are replaced. None for no row.
+            gradient flows from one document into another. Their caches and memories are replaced. None for no row.
     """
     if keep_recurrent is not None:
         pairs = zip(initial.layers, state.layers, strict=True)

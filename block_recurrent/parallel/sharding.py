@@ -4,7 +4,7 @@
 |----------|----------------------------------------------------------------------------------------|
 | `data`   | rows of the batch and of the model state                                               |
 | `fsdp`   | the same rows, and parameters and optimizer state, which are gathered before use       |
-| `tensor` | heads and hidden features: kernels by output or input, caches by head                  |
+| `tensor` | heads and hidden features: kernels by output or input, caches and memories by head     |
 """
 
 import math
@@ -31,6 +31,8 @@ _RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"dense_[ih]/kernel$", ("fsdp", None)),  # Flax's LSTM cell: one kernel for four gates
     (r"(initial_state|position_embeddings)$", (None, "fsdp")),
     (r"(^|/)(keys|values)$", (_ROWS, None, "tensor", None)),
+    (r"(^|/)memory_(keys|values)$", (_ROWS, "tensor", None, None)),
+    (r"(^|/)memory_index$", (_ROWS,)),
     (r"(^|/)recurrent$", (_ROWS, None, None)),
     (r"(^|/)(tokens|targets|weights)$", (_ROWS, None)),
     (r"(^|/)start_of_document$", (_ROWS,)),

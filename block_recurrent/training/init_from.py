@@ -59,6 +59,8 @@ def _check(source: epath.Path, theirs: ModelConfig, ours: ModelConfig) -> None:
         there, here = getattr(theirs, field.name), getattr(ours, field.name)
         if field.name == "recurrent_layers":
             there, here = sorted(theirs.recurrent_indices), sorted(ours.recurrent_indices)
+        if field.name == "memory_layers":
+            there, here = sorted(theirs.memory_indices), sorted(ours.memory_indices)
         if field.name not in free and there != here:
             reason = _REASONS.get(field.name)
             differences.append(f"{field.name} = {there!r} there, {here!r} here" + (f" ({reason})" if reason else ""))

@@ -87,11 +87,14 @@ class StateUpdate(nnx.Module):
 
 
 class RecurrentLayer(nnx.Module):
-    """A transformer layer over tokens and the update of the states, run in parallel."""
+    """A transformer layer over tokens and the update of the states, run in parallel.
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    Only the tokens see an external memory; the states do not.
+    """
+
+    def __init__(self, config: ModelConfig, *, memory: bool, rngs: nnx.Rngs):
         self.config = config
-        self.tokens = TransformerLayer(config, cross_attention=True, rngs=rngs)
+        self.tokens = TransformerLayer(config, cross_attention=True, memory=memory, rngs=rngs)
         self.states = StateUpdate(config, rngs=rngs)
 
     def __call__(
@@ -119,7 +122,7 @@ class RecurrentLayer(nnx.Module):
         )
         attend = apply_remat_policy(self.config, self.tokens.attend)
         x = attend(x, projected, state, _swap_block_axis(states), attend_key)
-        state = dataclasses.replace(self.tokens.next_cache(projected), recurrent=recurrent)
+        state = dataclasses.replace(self.tokens.next_state(projected, state), recurrent=recurrent)
         return x, state, mean_over_blocks(gates)
 
     def _project(self, x: Activations, state: LayerState, dropout_key: Key | None) -> tuple[Projected, KeyValues]:

@@ -14,9 +14,10 @@ from block_recurrent.model.layers.projections import Projected, Projections
 from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
 from block_recurrent.model.ops.dropout import dropout_mask
+from block_recurrent.model.ops.memory import attend_to_memory, mix_with_memory, retrieve, write
 from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
 from block_recurrent.model.state import LayerState
-from block_recurrent.typing import Activations, Key
+from block_recurrent.typing import Activations, Key, TokenHeads
 
 # Windows that are a multiple of this many tokens attend in half blocks: W / 2 queries see 1.5 W keys instead of W
 # queries 2 W keys. For W = 256 that takes 0.7 times the time on CPU; for W = 128 it takes the same time.
@@ -27,13 +28,22 @@ _Tokens: TypeAlias = tuple[KeyValues, Float[Array, "B W N H"] | None, Float[Arra
 
 
 class TransformerLayer(nnx.Module):
-    """A transformer layer over all blocks of a segment at once; each block also sees the tokens of the previous one."""
+    """A transformer layer over all blocks of a segment at once; each block also sees the tokens of the previous one.
 
-    def __init__(self, config: ModelConfig, *, cross_attention: bool, rngs: nnx.Rngs):
+    With an external memory, the segment's queries also retrieve keys and values from it, once for the whole segment and
+    before the segment is written into it: they see earlier segments, but no token of their own. The outputs of the two
+    attentions are mixed by a gate per head. The memory is therefore not independent of the segment length.
+    """
+
+    def __init__(self, config: ModelConfig, *, cross_attention: bool, memory: bool, rngs: nnx.Rngs):
         self.config = config
+        self.has_memory = memory
         self.projections = Projections(config, cross_attention=cross_attention, rngs=rngs)
-        bias_init = nnx.initializers.normal(stddev=NUM_BUCKETS**-0.5)
-        self.relative_bias = nnx.Param(bias_init(rngs.params(), (config.num_heads, NUM_BUCKETS)))
+        if memory:  # and no relative bias (official code)
+            self.external_memory_bias = nnx.Param(jnp.zeros(config.num_heads))
+        else:
+            bias_init = nnx.initializers.normal(stddev=NUM_BUCKETS**-0.5)
+            self.relative_bias = nnx.Param(bias_init(rngs.params(), (config.num_heads, NUM_BUCKETS)))
         attentions = 2 if cross_attention else 1
         dim = attentions * config.num_heads * config.head_dim
         self.output = linear(config, dim, config.embed_dim, rngs=rngs)
@@ -55,7 +65,7 @@ class TransformerLayer(nnx.Module):
             The activations and the layer's state after the segment.
         """
         x, projected = self.forward(x, state, feedback, dropout_key)
-        return x, self.next_cache(projected)
+        return x, self.next_state(projected, state)
 
     def initial_states(self, batch_size: int) -> None:
         """Returns None: an ordinary layer has no recurrent states."""
@@ -100,7 +110,7 @@ class TransformerLayer(nnx.Module):
             mask=written,
         )
         blocks = None if states is None else KeyValues(states.keys[:, None], states.values[:, None])
-        return self._finish(x, _concatenate_heads(attended[:, None]), projected, blocks, None), projected.kv
+        return self._finish(x, _concatenate_heads(attended), projected, blocks, None), projected.kv
 
     def visible(self, projected: Projected, state: LayerState) -> KeyValues:
         """Returns keys and values (B, C, K, N, H) of each block and, with a window, of the block before it."""
@@ -130,20 +140,23 @@ class TransformerLayer(nnx.Module):
         Args:
             x: activations before the layer.
             projected: projections of all tokens of the segment.
-            state: the layer's state before the segment, for the keys and values of the block before.
+            state: the layer's state before the segment, for the keys and values of the block before and the memory.
             states: keys and values of the recurrent states before each block.
             dropout_key: None switches dropout off.
         """
         mask_key, mlp_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         return self._finish(x, self.self_attention(projected, state, mask_key), projected, states, mlp_key)
 
-    def next_cache(self, projected: Projected) -> LayerState:
-        """Returns the keys and values of the last block as the next state; None without a window."""
-        if self.config.window_length is None:
-            return LayerState(keys=None, values=None, recurrent=None)
-        keys, values = projected.kv
-        window = self.config.window_length
-        return LayerState(keys=keys[:, -window:], values=values[:, -window:], recurrent=None)
+    def next_state(self, projected: Projected, state: LayerState) -> LayerState:
+        """Returns the state after the segment, without recurrent states.
+
+        It has the keys and values of the last block, None without a window, and the memory with the segment's tokens.
+        """
+        (keys, values), window = projected.kv, self.config.window_length
+        after = LayerState(keys=None, values=None, recurrent=None)
+        if window is not None:
+            after = LayerState(keys=keys[:, -window:], values=values[:, -window:], recurrent=None)
+        return after.with_memory(write(state.memory, keys, values)) if self.has_memory else after
 
     def _finish(
         self,
@@ -161,7 +174,10 @@ class TransformerLayer(nnx.Module):
     def self_attention(
         self, projected: Projected, state: LayerState, dropout_key: Key | None
     ) -> Float[Array, "B T NH"]:
-        """Returns the outputs of attention to tokens, heads concatenated, before the output projection."""
+        """Returns the outputs of attention to tokens, and to the memory, before the output projection.
+
+        The heads are concatenated.
+        """
         rate = 0.0 if dropout_key is None else self.config.attention_dropout_rate
         window, length = self.config.window_length, projected.queries.shape[1]
         halved = window and window % _HALVED == 0 and not rate
@@ -178,20 +194,35 @@ class TransformerLayer(nnx.Module):
             (projected.kv, state.keys, state.values),
             self.projections.attention_scale[...],
             visible=visible,
-            bias=relative_bias(self.relative_bias[...], num_queries, num_keys),
+            bias=self._position_bias(num_queries, num_keys),
             mask=causal_mask(num_queries, num_keys, window),
             # One mask for all rows and blocks (official code).
             dropout=None if dropout_key is None or not rate else dropout_mask(dropout_key, rate, shape),
         )
+        attended = merge_blocks(attended)
+        if self.has_memory:
+            attended = self._add_memory(attended, projected, state)
         return _concatenate_heads(attended)
+
+    def _position_bias(self, num_queries: int, num_keys: int) -> Float[Array, "N Q K"]:
+        if self.has_memory:
+            return jnp.zeros((self.config.num_heads, num_queries, num_keys))
+        return relative_bias(self.relative_bias[...], num_queries, num_keys)
+
+    def _add_memory(self, attended: TokenHeads, projected: Projected, state: LayerState) -> TokenHeads:
+        """Mixes the output of attention to tokens with that of attention to the memory."""
+        retrieved = retrieve(
+            projected.queries, state.memory, self.config.memory_neighbors, self.config.memory_retrieval
+        )
+        external = attend_to_memory(projected.queries, retrieved, self.projections.attention_scale[...])
+        return mix_with_memory(attended, external, self.external_memory_bias[...])
 
     def cross_attention(self, projected: Projected, states: KeyValues) -> Float[Array, "B T NH"]:
         """Returns the outputs of attention to states (B, C, S, N, H), heads concatenated, before the projection."""
         assert projected.cross_queries is not None
         queries = split_blocks(projected.cross_queries, projected.cross_queries.shape[1] // states.keys.shape[1])
-        return _concatenate_heads(attend(queries, states, self.projections.cross_attention_scale[...]))
+        return _concatenate_heads(merge_blocks(attend(queries, states, self.projections.cross_attention_scale[...])))
 
 
-def _concatenate_heads(x: Float[Array, "B C W N H"]) -> Float[Array, "B T NH"]:
-    x = merge_blocks(x)
+def _concatenate_heads(x: TokenHeads) -> Float[Array, "B T NH"]:
     return x.reshape(*x.shape[:2], -1)
