@@ -37,9 +37,9 @@ _GRADIENT_SEGMENT = 1
 class Parity:
     """Largest error of each kind in one fixture.
 
-    Errors of logits, caches, recurrent states and memories are absolute, errors of the loss relative, and errors of gradients
-    relative to the largest entry of that parameter's gradient. An error is infinite if an entry is missing, has another
-    shape or is not finite.
+    Errors of logits, caches, recurrent states and memories are absolute, errors of the loss relative, and errors of
+    gradients relative to the largest entry of that parameter's gradient. An error is infinite if an entry is missing,
+    has another shape or is not finite.
 
     Attributes:
         errors: the largest error, by kind.

@@ -1,8 +1,9 @@
-"""The model state: Transformer-XL caches, recurrent states and external memories, carried from segment to segment as one pytree.
+"""The model state: Transformer-XL caches, recurrent states and external memories, as one pytree.
 
-Every call takes the state as an argument and returns the next one; modules hold none. The state is an input of each
-training step, so no gradient flows from one step into the previous one. Within a step of several segments
-(`TrainConfig.backprop_segments`), gradients flow from segment to segment.
+It is carried from segment to segment. Every call takes the state as an argument and returns the next one; modules hold
+none. The state is an input of each training step, so no gradient flows from one step into the previous one. Within a
+step of several segments (`TrainConfig.backprop_segments`), gradients flow from segment to segment, except through
+external memories.
 """
 
 import dataclasses
@@ -10,7 +11,6 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-
 from jaxtyping import Array, Int
 
 from block_recurrent.config import ModelConfig
