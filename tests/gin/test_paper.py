@@ -44,7 +44,9 @@ TABLE_1_ROWS: dict[str, tuple[Any, ...]] = {
     "Rec:fixed:skip": (4096, 512, 12, (9,), 512, "fixed", "skip", False),
     "Feedback:lstm:single": (4096, 512, 12, (9,), 512, "lstm", "single", True),
     "Feedback:fixed:skip": (4096, 512, 12, (9,), 512, "fixed", "skip", True),
+    "Memorizing Trans. 64k": (512, 512, 12, ()),
 }
+MEMORY_SIZES = {"8k": 8192, "32k": 32768, "64k": 65536}
 
 
 def build(*names: str) -> RunConfig:
@@ -135,6 +137,27 @@ def test_rows_of_table_1_are_the_papers(name):
     else:
         assert round(kernels(model)["tokens"] / 1e6, 1) == SIZES["150m"][4 + (layers == 13)]
     assert sum(forward_flops(model, segment).values()) == pytest.approx(expected_flops(model), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", MEMORY_SIZES)
+def test_memorizing_rows_are_the_official_ones_and_xl_otherwise(size):
+    run, xl = built(f"gin/table1/memorizing_{size}.gin"), built("gin/table1/xl_512.gin")
+    memory = {"memory_layers": (-4,), "memory_size": MEMORY_SIZES[size], "memory_neighbors": 128}
+    assert run.model == dataclasses.replace(xl.model, memory_retrieval="bucketed", **memory)
+    assert run.model.memory_indices == {8}  # the ninth of 12
+    assert (run.data, run.optimizer, run.train) == (xl.data, xl.optimizer, xl.train)
+
+
+@pytest.mark.parametrize(("name", "other"), [("memorizing", "xl_w"), ("memorizing_slide", "slide")])
+def test_memorizing_laptop_rows_differ_from_their_peers_in_the_memory_alone(name, other):
+    run, peer = build(f"laptop/{name}"), build(f"laptop/{other}")
+    memory = {"memory_layers": (2,), "memory_size": 4096, "memory_neighbors": 32}
+    assert run == dataclasses.replace(peer, model=dataclasses.replace(peer.model, **memory))
+
+
+def test_every_row_of_table_1_has_an_experiment_and_a_test():
+    assert [row.name for row in TABLE_1.rows] == list(TABLE_1_ROWS)
+    assert all(row.gin_file for row in TABLE_1.rows)
 
 
 @pytest.mark.parametrize("size", SIZES)
