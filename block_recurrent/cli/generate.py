@@ -151,9 +151,8 @@ def generate(
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
     use_compilation_cache(compilation_cache)
-    generator = load_generator(
-        workdir, model, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length
-    )
+    settings: Any = {"batch_size": batch_size, "vocabulary": vocabulary, "segment_length": segment_length}
+    generator = load_generator(workdir, model, **settings)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)
