@@ -25,6 +25,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+MEMORY: dict[str, Any] = {"memory_layers": (1,), "memory_size": 64, "memory_neighbors": 4}
+
+
 def small(**fields: Any) -> ModelConfig:
     return ModelConfig(**(SMALL | fields))
 
@@ -109,12 +112,43 @@ def test_parameters_of_recurrent_layers_are_those_of_the_equations():
         ({"recurrent_layers": (1,)}, "ModelConfig.num_states = 0: must be an integer of at least 1"),
         ({"recurrent_layers": (1,), "num_states": 2, "window_length": None}, "window_length = None: must be an int"),
         ({"feedback": True}, "ModelConfig.feedback = True: must be False without recurrent layers"),
+        ({"memory_layers": (4,)}, r"memory_layers = \(4,\): must be layer indices from -4 to 3"),
+        ({"memory_layers": (1, -3)}, r"memory_layers = \(1, -3\): must be distinct layers"),
+        ({"memory_layers": 1}, "memory_layers = 1: must be a tuple of layer indices"),
+        ({"memory_layers": (1,), "memory_neighbors": 4}, "memory_size = 0: must be an integer of at least 1"),
+        ({"memory_layers": (1,), "memory_size": 4}, "memory_neighbors = 0: must be an integer of at least 1"),
+        ({"memory_size": -1}, "memory_size = -1: must be an integer of at least 0"),
+        (MEMORY | {"memory_neighbors": 65}, "memory_neighbors = 65: must be at most ModelConfig.memory_size = 64"),
+        (MEMORY | {"memory_neighbors": 5}, "memory_neighbors = 5: must be a divisor of ModelConfig.memory_size = 64"),
+        (MEMORY | {"memory_retrieval": "top"}, "memory_retrieval = 'top': must be one of 'bucketed', 'exact', 'appro"),
+        (
+            MEMORY | {"memory_size": 24, "recurrent_layers": (1,), "num_states": 2, "feedback": True},
+            "memory_size = 24: must be a multiple of ModelConfig.window_length = 16: with block feedback",
+        ),
         ({"feedback": "no"}, "ModelConfig.feedback = 'no': must be True or False"),
     ],
 )
 def test_errors_name_the_field_its_value_and_the_allowed_values(fields, message):
     with pytest.raises(InputError, match=message):
         small(**fields)
+
+
+def test_exact_retrieval_needs_no_buckets_and_a_memory_no_window():
+    config = small(**MEMORY | {"memory_neighbors": 5, "memory_layers": [-1, 1]}, memory_retrieval="exact")
+    assert config.memory_indices == {1, 3}
+    assert small(**MEMORY, window_length=None).depends_on_segments
+    assert not small(**MEMORY, recurrent_layers=(0,), num_states=2, feedback=True).depends_on_segments
+    assert small(memory_neighbors=5) != small()  # ignored without memory layers, as num_states
+
+
+def test_parameters_do_not_depend_on_the_size_of_the_memory():
+    sizes = {"memory_size", "memory_neighbors", "memory_retrieval"}
+    assert sizes <= fields_that_may_differ("init_from")
+    for purpose in ("resume", "saved_state", "token_losses"):
+        assert not {*sizes, "memory_layers"} & fields_that_may_differ(purpose)
+    assert "memory_layers" not in fields_that_may_differ("init_from")
+    plain, one = small(), small(**MEMORY)
+    assert count_params(one) == count_params(plain) - 32 * plain.num_heads + plain.num_heads
 
 
 def test_a_model_config_is_frozen_and_hashable_and_accepts_lists():
@@ -149,6 +183,9 @@ def test_parts_that_do_not_fit_together_are_refused():
         run_config(window_length=12)
     with pytest.raises(InputError, match=r"segment_length = 16: must be at least .* = 32 .* no gradient"):
         run_config(recurrent_layers=(1,), num_states=2)
+    run_config(**MEMORY)
+    with pytest.raises(InputError, match=r"segment_length = 16: must divide ModelConfig.memory_size = 40: the memory"):
+        run_config(**MEMORY | {"memory_size": 40})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from block_recurrent.aot.steps import DECODE_ROWS, DECODE_TOKENS, lower_step
 from block_recurrent.aot.summary import bytes_per_device
 from block_recurrent.aot.topology import Topology
 from block_recurrent.config import RunConfig
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.flops import forward_flops, training_flops
 from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.sharding import check_rows, make_mesh
 from block_recurrent.training.step import abstract_train_state
@@ -186,7 +186,7 @@ def _compiled_step(
     fingerprint: str,
 ) -> CompiledStep:
     rows, length = run.data.batch_size, run.data.segment_length
-    per_token = sum(forward_flops(run.model, length).values()) * (TRAINING_FACTOR if step == "train" else 1)
+    per_token = training_flops(run.model, length) if step == "train" else sum(forward_flops(run.model, length).values())
     tokens = {"train": run.tokens_per_step, "evaluate": rows * length, "decode": DECODE_ROWS * DECODE_TOKENS}[step]
     chips = 1 if step == "decode" else topology.num_chips
     devices = topology.chip.devices

@@ -8,8 +8,9 @@ import jax
 from jax.sharding import AbstractMesh
 
 from block_recurrent.config import RunConfig
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.flops import forward_flops, training_flops
 from block_recurrent.model.language_model import abstract_params, layer_name
+from block_recurrent.model.state import LayerState, ModelState
 from block_recurrent.parallel.sharding import check_rows, mesh_shape, row_shards, shardings
 from block_recurrent.training.step import abstract_train_state
 
@@ -54,6 +55,8 @@ def _layers(run: RunConfig) -> list[tuple[str, str]]:
         kind = f"recurrent, {model.num_states} states, {model.gate}:{model.cell}"
         ordinary = "ordinary, attends to the states" if model.feedback else "ordinary"
         kind = "LSTM" if model.layer == "lstm" else kind if index in model.recurrent_indices else ordinary
+        if index in model.memory_indices:
+            kind += f", memory of {model.memory_size:,} tokens"
         rows.append((f"{layer_name(index)}: {kind}", _parameters(params["layers"][layer_name(index)])))
     rows.append(("final norm", _parameters(params["final_norm"])))
     rows.append(("all", _parameters(params)))
@@ -65,8 +68,9 @@ def _flops(run: RunConfig) -> list[tuple[str, str]]:
     parts = forward_flops(run.model, run.data.segment_length)
     forward = sum(parts.values())
     rows = [(part, f"{flops:,.0f}") for part, flops in parts.items()]
-    rows += [("forward", f"{forward:,.0f}"), ("training", f"{TRAINING_FACTOR * forward:,.0f}")]
-    step = TRAINING_FACTOR * forward * run.tokens_per_step
+    training = training_flops(run.model, run.data.segment_length)
+    rows += [("forward", f"{forward:,.0f}"), ("training", f"{training:,.0f}")]
+    step = training * run.tokens_per_step
     return [*rows, ("training, one step", f"{step:.4g}")]
 
 
@@ -76,11 +80,23 @@ def _memory(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:
         "parameters": state.params,
         "gradients": state.params,
         "optimizer": state.opt_state,
-        "caches and recurrent states": state.model_state,
+        "caches and recurrent states": _without_memories(state.model_state),
     }
+    if run.model.memory_layers:
+        parts["external memories"] = _memories(state.model_state)
     sizes = {name: bytes_per_device(mesh, part) for name, part in parts.items()}
     rows = [(name, _megabytes(size)) for name, size in sizes.items()]
     return [*rows, ("all but activations", _megabytes(sum(sizes.values())))]
+
+
+def _without_memories(state: ModelState) -> ModelState:
+    return ModelState(tuple(LayerState(layer.keys, layer.values, layer.recurrent) for layer in state.layers))
+
+
+def _memories(state: ModelState) -> ModelState:
+    return ModelState(
+        tuple(dataclasses.replace(layer, keys=None, values=None, recurrent=None) for layer in state.layers)
+    )
 
 
 def _batch(run: RunConfig, mesh: Any) -> list[tuple[str, str]]:

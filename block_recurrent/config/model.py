@@ -218,6 +218,14 @@ class ModelConfig:
         return self._indices("memory_layers")
 
     @property
+    def depends_on_segments(self) -> bool:
+        """True if results depend on the segment length.
+
+        They do with attention to the whole segment (no window), and with a memory that is written segment by segment.
+        """
+        return self.window_length is None or bool(self.memory_layers and not self.feedback)
+
+    @property
     def feedback_index(self) -> int:
         """Index of the layer with the state for block feedback: the last recurrent layer."""
         return max(self.recurrent_indices)

@@ -77,6 +77,10 @@ def plan(
             "tokens do not attend to the states; only windows and caches are left",
         ),
     ]
+    if config.depends_on_segments:
+        reason = "runs block by block, but the external memory is written segment by segment"
+        by_block = ("reset", "frozen", "initial", "shuffled")
+        return [item for item in planned if item.name not in by_block], dict.fromkeys(by_block, reason)
     if (store.lengths > 1).sum() < 2:
         return planned, {"shuffled": "needs at least two documents"}
     exchanged = PlannedAblation(

@@ -1,7 +1,7 @@
 """Gates and states of a recurrent model, recorded block by block over one long document.
 
 The layers run through their public methods, so that intermediate values can be read. The states after each block are
-those of the model itself; a test compares them.
+those of the model itself, run in segments of one block; a test compares them.
 """
 
 import dataclasses
@@ -148,7 +148,8 @@ def watch(
     Args:
         config: the model, with recurrent layers.
         params: its parameters.
-        tokens: (n,) ids, at least W. Tokens after the last full block are ignored.
+        tokens: (n,) ids, at least W. Tokens after the last full block are ignored. An external memory is written block
+            by block here, as with segments of length W.
         progress: called after each block, with the number of blocks done and the total.
     """
     window = config.window_length or len(tokens)

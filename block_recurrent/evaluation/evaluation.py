@@ -62,6 +62,7 @@ class Evaluation:
                 f"DataConfig.segment_length = {data.segment_length}: must be a multiple of the model's window, "
                 f"ModelConfig.window_length = {model.config.window_length}"
             )
+        model.config.check_memory_segment(data.segment_length, "DataConfig.segment_length")
         self.folder = folder or split_folder(model, data, split) / f"step_{model.subject.step}"
         self.bootstrap = provenance.describe_bootstrap(config)
         self._placement, self._progress = Placement(), progress
@@ -73,8 +74,8 @@ class Evaluation:
         subject, free = self.model.subject, fields_that_may_differ("token_losses")
         model = {name: value for name, value in subject.config.items() if name not in free}
         facts = {"params": subject.fingerprint, "model": model, "store": self.store.fingerprint}
-        if self.model.config.window_length is None:
-            facts["segment_length"] = self.shape.segment_length  # the context length of a model without a window
+        if self.model.config.depends_on_segments:
+            facts["segment_length"] = self.shape.segment_length
         return json.dumps(facts, sort_keys=True)
 
     @property

@@ -236,6 +236,10 @@ def _model(saved: SavedRun) -> list[str]:
     }
     if config.recurrent_indices:
         facts["states"] = f"{config.num_states} vectors, cell `{config.cell}`, gate `{config.gate}`"
+    if config.memory_indices:
+        layers = ", ".join(map(str, sorted(config.memory_indices)))
+        kind = f"{config.memory_neighbors} of {config.memory_size:,} tokens, {config.memory_retrieval} retrieval"
+        facts["external memory"] = f"layers {layers}: {kind}"
     vocabulary = saved.data["stores"][0]["vocabulary"]
     kind = "bytes" if vocabulary["fingerprint"] == ByteVocabulary.fingerprint else "SentencePiece"
     facts["vocabulary"] = f"{kind}, {vocabulary['size']:,} tokens, fingerprint `{vocabulary['fingerprint'][:12]}`"

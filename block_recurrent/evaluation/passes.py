@@ -37,7 +37,7 @@ class Shape:
 
     Attributes:
         batch_size: rows of a batch, over all devices.
-        segment_length: tokens per row and step.
+        segment_length: tokens per row and step; it changes the result of `ModelConfig.depends_on_segments`.
     """
 
     batch_size: int

@@ -41,7 +41,8 @@ def make_state_reports(run: RunConfig) -> "list[StateReport]":
             recurrent layers.
 
     Raises:
-        InputError: the held-out split is missing, damaged or without a token to score, or there are several processes.
+        InputError: the held-out split is missing, damaged or without a token to score, there are several processes, or
+            the model has an external memory that is written segment by segment.
     """
     if run.train.state_report_every is None or not run.model.recurrent_layers:
         return []
@@ -49,6 +50,11 @@ def make_state_reports(run: RunConfig) -> "list[StateReport]":
         raise InputError(
             f"TrainConfig.state_report_every = {run.train.state_report_every}: must be None with several processes "
             f"({jax.process_count()} here); `evaluate --ablations --diagnostics` measures the same on a checkpoint"
+        )
+    if run.model.depends_on_segments:
+        raise InputError(
+            f"TrainConfig.state_report_every = {run.train.state_report_every}: must be None with recurrent layers and "
+            "ModelConfig.memory_layers: the reports run block by block, but the memory is written segment by segment"
         )
     store = open_split(run.data, run.data.eval_split, vocab_size=run.model.vocab_size)
     return [StateReport(run, store)]

@@ -7,10 +7,12 @@ external memories.
 """
 
 import dataclasses
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import GetAttrKey
 from jaxtyping import Array, Int
 
 from block_recurrent.config import ModelConfig
@@ -20,7 +22,11 @@ from block_recurrent.typing import CacheHeads, MemoryHeads, RowMask, States
 _Tree = TypeVar("_Tree")
 
 
-@jax.tree_util.register_dataclass
+_PARTS = ("keys", "values", "recurrent")
+_MEMORY_PARTS = ("memory_keys", "memory_values", "memory_index")
+
+
+@jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class LayerState:
     """State of one layer, in the dtype of the activations except `memory_index`.
@@ -42,6 +48,20 @@ class LayerState:
     memory_keys: MemoryHeads | None = None
     memory_values: MemoryHeads | None = None
     memory_index: Int[Array, "B"] | None = None
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[GetAttrKey, Any]], tuple[str, ...]]:
+        """Returns the children of the pytree node and their names.
+
+        Without a memory there is no child for it, not even None: checkpoints record None, so those of earlier versions
+        would have another structure.
+        """
+        names = _PARTS if self.memory_keys is None else _PARTS + _MEMORY_PARTS
+        return [(GetAttrKey(name), getattr(self, name)) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], children: Iterable[Any]) -> "LayerState":
+        """Returns the state with these children; the inverse of `tree_flatten_with_keys`."""
+        return cls(**dict(zip(names, children, strict=True)))
 
     @property
     def memory(self) -> Memory:

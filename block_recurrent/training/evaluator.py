@@ -92,13 +92,14 @@ def evaluate(
         store: the split.
         mesh: the devices.
         batch_size: number of documents scored in parallel; rounded up to a multiple that the mesh divides.
-        segment_length: tokens of a row in one step. Like the number of rows, it changes the speed and not the result;
-            a whole split is scored with fewer rows of longer segments where rows would be idle (`busy_rows`).
+        segment_length: tokens of a row in one step. Like the number of rows, it changes the speed and not the result
+            unless `config.depends_on_segments`; a whole split is scored with fewer rows of longer segments where rows
+            would be idle (`busy_rows`).
         max_steps: number of segments of each row to score; None scores the whole split.
         progress: called with the numbers of steps done and of all steps; its exceptions end the evaluation.
     """
     batch_size = -(-batch_size // row_shards(mesh)) * row_shards(mesh)
-    if max_steps is None and config.window_length is not None:
+    if max_steps is None and not config.depends_on_segments:
         rows = busy_rows(store.lengths, batch_size, row_shards(mesh))
         batch_size, segment_length = rows, segment_length * (batch_size // rows)
     schedule = EvaluationSchedule(store.lengths, batch_size=batch_size, segment_length=segment_length)

@@ -14,7 +14,7 @@ import numpy as np
 
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import NonFiniteError
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.flops import training_flops
 from block_recurrent.parallel.chips import peak_flops
 from block_recurrent.training.metric_writer import MetricsWriter, with_current_names
 from block_recurrent.training.optimizer import make_schedule
@@ -63,7 +63,7 @@ class TrainLog:
         kept = [] if metrics is None else metrics.kept
         losses = [line["bits_per_byte"] for line in kept if line["group"] == "train"]
         self._losses: deque[float | None] = deque(losses, maxlen=_SPIKE_HISTORY)
-        flops = TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
+        flops = training_flops(run.model, run.data.segment_length)
         peak = run.train.peak_flops or peak_flops(jax.devices()[0].device_kind)
         self._utilisation_per_token = flops / (peak * jax.device_count()) if peak else None
         self.start_clock()

@@ -20,7 +20,7 @@ from block_recurrent.errors import InputError
 from block_recurrent.evaluation.records import read
 from block_recurrent.evaluation.results import Ablations, Scores
 from block_recurrent.files import write_whole
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model import flops
 from block_recurrent.paper.reproduction import run_folder
 from block_recurrent.paper.tables import PaperTable
 from block_recurrent.training.metric_writer import read_metrics
@@ -205,7 +205,7 @@ class Experiment:
 
 def training_flops(run: RunConfig) -> float:
     """Returns the FLOPs of training on one token."""
-    return TRAINING_FACTOR * sum(forward_flops(run.model, run.data.segment_length).values())
+    return flops.training_flops(run.model, run.data.segment_length)
 
 
 def _score_facts(scores: Scores) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from block_recurrent.interop.meliad import convert_params, model_config
 from block_recurrent.interop.parity import LIMITS, check_fixture
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-SHARED = Path(__file__).parents[3] / "shared" / "parity"  # all fixtures, if the folder exists
-FILES = sorted((SHARED if SHARED.is_dir() else FIXTURES).glob("*.npz"))
+SHARED = [Path(__file__).parents[3] / "shared" / name for name in ("parity", "parity_memory")]
+# All fixtures, if the folders exist.
+FILES = sorted(file for folder in ([f for f in SHARED if f.is_dir()] or [FIXTURES]) for file in folder.glob("*.npz"))
 SMALL = FIXTURES / "xl.npz"
+WITH_MEMORY = FIXTURES / "memory_layer0_many_neighbors.npz"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -21,11 +23,12 @@ def test_the_model_equals_the_official_code(path):
     parity = check_fixture(path)
     assert parity.passed, (parity.errors, parity.places)
     assert all(parity.places[kind] for kind in ("logits", "caches", "loss", "gradients"))
+    assert bool(parity.places["memory"]) == path.stem.startswith("memory_")
 
 
-def changed(tmp_path: Path, **entries: np.ndarray | None) -> Path:
+def changed(tmp_path: Path, source: Path = SMALL, **entries: np.ndarray | None) -> Path:
     """Writes a copy of a fixture with other entries; None removes an entry."""
-    with np.load(SMALL) as archive:
+    with np.load(source) as archive:
         content = {name: archive[name] for name in archive.files} | entries
     path = tmp_path / "changed.npz"
     np.savez(path, allow_pickle=False, **{name: entry for name, entry in content.items() if entry is not None})
@@ -71,6 +74,16 @@ def test_a_spoiled_entry_exceeds_the_limit_of_its_kind(tmp_path, kind, counted_a
     assert not parity.passed
     over = [name for name in LIMITS if not parity.errors[name] <= LIMITS[name]]
     assert over == [counted_as]
+
+
+@pytest.mark.parametrize("entry", ["state/transformer0/memory_values", "retrieved/transformer0/scores"])
+def test_a_spoiled_memory_exceeds_its_limit(tmp_path, entry):
+    with np.load(WITH_MEMORY) as archive:
+        spoiled = archive[f"seg3/{entry}"].copy()
+    spoiled.flat[np.abs(spoiled).argmin()] += 3e-5
+    parity = check_fixture(changed(tmp_path, WITH_MEMORY, **{f"seg3/{entry}": spoiled}))
+    assert [name for name in LIMITS if not parity.errors[name] <= LIMITS[name]] == ["memory"]
+    assert parity.places["memory"] == f"seg3/{entry}"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -130,6 +143,17 @@ def test_unsupported_options_of_the_official_code_are_refused():
         model_config(fields | {"relative_position_type": "rotary"})
     with pytest.raises(InputError, match=r"ModelConfig.gate = 'highway': must be one of 'fixed', 'lstm'"):
         model_config(fields | {"gate_type": "highway"})
+    with np.load(WITH_MEMORY) as archive:
+        memory = json.loads(str(archive["config.json"]))
+    for name, value, message in (
+        ("memory_combine_with_local", "ADD", "only 'TRAINABLE_WEIGHTED_MEAN'"),
+        ("memory_cross_batch", True, "only False"),
+        ("memory_reset_on_new_doc", False, "only True"),
+        ("memory_num_heads", 5, f"only {memory['num_heads']}"),
+        ("disable_position_encoding_for_memory_layers", False, "only True"),
+    ):
+        with pytest.raises(InputError, match=f"official configuration: {name} = {value!r}: {message}"):
+            model_config(memory | {name: value})
     del fields["mlp_dim"]
     with pytest.raises(InputError, match="field 'mlp_dim' is missing"):
         model_config(fields)

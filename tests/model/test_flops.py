@@ -10,13 +10,14 @@ import pytest
 
 from block_recurrent.cli import gin_files
 from block_recurrent.config import ModelConfig
-from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops
+from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops, training_flops
 from block_recurrent.model.language_model import abstract_params, apply, init_state
 from block_recurrent.model.ops.positions import NUM_BUCKETS
 from block_recurrent.training.step import SegmentBatch, score_tokens
-from tests.support.architectures import ALL, LSTM, WINDOW
+from tests.support.architectures import ALL, LSTM, MEMORY, WINDOW
 
 SEGMENT = 4 * WINDOW
+CONFIGS = ALL | MEMORY
 
 
 def product_flops(jaxpr) -> float:
@@ -43,9 +44,15 @@ def program_flops(config: ModelConfig) -> float:
     return product_flops(program.jaxpr) / SEGMENT
 
 
-@pytest.mark.parametrize("name", ["slide", "vanilla", "two_recurrent", "fixed_dual", "lstm_dual", "lstm_single"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("slide", "vanilla", "two_recurrent", "fixed_dual", "lstm_dual", "lstm_single"),
+        *("memory", "memory_and_recurrence", "memory_no_window"),
+    ],
+)
 def test_the_count_equals_that_of_the_program(name):
-    config = ALL[name]
+    config = CONFIGS[name]
     counted = sum(forward_flops(config, SEGMENT).values())
     heads = config.num_heads * config.head_dim
     if config.window_length is None:
@@ -55,7 +62,26 @@ def test_the_count_equals_that_of_the_program(name):
     # The program also multiplies masked keys and, once per segment, computes the bias as a product with 32 buckets.
     masked = 4 * heads * (keys - seen)
     bias = 2 * NUM_BUCKETS * config.num_heads * queries * keys / SEGMENT
-    assert program_flops(config) == pytest.approx(counted + config.num_layers * (masked + bias), rel=1e-12)
+    biased = config.num_layers - len(config.memory_indices)
+    assert program_flops(config) == pytest.approx(counted + config.num_layers * masked + biased * bias, rel=1e-12)
+
+
+def test_no_gradient_of_a_memory_is_counted():
+    """The weights of the attention to the memory are differentiated, its keys and values and the retrieval are not."""
+    for name in ("memory", "memory_and_recurrence"):
+        config = CONFIGS[name]
+        parts = forward_flops(config, SEGMENT)
+        factors = dict.fromkeys(parts, 3) | {"memory retrieval": 1, "memory attention": 2}
+        counted = sum(factors[part] * count for part, count in parts.items())
+        assert training_flops(config, SEGMENT) == pytest.approx(counted, rel=1e-12)
+        gradients = []
+        for neighbors in (2, 4):  # the difference is of the attention to the memory alone
+            changed = dataclasses.replace(config, memory_neighbors=neighbors)
+            arguments = training_arguments(changed, SEGMENT)
+            program = jax.make_jaxpr(jax.grad(loss, argnums=1), static_argnums=0)(changed, *arguments)
+            gradients.append(product_flops(program.jaxpr) / SEGMENT - training_flops(changed, SEGMENT))
+        assert gradients[0] == pytest.approx(gradients[1], rel=1e-9)
+    assert training_flops(ALL["slide"], SEGMENT) == TRAINING_FACTOR * sum(forward_flops(ALL["slide"], SEGMENT).values())
 
 
 def test_the_count_of_an_lstm_equals_that_of_the_program():

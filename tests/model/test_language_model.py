@@ -17,7 +17,16 @@ from block_recurrent.errors import InputError
 from block_recurrent.model.language_model import abstract_params, bind, count_params
 from block_recurrent.model.loss import cross_entropy
 from tests.support import reference
-from tests.support.architectures import ALL, CACHED, RECURRENT, WINDOW, perturbed_params, random_tokens, with_dropout
+from tests.support.architectures import (
+    ALL,
+    CACHED,
+    MEMORY,
+    RECURRENT,
+    WINDOW,
+    perturbed_params,
+    random_tokens,
+    with_dropout,
+)
 
 run = jax.jit(apply, static_argnums=0)
 
@@ -290,11 +299,12 @@ def test_public_names_resolve_lazily():
     [
         ("slide", {"remat": "dots"}),
         ("lstm_dual", {"remat": "dots", "scan_layers": True}),
+        ("memory", {"remat": "dots", "scan_layers": True}),
         pytest.param("feedback_fixed_skip", {"remat": "full", "scan_layers": True}, marks=pytest.mark.slow),
     ],
 )
 def test_execution_fields_do_not_change_results(name, how):
-    config = with_dropout(dataclasses.replace(CACHED[name], num_layers=4))
+    config = with_dropout(dataclasses.replace((CACHED | MEMORY)[name], num_layers=4))
     params = perturbed_params(config)
     tokens, state = random_tokens(config, 2, 2 * WINDOW), init_state(config, params, 2)
 

@@ -23,15 +23,16 @@ from block_recurrent.parallel.sharding import (
 )
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
-from tests.support.architectures import ALL, CACHED, WINDOW, perturbed_params, random_tokens, with_dropout
+from tests.support.architectures import ALL, CACHED, MEMORY, WINDOW, perturbed_params, random_tokens, with_dropout
 
 ROWS = 8
 SGD: Any = optax.sgd(0.1, momentum=0.9)  # linear in the gradients; Adafactor would magnify rounding errors
 DATA8, MIXED = MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)
 # Every kind of row in the paper's Table 1: windows and caches, all cells and gates, feedback; and no window at all.
+CONFIGS = ALL | MEMORY
 TABLE_ROWS = [
     *("slide", "fixed_dual", "fixed_single", "fixed_skip", "lstm_dual", "lstm_single", "lstm_skip"),
-    *("feedback_fixed_skip", "feedback_lstm_single", "vanilla"),
+    *("feedback_fixed_skip", "feedback_lstm_single", "vanilla", *MEMORY),
 ]
 
 
@@ -69,7 +70,7 @@ def assert_close(ours, expected):
 
 @functools.cache
 def on_one_device(name):
-    return run_steps(with_dropout(ALL[name]), MeshConfig(data=1))
+    return run_steps(with_dropout(CONFIGS[name]), MeshConfig(data=1))
 
 
 QUICK = {("fixed_skip", MIXED)}
@@ -83,7 +84,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "mesh"), CASES)
 def test_sharded_equals_a_single_device(name, mesh):
     state, metrics = on_one_device(name)
-    sharded_state, sharded_metrics = run_steps(with_dropout(ALL[name]), mesh)
+    sharded_state, sharded_metrics = run_steps(with_dropout(CONFIGS[name]), mesh)
     assert_close(sharded_metrics, metrics)
     assert_close(sharded_state, state)
 
@@ -152,10 +153,17 @@ def test_arrays_are_sharded_by_the_rules():
     assert momentum
 
 
+def test_memories_are_sharded_with_their_rows_and_heads():
+    state = jax.eval_shape(functools.partial(init_train_state, MEMORY["memory"], SGD, seed=0, batch_size=ROWS))
+    layer = shardings(make_mesh(MIXED), state.model_state).layers[1]
+    assert layer.memory_keys.spec == layer.memory_values.spec == P(("data", "fsdp"), "tensor", None, None)
+    assert layer.memory_index.spec == P(("data", "fsdp"))
+
+
 def test_every_parameter_matrix_has_a_rule_of_its_own():
     """A new kernel without a rule would silently be replicated."""
     mesh = make_mesh(MIXED)
-    for name, config in ALL.items():
+    for name, config in CONFIGS.items():
         optimizer = make_optimizer(OptimizerConfig(), 10)
         state = jax.eval_shape(functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS))
         for (path, leaf), sharding in zip(

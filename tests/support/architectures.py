@@ -38,6 +38,17 @@ RECURRENT = CELLS_AND_GATES | {
 }
 CACHED = {"slide": ModelConfig(**_SLIDE)} | RECURRENT
 ALL = CACHED | {"vanilla": ModelConfig(**_SLIDE | {"window_length": None})}
+SEGMENT = 2 * WINDOW  # of the models with an external memory; it divides their memories, which wrap after two segments
+_MEMORY: Any = {"memory_size": 2 * SEGMENT, "memory_neighbors": 4}
+MEMORY = {
+    "memory": ModelConfig(**_SLIDE, **_MEMORY, memory_layers=(1,)),
+    # One layer with both, below one with a memory alone.
+    "memory_and_recurrence": ModelConfig(**_RECURRENT, **_MEMORY, memory_layers=(1, -1), memory_retrieval="exact"),
+    "memory_feedback": ModelConfig(**_RECURRENT, **_MEMORY | {"memory_size": 24}, memory_layers=(0, 1), feedback=True),
+    "memory_no_window": ModelConfig(
+        **_SLIDE | {"window_length": None}, **_MEMORY, memory_layers=(0, 2), memory_retrieval="approximate"
+    ),
+}
 LSTM = ModelConfig(layer="lstm", vocab_size=23, embed_dim=16, num_layers=3, **lstm_fields())
 
 

@@ -10,25 +10,34 @@ import numpy as np
 
 from block_recurrent.config import ModelConfig
 
+_EMPTY = -999424.0
+
 # Called before each block with its index and the recurrent states of the layers (None in ordinary layers); returns the
 # states that the block starts with.
 Intervention = Callable[[int, list[Any]], list[Any]]
 
 
 def run(
-    config: ModelConfig, params: Any, tokens: np.ndarray, intervene: Intervention = lambda block, states: states
+    config: ModelConfig,
+    params: Any,
+    tokens: np.ndarray,
+    intervene: Intervention = lambda block, states: states,
+    segment: int | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns the logits (B, T, V) of rows that start documents, and the last states (B, S, D) of recurrent layers."""
-    rows = [_run_row(config, params, row, intervene) for row in tokens]
+    """Returns the logits (B, T, V) of rows that start documents, and the last states (B, S, D) of recurrent layers.
+
+    The length of the segments matters without a window and with external memories; None means one segment.
+    """
+    rows = [_run_row(config, params, row, intervene, segment or len(row)) for row in tokens]
     states = [np.stack(layer) for layer in zip(*(row[1] for row in rows), strict=True)]
     return np.stack([row[0] for row in rows]), states
 
 
 def _run_row(
-    config: ModelConfig, params: Any, tokens: np.ndarray, intervene: Intervention
+    config: ModelConfig, params: Any, tokens: np.ndarray, intervene: Intervention, segment: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     params = _as_float64(params)
-    window = config.window_length or len(tokens)
+    window = config.window_length or segment
     layers = list(params["layers"].values())
     size = config.num_heads * config.head_dim
     # With a window, the first block attends to a previous block of zeros.
@@ -36,6 +45,8 @@ def _run_row(
     keys = [np.zeros((before, size)) for _ in layers]
     values = [np.zeros((before, size)) for _ in layers]
     recurrent: list[Any] = [layer["states"]["initial_state"] if "states" in layer else None for layer in layers]
+    # All keys and values of the document, by layer; a memory is derived from those before the segment.
+    document: list[list[Any]] = [[np.zeros((0, size)), np.zeros((0, size))] for _ in layers]
     logits = []
     for start in range(0, len(tokens), window):
         recurrent = intervene(start // window, recurrent)
@@ -52,14 +63,20 @@ def _run_row(
             if recurrent[i] is not None:
                 states = _project(layer["states"], recurrent[i], config)
                 recurrent[i] = _next_state(config, layer["states"], recurrent[i], states, all_keys, all_values)
-            x = _tokens(config, side, x, own, all_keys, all_values, states)
-            keys[i], values[i] = own["k"], own["v"]
+            written = start if config.feedback else start // segment * segment
+            memory = [part[:written] for part in document[i]] if i in config.memory_indices else None
+            x = _tokens(config, side, x, own, all_keys, all_values, states, memory)
+            document[i] = [np.concatenate(pair) for pair in zip(document[i], (own["k"], own["v"]), strict=True)]
+            if config.window_length is not None:
+                keys[i], values[i] = own["k"], own["v"]
         y = _norm(x, params["final_norm"]["scale"])
         logits.append(y @ params["embedding"].T / np.sqrt(config.embed_dim))
     return np.concatenate(logits), [r for r in recurrent if r is not None]
 
 
-def _tokens(config: ModelConfig, p: Any, x: Any, own: Any, keys: Any, values: Any, states: Any) -> np.ndarray:
+def _tokens(
+    config: ModelConfig, p: Any, x: Any, own: Any, keys: Any, values: Any, states: Any, memory: Any
+) -> np.ndarray:
     scales = p["projections"]
     out = np.zeros((len(x), p["output"]["kernel"].shape[0]))
     size = config.num_heads * config.head_dim
@@ -70,9 +87,14 @@ def _tokens(config: ModelConfig, p: Any, x: Any, own: Any, keys: Any, values: An
             for k in range(len(keys)):
                 distance = len(keys) - len(x) + j - k
                 if 1 <= distance <= window:
-                    bias = p["relative_bias"][head, _bucket(distance)]
+                    bias = p["relative_bias"][head, _bucket(distance)] if memory is None else 0.0
                     logits[k] = (own["q"][j, cut] @ keys[k, cut] + bias) * abs(scales["attention_scale"][head])
             out[j, cut] = _softmax(logits) @ values[:, cut]
+            if memory is not None:
+                slots = [_slots(config.memory_size, part[:, cut]) for part in memory]
+                external = _from_memory(config, own["q"][j, cut], *slots, abs(scales["attention_scale"][head]))
+                gate = _sigmoid(p["external_memory_bias"][head])
+                out[j, cut] = (1 - gate) * out[j, cut] + gate * external
             if states is not None:
                 scale = abs(scales["cross_attention_scale"][head])
                 weights = _softmax(states["k"][:, cut] @ own["q2"][j, cut] * scale)
@@ -81,6 +103,31 @@ def _tokens(config: ModelConfig, p: Any, x: Any, own: Any, keys: Any, values: An
     mlp = p["mlp"]
     hidden = np.maximum(_norm(y, mlp["norm"]["scale"]) @ mlp["hidden"]["kernel"], 0)
     return y + hidden @ mlp["output"]["kernel"]
+
+
+def _slots(size: int, tokens: np.ndarray) -> np.ndarray:
+    """Returns what the slots of a ring hold: each the last token whose number is the slot's, modulo the size."""
+    held = [[token for number, token in enumerate(tokens) if number % size == slot][-1:] for slot in range(size)]
+    return np.array([token[0] if token else np.zeros(tokens.shape[1]) for token in held])
+
+
+def _from_memory(config: ModelConfig, query: Any, keys: Any, values: Any, scale: float) -> np.ndarray:
+    scores = keys @ query + np.where(keys.sum(axis=1) == 0, _EMPTY, 0)
+    count = config.memory_neighbors
+    if config.memory_retrieval == "bucketed":
+        buckets = [np.arange(bucket, config.memory_size, count) for bucket in range(count)]
+        weights = [np.exp(1e6 * (scores[bucket] - scores[bucket].max())) for bucket in buckets]
+        weights = [weight / weight.sum() for weight in weights]
+        found = [
+            np.array([weight @ slots[bucket] for weight, bucket in zip(weights, buckets, strict=True)])
+            for slots in (keys, values)
+        ]
+    else:
+        best = np.argsort(-scores, kind="stable")[:count]
+        found = [keys[best], values[best]]
+    logits = found[0] @ query * scale
+    weights = np.exp(logits - logits.max())
+    return weights @ found[1] / weights.sum()
 
 
 def _next_state(config: ModelConfig, p: Any, state: Any, own: Any, keys: Any, values: Any) -> np.ndarray:

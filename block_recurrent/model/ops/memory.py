@@ -1,4 +1,4 @@
-"""External memory: keys and values of earlier segments, of which each query retrieves a few and attends to them.
+"""External memory: keys and values of earlier segments; each query retrieves a few of them and attends to these.
 
 The order within a layer is that of Memorizing Transformers (arXiv:2203.08913) in the official code: a segment's queries
 retrieve from what earlier segments wrote, then the segment's keys and values are written. Whatever the dtype of the
