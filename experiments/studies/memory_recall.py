@@ -24,7 +24,7 @@ from block_recurrent.model.ops.memory import Memory, retrieve
 
 RESULT = Path("experiments/studies/results/memory_recall.json")
 SIZES = (8192, 32768, 65536)
-NEIGHBORS, HEAD_DIM, QUERIES = 128, 128, 256
+NEIGHBORS, HEAD_DIM, QUERIES = 128, 128, 64
 MODES: tuple[Retrieval, ...] = ("bucketed", "approximate")
 NEAREST = (1, 8, 32, 128)  # recall is also that of the nearest few
 
@@ -82,9 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     entries = [
-        entry
-        for size in SIZES
-        for entry in recall(size, neighbors=NEIGHBORS, head_dim=HEAD_DIM, num_queries=QUERIES)
+        entry for size in SIZES for entry in recall(size, neighbors=NEIGHBORS, head_dim=HEAD_DIM, num_queries=QUERIES)
     ]
     result = {
         "device": jax.devices()[0].device_kind,

@@ -76,6 +76,8 @@ def expected_flops(config: ModelConfig) -> float:
     count = kernels(config)
     tokens = 2 * count["tokens"] + config.num_layers * 4 * window * heads + attending * 4 * states * heads
     per_state = 2 * count["states"] + recurrent * 4 * (states + 2 * window) * heads
+    # Scores of all slots, then keys and values of the best of each bucket; attention to these.
+    tokens += len(config.memory_indices) * (3 * 2 * config.memory_size + 4 * config.memory_neighbors) * heads
     return tokens + per_state * states / window + 2 * config.embed_dim * config.vocab_size
 
 
