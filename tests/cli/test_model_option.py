@@ -233,10 +233,10 @@ def test_with_an_external_memory_the_segment_length_must_be_recorded_or_given(tm
     folder, params = epath.Path(tmp_path / "memorizing"), init_params(config, jax.random.key(0))
     vocabulary = {"spec": "bytes", "fingerprint": ByteVocabulary.fingerprint}
     export_params(folder, config=config, params=params, step=0, vocabulary=vocabulary, trained_on=(), training={})
-    with pytest.raises(InputError, match="which a model with an external memory needs: .*pass --segment-length"):
+    with pytest.raises(InputError, match=r"which a model with an external memory needs: .*pass --segment-length"):
         Generator.from_folder(folder)
     assert Generator.from_folder(folder, segment_length=16).segment_length == 16
-    with pytest.raises(InputError, match="segment_length = 24: must divide ModelConfig.memory_size = 32"):
+    with pytest.raises(InputError, match=r"segment_length = 24: must divide ModelConfig.memory_size = 32"):
         Generator.from_folder(folder, segment_length=24)
 
 
