@@ -151,8 +151,7 @@ def generate(
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
     use_compilation_cache(compilation_cache)
-    settings: Any = {"batch_size": batch_size, "vocabulary": vocabulary, "segment_length": segment_length}
-    generator = load_generator(workdir, model, **settings)
+    generator = load_generator(workdir, model, batch_size, vocabulary, segment_length)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)

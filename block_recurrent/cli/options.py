@@ -84,7 +84,7 @@ def absolute(path: str) -> epath.Path:
 
 
 def load_generator(
-    workdir: str | None, model: str | None, *, batch_size: int, vocabulary: str | None, segment_length: int | None
+    workdir: str | None, model: str | None, batch_size: int, vocabulary: str | None, segment_length: int | None
 ) -> "Generator":
     """Loads the model that `--workdir` or `--model` names; `check_one_model` has checked that one is given.
 

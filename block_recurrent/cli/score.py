@@ -87,9 +87,7 @@ def score(
     if not gathered:
         raise InputError(f"--texts {texts}: contains no texts")
     use_compilation_cache(compilation_cache)
-    generator = load_generator(
-        workdir, model, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length
-    )
+    generator = load_generator(workdir, model, batch_size, vocabulary, segment_length)
     state = None if load_state is None else generator.load_state(load_state)
     alone = texts is None and len(gathered) == 1
     batch = Batch("text", gathered, lambda given: generator.score([given], state=state), alone=alone)
