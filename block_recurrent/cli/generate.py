@@ -15,6 +15,7 @@ from block_recurrent.cli.options import (
     STDERR,
     ModelName,
     RunFolder,
+    SegmentLength,
     VocabularyFile,
     check_one_model,
     load_generator,
@@ -102,6 +103,7 @@ def generate(
         bool, typer.Option("--box", help="Show one text in a box, when it is complete, with the tokens per second.")
     ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed together.")] = 8,
+    segment_length: SegmentLength = None,
     vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
@@ -149,7 +151,7 @@ def generate(
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
     use_compilation_cache(compilation_cache)
-    generator = load_generator(workdir, model, batch_size=batch_size, vocabulary=vocabulary)
+    generator = load_generator(workdir, model, batch_size, vocabulary, segment_length)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)

@@ -66,6 +66,16 @@ VocabularyFile = Annotated[
         help="Vocabulary of the data, if its file has moved; a different vocabulary is refused.",
     ),
 ]
+SegmentLength = Annotated[
+    int | None,
+    typer.Option(
+        "--segment-length",
+        metavar="TOKENS",
+        min=1,
+        help="Only for a model with an external memory: number of tokens after which the memory is written.",
+        show_default="that of training",
+    ),
+]
 
 
 def absolute(path: str) -> epath.Path:
@@ -73,13 +83,23 @@ def absolute(path: str) -> epath.Path:
     return resolve(path)
 
 
-def load_generator(workdir: str | None, model: str | None, *, batch_size: int, vocabulary: str | None) -> "Generator":
-    """Loads the model that `--workdir` or `--model` names; `check_one_model` has checked that one is given."""
+def load_generator(
+    workdir: str | None, model: str | None, batch_size: int, vocabulary: str | None, segment_length: int | None
+) -> "Generator":
+    """Loads the model that `--workdir` or `--model` names; `check_one_model` has checked that one is given.
+
+    Raises:
+        InputError: there is no such model, or `--segment-length` is given for a model without an external memory.
+    """
     from block_recurrent.generation.generator import Generator
 
-    if model is not None:
-        return Generator.from_folder(model, batch_size=batch_size, vocabulary=vocabulary)
-    return Generator.from_workdir(str(workdir), batch_size=batch_size, vocabulary=vocabulary)
+    load, name = (Generator.from_workdir, str(workdir)) if model is None else (Generator.from_folder, model)
+    generator = load(name, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length)
+    if segment_length is not None and not generator.config.memory_layers:
+        raise InputError(
+            f"--segment-length {segment_length}: only for a model with an external memory; this one has none"
+        )
+    return generator
 
 
 def check_one_model(command: str, workdir: str | None, model: str | None) -> None:

@@ -11,7 +11,15 @@ import typer
 from block_recurrent.cli import interruption
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
-from block_recurrent.cli.options import CONSOLE, ModelName, RunFolder, VocabularyFile, check_one_model, load_generator
+from block_recurrent.cli.options import (
+    CONSOLE,
+    ModelName,
+    RunFolder,
+    SegmentLength,
+    VocabularyFile,
+    check_one_model,
+    load_generator,
+)
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines
 from block_recurrent.errors import InputError
 from block_recurrent.files import local_path
@@ -61,6 +69,7 @@ def score(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored together.")] = 8,
+    segment_length: SegmentLength = None,
     vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
@@ -78,7 +87,7 @@ def score(
     if not gathered:
         raise InputError(f"--texts {texts}: contains no texts")
     use_compilation_cache(compilation_cache)
-    generator = load_generator(workdir, model, batch_size=batch_size, vocabulary=vocabulary)
+    generator = load_generator(workdir, model, batch_size, vocabulary, segment_length)
     state = None if load_state is None else generator.load_state(load_state)
     alone = texts is None and len(gathered) == 1
     batch = Batch("text", gathered, lambda given: generator.score([given], state=state), alone=alone)

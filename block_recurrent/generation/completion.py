@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from block_recurrent.data.vocabulary import Vocabulary
+from block_recurrent.generation.sampling import Sampling
 from block_recurrent.generation.stop_strings import StopStrings
 
 
@@ -112,4 +113,26 @@ class ContinuationWriter:
             tokens=tuple(self._tokens),
             nats=tuple(self._losses),
             finish_reason="stop" if self._stopped else "length",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinuationSettings:
+    """The arguments of `Generator.generate` that are the same for every row."""
+
+    num_tokens: int
+    sampling: Sampling
+    seed: int
+    num_samples: int
+    stop: tuple[str, ...]
+
+    def writer(self, vocabulary: Vocabulary, prompt: int, sample: int, context: Sequence[int]) -> ContinuationWriter:
+        """Returns the writer of an empty continuation."""
+        return ContinuationWriter(
+            prompt=prompt,
+            sample=sample,
+            vocabulary=vocabulary,
+            context=context,
+            num_tokens=self.num_tokens,
+            stop=self.stop,
         )

@@ -8,7 +8,10 @@ block. A full block updates the recurrent states from its keys and values and th
 the `ModelState` that the parallel forward pass returns.
 
 Every row has its own position. Without a window the ring has one slot per token of the longest segment and is filled
-once.
+once; with an external memory it begins again with each segment.
+
+An external memory is that of the segments before the current one. It is written when a segment is complete, so such a
+model is decoded with the segment length of its training (`open_segment`).
 """
 
 import dataclasses
@@ -22,6 +25,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
+from block_recurrent.generation.open_segment import OpenSegment, start_segment
 from block_recurrent.model.language_model import BlockRecurrentLM, bind
 from block_recurrent.model.layers.lstm_baseline import LSTMLayer
 from block_recurrent.model.layers.recurrent import RecurrentLayer
@@ -79,6 +83,7 @@ class DecodeState:
         filled: (B,) int32, number of tokens in the current block: 0 to W - 1 (to W without a window).
         position: (B,) uint32, number of tokens so far, modulo 2 ** 32.
         logits: (B, V) float32, predictions of the next token; zeros before the first token.
+        segment: the current segment's complete blocks; None for a model without an external memory.
     """
 
     model_state: ModelState
@@ -87,6 +92,7 @@ class DecodeState:
     filled: Int[Array, "B"]
     position: UInt[Array, "B"]
     logits: Float[Array, "B V"]
+    segment: OpenSegment | None = None
 
 
 def init(config: ModelConfig, params: Params, batch_size: int, *, segment_length: int) -> DecodeState:
@@ -96,15 +102,15 @@ def init(config: ModelConfig, params: Params, batch_size: int, *, segment_length
         config: the model.
         params: its parameters.
         batch_size: number of rows.
-        segment_length: without a window, the largest number of tokens in a row; ignored with a window.
+        segment_length: without a window, the largest number of tokens in a row; with an external memory, the tokens
+            of a segment; otherwise ignored.
 
     Raises:
-        InputError: the model is an LSTM; only transformers are decoded.
+        InputError: the model is an LSTM; only transformers are decoded. Or the segment length does not fit an external
+            memory.
     """
     if config.layer == "lstm":
         raise InputError("ModelConfig.layer = 'lstm': a baseline for training and evaluation; it cannot be decoded")
-    if config.memory_layers:
-        raise InputError(f"ModelConfig.memory_layers = {config.memory_layers}: cannot be decoded yet")
     block_length = config.window_length or segment_length
     return from_model_state(
         config,
@@ -113,6 +119,7 @@ def init(config: ModelConfig, params: Params, batch_size: int, *, segment_length
         tokens=jnp.full((batch_size, block_length), NO_TOKEN, jnp.int32),
         position=jnp.zeros(batch_size, jnp.uint32),
         logits=jnp.zeros((batch_size, config.vocab_size)),
+        segment_length=segment_length,
     )
 
 
@@ -124,6 +131,7 @@ def from_model_state(
     tokens: Int[Array, "B W"],
     position: UInt[Array, "B"],
     logits: Float[Array, "B V"],
+    segment_length: int | None = None,
 ) -> DecodeState:
     """Returns the state after a segment of the parallel forward pass.
 
@@ -134,7 +142,12 @@ def from_model_state(
         tokens: its last W tokens; -1 in empty slots.
         position: number of tokens so far.
         logits: predictions after the last token.
+        segment_length: with an external memory, the tokens of a segment; otherwise ignored.
+
+    Raises:
+        InputError: the segment length is not given or does not fit, for a model with an external memory.
     """
+    rows, block_length = tokens.shape
     return DecodeState(
         model_state=model_state,
         layers=begin_block(bind(config, params), model_state, tokens.shape),
@@ -142,6 +155,7 @@ def from_model_state(
         filled=jnp.zeros(tokens.shape[0], jnp.int32),
         position=position,
         logits=logits,
+        segment=start_segment(config, rows, block_length=block_length, segment_length=segment_length),
     )
 
 
@@ -166,8 +180,16 @@ def previous_block(config: ModelConfig, state: LayerState, shape: tuple[int, ...
 
 
 def full_blocks(config: ModelConfig, state: DecodeState) -> RowMask:
-    """Returns a mask of the rows that have filled their block. Without a window no block ends."""
-    return (state.filled == state.tokens.shape[1]) & (config.window_length is not None)
+    """Returns a mask of the rows that have filled their block; see `blocks_end`."""
+    return (state.filled == state.tokens.shape[1]) & blocks_end(config)
+
+
+def blocks_end(config: ModelConfig) -> bool:
+    """Returns whether text can continue after a block.
+
+    Without a window the only block is the longest segment. It ends only if the model has an external memory.
+    """
+    return config.window_length is not None or bool(config.memory_layers)
 
 
 def token_layers(model: BlockRecurrentLM) -> Iterator[TransformerLayer]:

@@ -13,13 +13,15 @@ from block_recurrent.generation.decode_state import (
     DecodeState,
     LayerCache,
     begin_block,
+    blocks_end,
     full_blocks,
     previous_block,
     token_layers,
 )
+from block_recurrent.generation.open_segment import end_blocks
 from block_recurrent.model.language_model import BlockRecurrentLM, bind
 from block_recurrent.model.layers.recurrent import RecurrentLayer
-from block_recurrent.model.state import LayerState, ModelState, select_rows
+from block_recurrent.model.state import ModelState, select_rows
 from block_recurrent.typing import CacheHeads, Params, RowMask
 
 
@@ -58,7 +60,9 @@ def decode_token(
     x, layers = model.embed(tokens[:, None]), []
     for index, (layer, cache, kernel) in enumerate(zip(token_layers(model), state.layers, kernels, strict=True)):
         states = _visible_states(model.config, state.layers, index)
-        x, own = layer.step(x, state.filled, cache.ring.by_slot(), None if states is None else states.by_slot(), kernel)
+        memory = state.model_state.layers[index].memory if layer.has_memory else None
+        ring, states = cache.ring.by_slot(), None if states is None else states.by_slot()
+        x, own = layer.step(x, state.filled, ring, states, kernel, memory)
         late_slot = _after(x, slot)
         ring = ByHead(_write(cache.ring.keys, late_slot, own.keys), _write(cache.ring.values, late_slot, own.values))
         layers.append(dataclasses.replace(cache, ring=ring))
@@ -74,10 +78,14 @@ def decode_token(
 
 
 def end_full_blocks(model: BlockRecurrentLM, state: DecodeState) -> DecodeState:
-    """Updates the recurrent states of rows with a full block and begins their next block."""
+    """Updates the recurrent states and the external memories of rows with a full block and begins their next block."""
     full = full_blocks(model.config, state)
 
     def end(state: DecodeState) -> DecodeState:
+        if state.segment is not None:
+            blocks = [cache.ring.by_slot() for cache in state.layers]
+            before, segment = end_blocks(model.config, state.model_state, state.segment, blocks, full)
+            state = dataclasses.replace(state, model_state=before, segment=segment)
         model_state = _state_after_block(model, state)
         ended = dataclasses.replace(
             state,
@@ -87,13 +95,16 @@ def end_full_blocks(model: BlockRecurrentLM, state: DecodeState) -> DecodeState:
         )
         return select_rows(full, ended, state)
 
-    if model.config.window_length is None:
+    if not blocks_end(model.config):
         return state
     return jax.lax.cond(jnp.any(full), end, lambda state: state, state)
 
 
 def _state_after_block(model: BlockRecurrentLM, state: DecodeState) -> ModelState:
-    """Returns the model's state after the current block; used only for rows with a full block."""
+    """Returns the model's state after the current block; used only for rows with a full block.
+
+    The external memories do not change.
+    """
     layers, shape = [], state.tokens.shape
     for layer, cache, before in zip(model.layers.values(), state.layers, state.model_state.layers, strict=True):
         recurrent, block = None, cache.ring.by_slot()
@@ -101,7 +112,10 @@ def _state_after_block(model: BlockRecurrentLM, state: DecodeState) -> ModelStat
             assert before.recurrent is not None
             kv = jax.tree.map(_concatenate_blocks, previous_block(model.config, before, shape), block)
             recurrent, _ = layer.states(before.recurrent, kv)
-        layers.append(LayerState(keys=block.keys, values=block.values, recurrent=recurrent))
+        after = dataclasses.replace(before, recurrent=recurrent)
+        if model.config.window_length is not None:
+            after = dataclasses.replace(after, keys=block.keys, values=block.values)
+        layers.append(after)
     return ModelState(tuple(layers))
 
 

@@ -24,7 +24,7 @@ class ExportedModel:
         config: the model configuration.
         params: the parameters, on one device.
         vocabulary: the vocabulary of training.
-        segment_length: tokens in one call of prefill: the segment length of training.
+        segment_length: tokens in one call of prefill: the segment length of training, unless another one was given.
     """
 
     config: ModelConfig
@@ -33,19 +33,22 @@ class ExportedModel:
     segment_length: int
 
 
-def load_exported_model(name_or_folder: os.PathLike[str] | str, vocabulary: str | None = None) -> ExportedModel:
+def load_exported_model(
+    name_or_folder: os.PathLike[str] | str, vocabulary: str | None = None, segment_length: int | None = None
+) -> ExportedModel:
     """Loads an exported model onto the first local device.
 
     Args:
         name_or_folder: name of a packaged model, or a folder that `export` wrote; see `interop.model_folder`.
         vocabulary: file of the vocabulary, checked by its fingerprint; None takes the copy in the folder.
+        segment_length: None is that of training.
 
     Raises:
-        InputError: there is no such model, it cannot be read, or its vocabulary is not found.
+        InputError: there is no such model, it cannot be read, or its vocabulary or segment length is not found.
     """
     folder = model_folder(name_or_folder)
     exported = load_export(folder)
-    length = _segment_length(folder, exported)
+    length = segment_length or _segment_length(folder, exported)
     spec, fingerprint = exported.vocabulary["spec"], exported.vocabulary["fingerprint"]
     own = load_recorded_vocabulary(spec, fingerprint, given=vocabulary, folders=(folder,))
     return ExportedModel(exported.model, jax.device_put(exported.params, jax.local_devices()[0]), own, length)
@@ -56,6 +59,11 @@ def _segment_length(folder: os.PathLike[str], exported: Exported) -> int:
     if "segment_length" in exported.training:
         return exported.training["segment_length"]
     window = exported.model.window_length
+    if exported.model.memory_layers:
+        raise InputError(
+            f"{folder}: does not record the segment length of training, which a model with an external memory needs: "
+            "the memory is written segment by segment; pass --segment-length"
+        )
     if window is None:
         raise InputError(
             f"{folder}: does not record the segment length of training (an export of 0.1.0), which a model without a "

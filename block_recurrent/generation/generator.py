@@ -1,6 +1,5 @@
 """Text generation: prefills prompts, samples continuations and scores texts with the recurrent state."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,10 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
-from block_recurrent.generation.completion import Continuation, ContinuationWriter
+from block_recurrent.generation.completion import Continuation, ContinuationSettings, ContinuationWriter
 from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState, recent_tokens
 from block_recurrent.generation.exported_model import load_exported_model
+from block_recurrent.generation.prefill_loop import check_length, prefill_prompts
 from block_recurrent.generation.programs import programs, take_rows
 from block_recurrent.generation.sampling import Sampling, row_keys
 from block_recurrent.generation.scoring import Score, score_rows
@@ -42,7 +42,8 @@ class Generator:
         params: its parameters.
         vocabulary: the vocabulary that the model was trained with.
         segment_length: number of tokens in one call of prefill; a multiple of the window. Without a window it is the
-            segment length of training, which prompt and continuation together must not exceed.
+            segment length of training, which prompt and continuation together must not exceed. With an external memory
+            it is the number of tokens after which the memory is written: the segment length of training.
         batch_size: number of rows that are computed together.
 
     Raises:
@@ -62,6 +63,7 @@ class Generator:
             raise InputError(
                 f"segment_length = {segment_length}: must be a multiple of the window, {config.window_length}"
             )
+        config.check_memory_segment(segment_length, "segment_length")
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size}: must be at least 1")
         self.config = config
@@ -72,7 +74,12 @@ class Generator:
 
     @classmethod
     def from_workdir(
-        cls, path: os.PathLike[str] | str, *, batch_size: int = 8, vocabulary: str | None = None
+        cls,
+        path: os.PathLike[str] | str,
+        *,
+        batch_size: int = 8,
+        vocabulary: str | None = None,
+        segment_length: int | None = None,
     ) -> "Generator":
         """Creates a generator from a run's newest checkpoint.
 
@@ -80,25 +87,39 @@ class Generator:
             path: the run's folder, local or remote, or `checkpoints/STEP` in it for another checkpoint.
             batch_size: number of rows that are computed together.
             vocabulary: file of the run's vocabulary, if it is not found; see `SavedRun.vocabulary`.
+            segment_length: None is that of the run's training.
 
         Raises:
             InputError: the folder holds no run or no such checkpoint, or the run's vocabulary is not found.
         """
-        return cls.of_run(SavedRun.load(resolve(path)), batch_size=batch_size, vocabulary=vocabulary)
+        run = SavedRun.load(resolve(path))
+        return cls.of_run(run, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length)
 
     @classmethod
-    def of_run(cls, run: SavedRun, *, batch_size: int = 8, vocabulary: str | None = None) -> "Generator":
-        """Creates a generator from a loaded run.
+    def of_run(
+        cls,
+        run: SavedRun,
+        *,
+        batch_size: int = 8,
+        vocabulary: str | None = None,
+        segment_length: int | None = None,
+    ) -> "Generator":
+        """Creates a generator from a loaded run; see `from_workdir`.
 
         Raises:
             InputError: the run's vocabulary is not found.
         """
-        length, own = run.config.data.segment_length, run.vocabulary(vocabulary)
+        length, own = segment_length or run.config.data.segment_length, run.vocabulary(vocabulary)
         return cls(run.config.model, run.params, own, segment_length=length, batch_size=batch_size)
 
     @classmethod
     def from_folder(
-        cls, name_or_folder: os.PathLike[str] | str, *, batch_size: int = 8, vocabulary: str | None = None
+        cls,
+        name_or_folder: os.PathLike[str] | str,
+        *,
+        batch_size: int = 8,
+        vocabulary: str | None = None,
+        segment_length: int | None = None,
     ) -> "Generator":
         """Creates a generator from a model that was exported, by name or by folder.
 
@@ -106,11 +127,13 @@ class Generator:
             name_or_folder: name of a packaged model, such as `sample`, or a folder that `export` wrote.
             batch_size: number of rows that are computed together.
             vocabulary: file of the model's vocabulary, if the export has no copy of it.
+            segment_length: None is that of the model's training.
 
         Raises:
-            InputError: there is no such model, it cannot be read, or its vocabulary is not found.
+            InputError: there is no such model, it cannot be read, or its vocabulary is not found. Or it has an external
+                memory, and its segment length is neither recorded nor given.
         """
-        model = load_exported_model(name_or_folder, vocabulary)
+        model = load_exported_model(name_or_folder, vocabulary, segment_length)
         length = model.segment_length
         return cls(model.config, model.params, model.vocabulary, segment_length=length, batch_size=batch_size)
 
@@ -156,32 +179,9 @@ class Generator:
         return state if have == rows else take_rows(state, [0] * rows)
 
     def _prefill(self, prompts: list[np.ndarray], state: DecodeState, progress: ProgressCallback) -> DecodeState:
-        done, lengths = np.zeros(len(prompts), int), np.array([len(prompt) for prompt in prompts])
-        filled, size = np.asarray(state.filled), self.segment_length
-        self._check_room(filled, lengths, 0)
-        while (done < lengths).any():
-            # Whole segments first, which run as in training; then the rest of all rows, block by block.
-            whole = (filled == 0) & (lengths - done >= size)
-            counts = whole * size if whole.any() else np.minimum(lengths - done, size - filled)
-            tokens = np.zeros((len(prompts), size), np.int32)
-            for row, count in enumerate(counts):
-                tokens[row, :count] = prompts[row][done[row] : done[row] + count]
-            state = programs().prefill(self.config, self.params, state, tokens, counts.astype(np.int32))
-            done += counts
-            filled = (filled + counts) % (self.config.window_length or size + 1)
-            progress(int(done.max()), int(lengths.max()))
-        return state
-
-    def _check_room(self, filled: np.ndarray, lengths: np.ndarray, num_tokens: int) -> None:
-        if self.config.window_length is not None:
-            return
-        for row in range(len(lengths)):
-            before = f"{filled[row]} earlier tokens, " if filled[row] else ""
-            if filled[row] + lengths[row] + num_tokens > self.segment_length:
-                raise InputError(
-                    f"{before}a prompt of {lengths[row]} and {num_tokens} new tokens: a model without a window takes "
-                    f"at most its segment length, {self.segment_length}"
-                )
+        return prefill_prompts(
+            self.config, self.params, prompts, state, segment_length=self.segment_length, progress=progress
+        )
 
     def generate(
         self,
@@ -225,7 +225,7 @@ class Generator:
         if contexts is None:
             return iter(())
         self._check_prompts(encoded, contexts, num_tokens)
-        settings = _Settings(num_tokens, sampling or Sampling(), seed, num_samples, tuple(stop))
+        settings = ContinuationSettings(num_tokens, sampling or Sampling(), seed, num_samples, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])  # reports bad stop strings now, not in the first iteration
         return self._generate(encoded, contexts, settings, progress)
 
@@ -238,13 +238,14 @@ class Generator:
                     f"{where}: empty; the model does not predict a document's first token, so pass at least one token, "
                     "or a state that already has tokens"
                 )
-        self._check_room(np.asarray(state.filled), np.array([len(prompt) for prompt in prompts]), num_tokens)
+        lengths = np.array([len(prompt) for prompt in prompts])
+        check_length(self.config, self.segment_length, np.asarray(state.filled), lengths, num_tokens)
 
     def _generate(
         self,
         prompts: list[np.ndarray],
         contexts: DecodeState,
-        settings: "_Settings",
+        settings: ContinuationSettings,
         progress: ProgressCallback,
     ) -> Iterator[Continuation]:
         group = max(1, self.batch_size // settings.num_samples)
@@ -258,7 +259,12 @@ class Generator:
                 yield from self._complete(rows[start : start + self.batch_size], len(rows), first, states, settings)
 
     def _complete(
-        self, rows: list[tuple[int, int]], num_rows: int, first: int, states: DecodeState, settings: "_Settings"
+        self,
+        rows: list[tuple[int, int]],
+        num_rows: int,
+        first: int,
+        states: DecodeState,
+        settings: ContinuationSettings,
     ) -> Iterator[Continuation]:
         index = [number - first for number, _ in rows]
         recent = recent_tokens(states)
@@ -269,7 +275,7 @@ class Generator:
         yield from (writer.finish() for writer in writers)
 
     def _sample(
-        self, state: DecodeState, writers: list[ContinuationWriter], settings: "_Settings", idle: int = 0
+        self, state: DecodeState, writers: list[ContinuationWriter], settings: ContinuationSettings, idle: int = 0
     ) -> Iterator[tuple[list[str], DecodeState]]:
         """Calls the decode loop until all writers are done; yields each row's new text and the state after it."""
         keys = row_keys(settings.seed, [writer.sample for writer in writers] + [0] * idle)
@@ -309,7 +315,7 @@ class Generator:
         """Samples a continuation of one prompt and yields its text piece by piece; see `generate`."""
         encoded, context = [self.encode(prompt)], self._rows(state, 1)
         self._check_prompts(encoded, context, num_tokens)
-        settings = _Settings(num_tokens, sampling or Sampling(), seed, 1, tuple(stop))
+        settings = ContinuationSettings(num_tokens, sampling or Sampling(), seed, 1, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])
         return Stream(self, self._prefill(encoded, context, progress), settings)
 
@@ -331,7 +337,8 @@ class Generator:
         pending = np.asarray(state.tokens)[0, : int(state.filled[0])] if state is not None else np.zeros(0, np.int32)
         rows = [text_to_score(number, text, self.vocabulary, begun=begun) for number, text in enumerate(texts)]
         for row in rows:
-            self._check_room(np.array([len(pending)]), np.array([len(row.ids)]), 0)
+            sizes = np.array([len(pending)]), np.array([len(row.ids)])
+            check_length(self.config, self.segment_length, *sizes, 0)
         context = state if state is not None and begun else None
         return score_rows(
             self.config, self.params, rows, context, batch_size=self.batch_size, segment_length=self.segment_length
@@ -362,7 +369,7 @@ class Stream:
         state: the state after the text that was yielded so far.
     """
 
-    def __init__(self, generator: Generator, state: DecodeState, settings: "_Settings"):
+    def __init__(self, generator: Generator, state: DecodeState, settings: ContinuationSettings):
         self.state = state
         self._generator = generator
         self._settings = settings
@@ -376,25 +383,3 @@ class Stream:
     def finish(self) -> Continuation:
         """Returns the continuation; call it after iterating."""
         return self._writer.finish()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """The arguments of `generate` that are the same for every row."""
-
-    num_tokens: int
-    sampling: Sampling
-    seed: int
-    num_samples: int
-    stop: tuple[str, ...]
-
-    def writer(self, vocabulary: Vocabulary, prompt: int, sample: int, context: Sequence[int]) -> ContinuationWriter:
-        """Returns the writer of an empty continuation."""
-        return ContinuationWriter(
-            prompt=prompt,
-            sample=sample,
-            vocabulary=vocabulary,
-            context=context,
-            num_tokens=self.num_tokens,
-            stop=self.stop,
-        )

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,14 @@ from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.generation.decode_state import DecodeState
+from block_recurrent.generation.prefill import end_block, run_block
 from block_recurrent.generation.text_to_score import TextToScore
-from block_recurrent.model.language_model import apply, init_state
+from block_recurrent.model.language_model import apply, bind, init_state
 from block_recurrent.model.loss import cross_entropy
 from block_recurrent.model.state import ModelState
 from block_recurrent.typing import Params, Tokens
+
+_State = TypeVar("_State", ModelState, DecodeState)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,11 +103,16 @@ def _score_group(
     inputs = np.zeros((len(rows), -(-length // segment_length) * segment_length + 1), np.int32)
     for row, ids in zip(inputs, rows, strict=True):
         row[: len(ids)] = ids
-    state = init_state(config, params, len(rows)) if context is None else _repeat(context.model_state, len(rows))
+    if context is not None and context.segment is not None:
+        # The context may end within a segment, whose end decides when the external memory is written.
+        score, state, size = _score_block, _repeat(_without_block(context), len(rows)), context.tokens.shape[1]
+    else:
+        state = init_state(config, params, len(rows)) if context is None else _repeat(context.model_state, len(rows))
+        score, size = _score_segment, segment_length
     segments = []
-    for start in range(0, length, segment_length):
-        segment = inputs[:, start : start + segment_length + 1]
-        losses, state = _score_segment(config, params, state, segment[:, :-1], segment[:, 1:])
+    for start in range(0, length, size):
+        segment = inputs[:, start : start + size + 1]
+        losses, state = score(config, params, state, segment[:, :-1], segment[:, 1:])
         segments.append(np.asarray(losses))
     all_losses = np.concatenate(segments, axis=1) if segments else np.zeros((len(rows), 0), np.float32)
     scored = [losses[max(len(pending) - 1, 0) : len(ids) - 1] for losses, ids in zip(all_losses, rows, strict=True)]
@@ -115,7 +123,12 @@ def _score_group(
     return [np.concatenate([[-logits[text[0]]], losses]) for text, losses in zip(texts, scored, strict=True)]
 
 
-def _repeat(state: ModelState, rows: int) -> ModelState:
+def _without_block(context: DecodeState) -> DecodeState:
+    """Returns the state before the tokens of the current block."""
+    return dataclasses.replace(context, filled=jnp.zeros_like(context.filled))
+
+
+def _repeat(state: _State, rows: int) -> _State:
     return jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], rows, axis=0), state)
 
 
@@ -126,4 +139,13 @@ def _score(
     return cross_entropy(output.logits, targets), output.state
 
 
+def _score_one_block(
+    config: ModelConfig, params: Params, state: DecodeState, tokens: Tokens, targets: Tokens
+) -> tuple[Float[Array, "B W"], DecodeState]:
+    model = bind(config, params)
+    ran, filled = run_block(model, tokens, state.model_state), jnp.full(tokens.shape[0], tokens.shape[1], jnp.int32)
+    return cross_entropy(model.unembed(ran.x), targets), end_block(model, state, tokens, filled, ran)
+
+
 _score_segment = jax.jit(_score, static_argnums=0)
+_score_block = jax.jit(_score_one_block, static_argnums=0)

@@ -39,7 +39,7 @@ def export_functions(folder: epath.Path, *, config: ModelConfig, segment_length:
     Args:
         folder: created if it does not exist.
         config: the model.
-        segment_length: tokens of a row in one call of `prefill`.
+        segment_length: tokens of a row in one call of `prefill`; with an external memory, those of a segment.
         vocabulary_size: ids below this one have a meaning; higher ids are padding rows of the embedding table.
 
     Raises:
@@ -70,7 +70,7 @@ def _manifest(config: ModelConfig, segment_length: int, vocabulary_size: int) ->
         "decode": "(params, state, tokens (B,) int32) -> state",
         "params": "params.safetensors, by name",
         "tokens_per_prefill": segment_length,
-        "most_tokens": None if config.window_length else segment_length,
+        "most_tokens": None if decode_state.blocks_end(config) else segment_length,
         "vocab_size": vocabulary_size,
         "state": {name: {"shape": ["B", *leaf.shape[1:]], "dtype": str(leaf.dtype)} for name, leaf in leaves.items()},
     }

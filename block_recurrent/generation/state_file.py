@@ -111,6 +111,7 @@ def load_state(path: Path, like: DecodeState, identity: ModelIdentity) -> Decode
         raise InputError(f"{path}: cannot be read as a decoding state: {first_line(error)}") from None
     if header["format"] == _FORMAT_1:
         arrays = {_leaf_name_of_version_1(name): array for name, array in arrays.items()}
+    _check_segment_length(path, arrays, named_leaves(like))
     _check_arrays(path, arrays, named_leaves(like))
     return jax.tree.map(jax.numpy.asarray, from_named_leaves(arrays, like))
 
@@ -125,6 +126,19 @@ def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], expected: Mappin
         known = name in arrays and name in expected and arrays[name].shape[1:] == expected[name].shape[1:]
         if not known or len(rows) != 1 or arrays[name].dtype != expected[name].dtype:
             raise InputError(f"{path}: not a state of this model: array {name} differs")
+
+
+def _check_segment_length(path: Path, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
+    """Compares the segment lengths of two states of a model with an external memory."""
+    name = "segment/layers/0/keys"
+    if name in arrays and name in expected and arrays[name].ndim == expected[name].ndim:
+        window = expected["tokens"].shape[1]
+        theirs, ours = (window + leaves[name].shape[1] for leaves in (arrays, expected))
+        if theirs != ours:
+            raise InputError(
+                f"{path}: a state with segments of {theirs} tokens, but the segment length is {ours} here; the "
+                f"external memory is written segment by segment: pass --segment-length {theirs}"
+            )
 
 
 def _check_identity(path: Path, header: Mapping[str, str], identity: ModelIdentity) -> None:

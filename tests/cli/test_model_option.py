@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -224,3 +225,22 @@ def test_without_a_window_the_segment_length_must_be_recorded(tmp_path):
     export_params(folder, config=config, params=params, step=0, vocabulary=vocabulary, trained_on=(), training={})
     with pytest.raises(InputError, match="which a model without a window needs; export the run again"):
         Generator.from_folder(folder)
+
+
+def test_with_an_external_memory_the_segment_length_must_be_recorded_or_given(tmp_path):
+    memory: Any = {"memory_layers": (1,), "memory_size": 32, "memory_neighbors": 4}
+    config = dataclasses.replace(CACHED["slide"], vocab_size=260, **memory)
+    folder, params = epath.Path(tmp_path / "memorizing"), init_params(config, jax.random.key(0))
+    vocabulary = {"spec": "bytes", "fingerprint": ByteVocabulary.fingerprint}
+    export_params(folder, config=config, params=params, step=0, vocabulary=vocabulary, trained_on=(), training={})
+    with pytest.raises(InputError, match=r"which a model with an external memory needs: .*pass --segment-length"):
+        Generator.from_folder(folder)
+    assert Generator.from_folder(folder, segment_length=16).segment_length == 16
+    with pytest.raises(InputError, match=r"segment_length = 24: must divide ModelConfig.memory_size = 32"):
+        Generator.from_folder(folder, segment_length=24)
+
+
+def test_without_an_external_memory_there_is_no_segment_length_to_choose(made):
+    ended = run_command("score", "--model", made / "sample", "--text", "some text", "--segment-length", 16)
+    assert ended.code == 2
+    assert "--segment-length 16: only for a model with an external memory" in ended.err

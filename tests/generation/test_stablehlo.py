@@ -25,11 +25,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "recurrent": {},
     "bfloat16": {"dtype": "bfloat16"},
     "vanilla": {"window_length": None, "recurrent_layers": ()},
+    "memory": {"recurrent_layers": (), "memory_layers": (0,), "memory_size": 32, "memory_neighbors": 4},
 }
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "bfloat16" else ()) for name in MODELS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("bfloat16", "memory") else ()) for name in MODELS]
 )
 def test_exported_functions_produce_the_same_tokens_in_a_new_process(store_folder, tmp_path, name):
     from block_recurrent.data.vocabulary import ByteVocabulary

@@ -12,7 +12,7 @@ from block_recurrent.config import EvaluationConfig, ModelConfig, RunConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.flops import forward_flops
 from block_recurrent.model.language_model import abstract_params
-from block_recurrent.paper.tables import TABLE_1, TABLES
+from block_recurrent.paper.tables import TABLE_1, TABLE_2, TABLES
 from block_recurrent.trees import named_leaves
 
 DATA = {"pg19_bytes": 260, "pg19_tokens": 32128, "arxiv": 32128, "github": 32128}
@@ -44,7 +44,9 @@ TABLE_1_ROWS: dict[str, tuple[Any, ...]] = {
     "Rec:fixed:skip": (4096, 512, 12, (9,), 512, "fixed", "skip", False),
     "Feedback:lstm:single": (4096, 512, 12, (9,), 512, "lstm", "single", True),
     "Feedback:fixed:skip": (4096, 512, 12, (9,), 512, "fixed", "skip", True),
+    "Memorizing Trans. 64k": (512, 512, 12, ()),
 }
+MEMORY_SIZES = {"8k": 8192, "32k": 32768, "64k": 65536}
 
 
 def build(*names: str) -> RunConfig:
@@ -74,6 +76,8 @@ def expected_flops(config: ModelConfig) -> float:
     count = kernels(config)
     tokens = 2 * count["tokens"] + config.num_layers * 4 * window * heads + attending * 4 * states * heads
     per_state = 2 * count["states"] + recurrent * 4 * (states + 2 * window) * heads
+    # Scores of all slots, then keys and values of the best of each bucket; attention to these.
+    tokens += len(config.memory_indices) * (3 * 2 * config.memory_size + 4 * config.memory_neighbors) * heads
     return tokens + per_state * states / window + 2 * config.embed_dim * config.vocab_size
 
 
@@ -137,6 +141,27 @@ def test_rows_of_table_1_are_the_papers(name):
     assert sum(forward_flops(model, segment).values()) == pytest.approx(expected_flops(model), rel=1e-12)
 
 
+@pytest.mark.parametrize("size", MEMORY_SIZES)
+def test_memorizing_rows_are_the_official_ones_and_xl_otherwise(size):
+    run, xl = built(f"gin/table1/memorizing_{size}.gin"), built("gin/table1/xl_512.gin")
+    memory = {"memory_layers": (-4,), "memory_size": MEMORY_SIZES[size], "memory_neighbors": 128}
+    assert run.model == dataclasses.replace(xl.model, memory_retrieval="bucketed", **memory)
+    assert run.model.memory_indices == {8}  # the ninth of 12
+    assert (run.data, run.optimizer, run.train) == (xl.data, xl.optimizer, xl.train)
+
+
+@pytest.mark.parametrize(("name", "other"), [("memorizing", "xl_w"), ("memorizing_slide", "slide")])
+def test_memorizing_laptop_rows_differ_from_their_peers_in_the_memory_alone(name, other):
+    run, peer = build(f"laptop/{name}"), build(f"laptop/{other}")
+    memory = {"memory_layers": (2,), "memory_size": 4096, "memory_neighbors": 32}
+    assert run == dataclasses.replace(peer, model=dataclasses.replace(peer.model, **memory))
+
+
+def test_every_row_of_table_1_has_an_experiment_and_a_test():
+    assert [row.name for row in TABLE_1.rows] == list(TABLE_1_ROWS)
+    assert all(row.gin_file for row in TABLE_1.rows)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_of_the_scaling_figure(size):
     *widths, twelve, thirteen = SIZES[size]
@@ -158,6 +183,43 @@ def test_rows_of_table_2(name, size, ordinary):
     without = dataclasses.replace(model, recurrent_layers=(), num_states=0)
     assert round(kernels(without)["tokens"] / 1e6) == ordinary
     assert sum(forward_flops(model, 4096).values()) == pytest.approx(expected_flops(model), rel=1e-12)
+
+
+# Comparison of Table 2: size of the widths, layers, millions of kernel parameters.
+COMPARISONS = {
+    "Transformer-XL, 13 layers, peer of 1.3B": ("1200m", 13, 1309),
+    "Slide:26L 1.3B": ("600m", 26, 1309),
+    "Slide:13L 650M": ("600m", 13, 654),
+    "Slide:26L 650M": ("300m", 26, 654),
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_of_table_2_have_the_size_in_their_name_and_no_recurrence(name):
+    (row,) = [row for row in TABLE_2.rows if row.name == name]
+    assert row.gin_file is not None
+    run = built(row.gin_file)
+    size, layers, millions = COMPARISONS[name]
+    model = run.model
+    assert (model.embed_dim, model.num_heads, model.head_dim, model.mlp_dim) == SIZES[size][:4]
+    assert (model.num_layers, model.recurrent_layers) == (layers, ())
+    assert (run.data.segment_length, model.window_length) == (4096, 512)
+    assert round(kernels(model)["tokens"] / 1e6) == millions
+    assert sum(forward_flops(model, 4096).values()) == pytest.approx(expected_flops(model), rel=1e-12)
+
+
+def test_the_tests_of_table_2_cover_every_row_with_an_experiment():
+    recurrent = {"Block-Recurrent 650M", "Block-Recurrent 1.3B"}
+    assert {row.name for row in TABLE_2.rows if row.gin_file} == recurrent | COMPARISONS.keys()
+
+
+@pytest.mark.parametrize("layers", [13, 26])
+def test_comparisons_of_table_2_match_the_recurrent_models_in_parameters(layers):
+    """The recurrent models have 24 layers. Their states add parameters, so the sizes differ by a few percent."""
+    for size, widths in (("650m", {13: "600m", 26: "300m"}), ("1300m", {13: "1200m", 26: "600m"})):
+        recurrent = sum(kernels(built(f"gin/table2/rec_{size}.gin").model).values())
+        names = {13: f"gin/scaling/slide_13l_{widths[13]}.gin", 26: f"gin/table2/slide_26l_{size}.gin"}
+        assert sum(kernels(built(names[layers]).model).values()) == pytest.approx(recurrent, rel=0.03)
 
 
 @pytest.mark.parametrize("gin_file", [file for file in ROWS if "/ablations/" in file])

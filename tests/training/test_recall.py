@@ -1,5 +1,7 @@
 """Recall of tokens at three distances: beyond the window, beyond layers x window, and beyond the segment.
 
+With an external memory also far beyond the window, which gradients do not reach.
+
 Accuracies, other settings and what was tried: docs/recurrence.md, *What makes a state learn*.
 """
 
@@ -83,6 +85,7 @@ class Task:
 BEYOND_WINDOW = Task(length=24, queries=5)
 BEYOND_LAYERS = Task(length=48, queries=4)
 BEYOND_SEGMENT = Task(length=64, queries=4, segments=4)
+FAR_BEYOND_WINDOW = Task(length=128, queries=4, segments=16)  # segments of one window, for an external memory
 
 
 def accuracy_after_training(
@@ -94,6 +97,7 @@ def accuracy_after_training(
     gate: Gate = "lstm",
     gate_init_bias: float | None = 3.0,
     gate_rate_multiplier: float = 1.0,
+    memory: bool = False,
 ) -> float:
     """Returns the accuracy of the first query on new documents; the answers before later queries give theirs away.
 
@@ -111,6 +115,9 @@ def accuracy_after_training(
         num_states=8,
         gate=gate,
         gate_init_bias=gate_init_bias,
+        memory_layers=(1,) if memory else (),
+        memory_size=task.length,
+        memory_neighbors=16,
     )
     settings = OptimizerConfig(
         schedule="constant", warmup_steps=100, max_rate=0.02, gate_rate_multiplier=gate_rate_multiplier
@@ -122,8 +129,12 @@ def accuracy_after_training(
 
     @jax.jit
     def score(params: Any, tokens: jax.Array) -> jax.Array:
-        logits = apply(config, params, tokens[:, :-1], init_state(config, params, len(tokens))).logits
-        return jnp.mean(jnp.argmax(logits[:, task.first_query], -1) == tokens[:, task.first_query + 1])
+        state, logits = init_state(config, params, len(tokens)), []
+        for segment in jnp.split(tokens[:, :-1], task.segments if memory else 1, axis=1):
+            output = apply(config, params, segment, state)
+            state, logits = output.state, [*logits, output.logits]
+        answers = jnp.argmax(jnp.concatenate(logits, axis=1)[:, task.first_query], -1)
+        return jnp.mean(answers == tokens[:, task.first_query + 1])
 
     rng, accuracy, number = np.random.default_rng(0), 0.0, 0
     while number < steps:
@@ -142,6 +153,7 @@ def test_the_tasks_have_the_distances_of_their_names():
     assert max(BEYOND_WINDOW.distances) <= LAYERS * WINDOW
     assert min(BEYOND_LAYERS.distances) > LAYERS * WINDOW
     assert 3 * BEYOND_SEGMENT.length // BEYOND_SEGMENT.segments < min(BEYOND_SEGMENT.distances)
+    assert min(FAR_BEYOND_WINDOW.distances) > 14 * WINDOW
 
 
 @pytest.mark.slow
@@ -151,7 +163,14 @@ def test_recurrence_recalls(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [BEYOND_LAYERS, BEYOND_SEGMENT], ids=str)
+def test_an_external_memory_recalls_what_left_the_window_fourteen_segments_ago():
+    """Gradients never reach what is stored: the queries and the rest of the model learn to use it."""
+    accuracy = accuracy_after_training(FAR_BEYOND_WINDOW, recurrent=False, memory=True, steps=1200)
+    assert accuracy > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [BEYOND_LAYERS, BEYOND_SEGMENT, FAR_BEYOND_WINDOW], ids=str)
 def test_without_recurrence_the_answer_is_a_guess(task):
     accuracy = accuracy_after_training(task, recurrent=False, steps=1200)
     assert abs(accuracy - CHANCE) < 0.05  # five standard errors of 2000 rows

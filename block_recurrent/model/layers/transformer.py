@@ -14,7 +14,7 @@ from block_recurrent.model.layers.projections import Projected, Projections
 from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
 from block_recurrent.model.ops.dropout import dropout_mask
-from block_recurrent.model.ops.memory import attend_to_memory, mix_with_memory, retrieve, write
+from block_recurrent.model.ops.memory import Memory, attend_to_memory, mix_with_memory, retrieve, write
 from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
 from block_recurrent.model.state import LayerState
 from block_recurrent.typing import Activations, Key, TokenHeads
@@ -85,6 +85,7 @@ class TransformerLayer(nnx.Module):
         ring: KeyValues,
         states: KeyValues | None,
         fused_kernel: Float[Array, "D NPH"] | None = None,
+        memory: Memory | None = None,
     ) -> tuple[Float[Array, "B 1 D"], KeyValues]:
         """Runs one token of each row.
 
@@ -95,6 +96,7 @@ class TransformerLayer(nnx.Module):
                 and only the slots before the row's own slot hold tokens.
             states: keys and values (B, S, N, H) of the recurrent state before the block; None without states.
             fused_kernel: as in `Projections`.
+            memory: the external memory of the segments before; None in a layer without one.
 
         Returns:
             The activations, and the token's keys and values (B, 1, N, H), which the caller writes into the ring.
@@ -106,9 +108,11 @@ class TransformerLayer(nnx.Module):
             projected.queries,
             ring,
             self.projections.attention_scale[...],
-            bias=ring_bias(self.relative_bias[...], slot, num_slots),
+            bias=self._ring_bias(slot, num_slots),
             mask=written,
         )
+        if memory is not None:
+            attended = self._add_memory(attended, projected, memory)
         blocks = None if states is None else KeyValues(states.keys[:, None], states.values[:, None])
         return self._finish(x, _concatenate_heads(attended), projected, blocks, None), projected.kv
 
@@ -201,7 +205,7 @@ class TransformerLayer(nnx.Module):
         )
         attended = merge_blocks(attended)
         if self.has_memory:
-            attended = self._add_memory(attended, projected, state)
+            attended = self._add_memory(attended, projected, state.memory)
         return _concatenate_heads(attended)
 
     def _position_bias(self, num_queries: int, num_keys: int) -> Float[Array, "N Q K"]:
@@ -209,11 +213,14 @@ class TransformerLayer(nnx.Module):
             return jnp.zeros((self.config.num_heads, num_queries, num_keys))
         return relative_bias(self.relative_bias[...], num_queries, num_keys)
 
-    def _add_memory(self, attended: TokenHeads, projected: Projected, state: LayerState) -> TokenHeads:
+    def _ring_bias(self, slot: Int[Array, "B"], num_slots: int) -> Float[Array, "B N 1 K"]:
+        if self.has_memory:
+            return jnp.zeros((len(slot), self.config.num_heads, 1, num_slots))
+        return ring_bias(self.relative_bias[...], slot, num_slots)
+
+    def _add_memory(self, attended: TokenHeads, projected: Projected, memory: Memory) -> TokenHeads:
         """Mixes the output of attention to tokens with that of attention to the memory."""
-        retrieved = retrieve(
-            projected.queries, state.memory, self.config.memory_neighbors, self.config.memory_retrieval
-        )
+        retrieved = retrieve(projected.queries, memory, self.config.memory_neighbors, self.config.memory_retrieval)
         external = attend_to_memory(projected.queries, retrieved, self.projections.attention_scale[...])
         return mix_with_memory(attended, external, self.external_memory_bias[...])
 

@@ -52,17 +52,24 @@ def miniature(store: Any) -> tuple[str, ...]:
 
 
 def shrunken(experiment: Experiment) -> tuple[str, ...]:
-    """Returns `--gin-param` values for three layers and short blocks; keeps recurrent layers and blocks per segment."""
+    """Returns `--gin-param` values for three layers and short blocks.
+
+    Keeps recurrent layers, memory layers and blocks per segment. A memory holds four segments.
+    """
     run = experiment.config()
     window = run.model.window_length
     segment = WINDOW * (run.data.segment_length // window if window else 1)
     recurrent = tuple(range(1, 1 + len(run.model.recurrent_layers)))
     states = (f"ModelConfig.recurrent_layers={recurrent}", "ModelConfig.num_states=4") if recurrent else ()
+    memory = (f"ModelConfig.memory_size={4 * segment}", "ModelConfig.memory_neighbors=2")
+    layers = tuple(range(len(run.model.memory_layers)))
+    memory = (f"ModelConfig.memory_layers={layers}", *memory) if layers else ()
     return (
         "ModelConfig.num_layers=3",
         f"ModelConfig.window_length={WINDOW if window else None}",
         f"DataConfig.segment_length={segment}",
         *states,
+        *memory,
     )
 
 
@@ -73,12 +80,18 @@ def rows(table: PaperTable, data: str) -> list[Experiment]:
 
 
 QUICK = {"gin/laptop/slide_5l.gin"}
+# Files that belong to no table.
+MEMORIZING = ("gin/table1/memorizing_8k.gin", "gin/table1/memorizing_32k.gin")
+MEMORIZING_LAPTOP = ("gin/laptop/memorizing.gin", "gin/laptop/memorizing_slide.gin")
 
 
 def cases() -> list[Any]:
     """Returns the rows; most are slow. Of the scaling figure only two: its sizes differ only in width."""
     found = [*rows(TABLE_1, "pg19_bytes"), *rows(LAPTOP, "python_packages"), *rows(TABLE_2, "pg19_tokens")]
     found += [*rows(SCALING, "pg19_tokens")[:2], *rows(ABLATIONS, "pg19_tokens")[1:]]
+    found += [dataclasses.replace(found[0], row=file, gin_file=file) for file in MEMORIZING]
+    laptop = next(e for e in found if e.data == "python_packages")
+    found += [dataclasses.replace(laptop, row=file, gin_file=file) for file in MEMORIZING_LAPTOP]
     slow = pytest.mark.slow
     return [pytest.param(e, marks=() if e.gin_file in QUICK else slow, id=e.gin_file) for e in found]
 
