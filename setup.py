@@ -19,6 +19,7 @@ CORE = [
     "numpy>=2.4",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "packaging>=26.0",
     "pyarrow>=25.0",  # Beam requires a version below 26
     "rich>=15.0",
     "safetensors>=0.8",
