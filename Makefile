@@ -4,8 +4,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STEPS ?=
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
+# The short report scores a part of the documents, and says so.
+PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -59,20 +61,21 @@ quickstart: .venv/core  ## prepare real text, train a small model, evaluate and 
 		--gin-param DataConfig.segment_length=1024
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --box --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
-	@echo "Next: what the state is worth, a longer prompt, and a page with everything (15 to 20 minutes):"
+	@echo "Next: what the state is worth, a longer prompt, and a page with everything ($(if $(STEPS),5,15 to 20) minutes):"
 	@echo "  $(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --ablations"
 	@echo "  $(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt-file setup.py"
-	@echo "  make quickstart-report"
+	@echo "  $(if $(STEPS),STEPS=$(STEPS) )make quickstart-report"
 
-quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
+quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes, with STEPS=200 five
 	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)_slide \
-		--gin-param "ModelConfig.recurrent_layers=()" --gin-param ModelConfig.num_states=0
+		--gin-param "ModelConfig.recurrent_layers=()" --gin-param ModelConfig.num_states=0 \
+		$(if $(STEPS),--gin-param TrainConfig.num_steps=$(STEPS))
 	test -e $(RUN)_random || $(BIN)/python -m experiments.studies.random_cell $(RUN) $(RUN)_random
-	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics $(PART)
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --all-checkpoints
-	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin-file gin/runs/quickstart.gin --ablations --diagnostics
-	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens
-	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide
+	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin-file gin/runs/quickstart.gin --ablations --diagnostics $(PART)
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens $(PART)
+	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide $(PART)
 	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
 
 test: .venv/all lint  ## lint, types and the fast tests; under 10 minutes with installation
@@ -87,6 +90,9 @@ test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints a
 test-browser: .venv/all  ## the report in headless Chromium, which is installed from Debian if it is missing
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
+
+docs-test: .venv/all  ## paste every command of the documentation on a bare machine: fresh copy, HOME and environment; 20 minutes
+	$(BIN)/python -m pytest -s -m docs tests/docs
 
 test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
