@@ -3,11 +3,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STEPS ?=
+# What test-py and test-lowest run: the mathematics, the data pipeline, the commands' errors; under 5 minutes each.
+CORE_TESTS := tests/model tests/gin tests/interop tests/data/store tests/data/batching tests/test_config.py tests/test_files.py tests/test_imports.py tests/test_jaxlib_guard.py tests/test_progress.py tests/training/test_optimizer.py tests/training/test_checkpoint.py tests/generation/test_decode_step.py tests/evaluation/test_bootstrap.py tests/cli/test_doctor.py
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
 PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +30,21 @@ endef
 	$(make_venv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev,gcs]'
 	touch .venv/core $@
+
+# One environment for each version of Python: .venv-py312 is of python3.12.
+.venv-py%/core: setup.py requirements.lock
+	test -x $(@D)/bin/python || $(call find_python,$(patsubst 3%,3.%,$*)) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e . beartype hypothesis pytest
+	touch $@
+
+# The lowest versions that setup.py allows of direct requirements, and of the others the newest that fit them.
+.venv-lowest/core: setup.py
+	$(if $(PYTHON),,$(error no Python 3.11 or newer found; name one with PYTHON=...))
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python setup.py -o .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e . beartype hypothesis pytest
+	touch $@
 
 # Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.
 .venv-beam/all: setup.py
@@ -80,6 +97,26 @@ quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, o
 
 test: .venv/all lint  ## lint, types and the fast tests; under 10 minutes with installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Python $(1), from PATH or from pyenv.
+find_python = $$(for p in python$(1) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1).*/bin/python$(1); do \
+	$$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
+
+test-py:  ## the core of the fast tests on Python 3.11, 3.12 and 3.13, where they are installed; 5 minutes each
+	@for version in 311 312 313; do \
+		if test -n "$(call find_python,3.$${version#3})"; then \
+			echo "Python 3.$${version#3}" && $(MAKE) .venv-py$$version/core \
+			&& .venv-py$$version/bin/python -m pytest -q $(CORE_TESTS) || exit 1; \
+		else echo "Python 3.$${version#3} is not installed: skipped"; fi; done
+
+test-lowest: .venv-lowest/core  ## the core of the fast tests with the lowest versions that setup.py allows; 6 minutes
+	.venv-lowest/bin/python -m pytest -q $(CORE_TESTS)
+
+coverage: .venv/all  ## line and branch coverage of the package by the fast tests, below build/coverage; 20 minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=block_recurrent --cov-branch --cov-report=term --cov-report=html:build/coverage
+
+mutation: .venv/all  ## twenty faults of the mathematics, one after another: the tests must find each; 15 minutes
+	$(BIN)/python -m tests.mutation.run
 
 test-slow: .venv/all  ## tests longer than a minute, all sharding cases among them
 	$(BIN)/python -m pytest -m slow
@@ -151,4 +188,4 @@ lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
-	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-beam .venv-tpu .venv-port .venv-lowest .venv-py3* .peers .pytest_cache .ruff_cache build *.egg-info

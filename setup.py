@@ -49,6 +49,7 @@ DEV = [
     "pre-commit>=4.7",
     "pyright>=1.1.414",
     "pytest>=9.2",
+    "pytest-cov>=7.1",
     "pytest-xdist>=3.8",
     "pyyaml>=6.0.3",
     "ruff>=0.17",
