@@ -39,7 +39,7 @@ def test_the_workflow_runs_what_ci_runs():
     (job,) = workflow["jobs"].values()
     assert job["strategy"]["matrix"]["target"] == targets
     assert job["steps"][-1]["run"] == "make ${{ matrix.target }}"
-    rows = re.findall(r"^\| `make (\S+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `make (\S+)` \|.*\| \d+ \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert rows == targets
 
 

@@ -17,7 +17,7 @@ import typer
 from block_recurrent import jaxlib_guard
 from block_recurrent.cli.compilation_cache import cache_folder
 from block_recurrent.cli.options import CONSOLE
-from block_recurrent.errors import first_line
+from block_recurrent.errors import first_line, install_command
 
 PACKAGE = "block-recurrent"
 CHECKOUT = Path(__file__).parents[2]  # of an editable installation; elsewhere the folder of installed packages
@@ -88,7 +88,7 @@ def _versions() -> Iterator[Check]:
     yield Check("libraries", ", ".join(f"{name} {_version(name) or '-'}" for name in _SHOWN))
     missing = [text for extra, text in _unsatisfied() if extra is None]
     if missing:
-        yield Check("requirements", ", ".join(missing), "problem", _install(None))
+        yield Check("requirements", ", ".join(missing), "problem", install_command())
     if _version("jaxlib") == jaxlib_guard.WRONG_VERSION:
         yield Check(
             "jaxlib",
@@ -105,7 +105,9 @@ def _devices() -> Check:
         devices = jax.devices()
     except Exception as error:  # any error of a driver or plug-in
         platforms = os.environ.get("JAX_PLATFORMS", "")
-        return Check("devices", first_line(error), "problem", f"unset JAX_PLATFORMS={platforms}, or {_install('cuda')}")
+        return Check(
+            "devices", first_line(error), "problem", f"unset JAX_PLATFORMS={platforms}, or {install_command('cuda')}"
+        )
     kinds = {device.device_kind for device in devices}
     return Check("devices", f"{len(devices)} x {', '.join(sorted(kinds))} ({devices[0].platform})")
 
@@ -133,7 +135,7 @@ def _extras() -> Iterator[Check]:
     for extra, purpose in _EXTRAS.items():
         lacking = [text for name, text in missing if name == extra]
         if lacking:
-            yield Check(f"extra {extra}", f"{purpose}; missing: {', '.join(lacking)}", "note", _install(extra))
+            yield Check(f"extra {extra}", f"{purpose}; missing: {', '.join(lacking)}", "note", install_command(extra))
         else:
             yield Check(f"extra {extra}", f"{purpose}; installed")
 
@@ -179,11 +181,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _install(extra: str | None) -> str:
-    """Returns the command that installs the package with an extra, in a checkout from its folder."""
-    brackets = f"[{extra}]" if extra else ""
-    if (CHECKOUT / "setup.py").exists():
-        return f"pip install -e '{CHECKOUT}{brackets}'"
-    return f"pip install '{PACKAGE}{brackets}'"
