@@ -34,7 +34,7 @@ endef
 # One environment for each version of Python: .venv-py312 is of python3.12.
 .venv-py%/core: setup.py requirements.lock
 	test -x $(@D)/bin/python || $(call find_python,$(patsubst 3%,3.%,$*)) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e . beartype hypothesis pytest
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e . beartype hypothesis pytest setuptools
 	touch $@
 
 # The lowest versions that setup.py allows of direct requirements, and of the others the newest that fit them.
@@ -43,7 +43,7 @@ endef
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python setup.py -o .venv-lowest/requirements.txt
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e . beartype hypothesis pytest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e . beartype hypothesis pytest setuptools
 	touch $@
 
 # Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.

