@@ -10,7 +10,7 @@ from tests.docs.exemptions import EXEMPTIONS, SETUP
 
 pytestmark = pytest.mark.docs
 
-# Of one command. On an idle machine none takes over two minutes, except the first, which installs; others have a short form.
+# Of one command. On an idle machine none takes over two minutes, except the first, which installs.
 _SECONDS = 600
 _INSTEAD = {exemption.command: exemption.instead for exemption in EXEMPTIONS}
 
