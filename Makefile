@@ -3,9 +3,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STEPS ?=
+# What test-py and test-lowest run: the mathematics, the data pipeline, the commands' errors; under 5 minutes each.
+CORE_TESTS := tests/model tests/gin tests/interop tests/data/store tests/data/batching tests/test_config.py tests/test_files.py tests/test_imports.py tests/test_jaxlib_guard.py tests/test_progress.py tests/training/test_optimizer.py tests/training/test_checkpoint.py tests/generation/test_decode_step.py tests/evaluation/test_bootstrap.py tests/cli/test_doctor.py
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
+# The short report scores a part of the documents, and says so.
+PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam docs bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +30,21 @@ endef
 	$(make_venv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev,docs,gcs]'
 	touch .venv/core $@
+
+# One environment for each version of Python: .venv-py312 is of python3.12.
+.venv-py%/core: setup.py requirements.lock
+	test -x $(@D)/bin/python || $(call find_python,$(patsubst 3%,3.%,$*)) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e . beartype hypothesis pytest setuptools
+	touch $@
+
+# The lowest versions that setup.py allows of direct requirements, and of the others the newest that fit them.
+.venv-lowest/core: setup.py
+	$(if $(PYTHON),,$(error no Python 3.11 or newer found; name one with PYTHON=...))
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python setup.py -o .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e . beartype hypothesis pytest setuptools
+	touch $@
 
 # Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.
 .venv-beam/all: setup.py
@@ -59,24 +78,45 @@ quickstart: .venv/core  ## prepare real text, train a small model, evaluate and 
 		--gin-param DataConfig.segment_length=1024
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --box --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
-	@echo "Next: what the state is worth, a longer prompt, and a page with everything (15 to 20 minutes):"
+	@echo "Next: what the state is worth, a longer prompt, and a page with everything ($(if $(STEPS),5,15 to 20) minutes):"
 	@echo "  $(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --ablations"
 	@echo "  $(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt-file setup.py"
-	@echo "  make quickstart-report"
+	@echo "  $(if $(STEPS),STEPS=$(STEPS) )make quickstart-report"
 
-quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes
+quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes, with STEPS=200 five
 	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)_slide \
-		--gin-param "ModelConfig.recurrent_layers=()" --gin-param ModelConfig.num_states=0
+		--gin-param "ModelConfig.recurrent_layers=()" --gin-param ModelConfig.num_states=0 \
+		$(if $(STEPS),--gin-param TrainConfig.num_steps=$(STEPS))
 	test -e $(RUN)_random || $(BIN)/python -m experiments.studies.random_cell $(RUN) $(RUN)_random
-	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --tokens --official --ablations --diagnostics $(PART)
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --all-checkpoints
-	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin-file gin/runs/quickstart.gin --ablations --diagnostics
-	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens
-	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide
+	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin-file gin/runs/quickstart.gin --ablations --diagnostics $(PART)
+	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens $(PART)
+	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide $(PART)
 	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
 
 test: .venv/all lint  ## lint, types and the fast tests; under 10 minutes with installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Python $(1), from PATH or from pyenv.
+find_python = $$(for p in python$(1) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1).*/bin/python$(1); do \
+	$$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
+
+test-py:  ## the core of the fast tests on Python 3.11, 3.12 and 3.13, where they are installed; 5 minutes each
+	@for version in 311 312 313; do \
+		if test -n "$(call find_python,3.$${version#3})"; then \
+			echo "Python 3.$${version#3}" && $(MAKE) .venv-py$$version/core \
+			&& .venv-py$$version/bin/python -m pytest -q $(CORE_TESTS) || exit 1; \
+		else echo "Python 3.$${version#3} is not installed: skipped"; fi; done
+
+test-lowest: .venv-lowest/core  ## the core of the fast tests with the lowest versions that setup.py allows; 6 minutes
+	.venv-lowest/bin/python -m pytest -q $(CORE_TESTS)
+
+coverage: .venv/all  ## line and branch coverage of the package by the fast tests, below build/coverage; 20 minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=block_recurrent --cov-branch --cov-report=term --cov-report=html:build/coverage
+
+mutation: .venv/all  ## twenty faults of the mathematics, one after another: the tests must find each; 15 minutes
+	$(BIN)/python -m tests.mutation.run
 
 test-slow: .venv/all  ## tests longer than a minute, all sharding cases among them
 	$(BIN)/python -m pytest -m slow
@@ -87,6 +127,9 @@ test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints a
 test-browser: .venv/all  ## the report in headless Chromium, which is installed from Debian if it is missing
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
+
+docs-test: .venv/all  ## paste every command of the documentation on a bare machine: fresh copy, HOME and environment; 20 minutes
+	$(BIN)/python -m pytest -s -m docs tests/docs
 
 test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
@@ -148,4 +191,4 @@ lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra docs --extra gcs --extra tpu --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
-	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build site *.egg-info
+	rm -rf .venv .venv-beam .venv-tpu .venv-port .venv-lowest .venv-py3* .peers .pytest_cache .ruff_cache build site *.egg-info

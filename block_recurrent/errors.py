@@ -1,5 +1,6 @@
 """Errors that end a command, each with an exit code of its own for launchers."""
 
+from pathlib import Path
 from signal import SIGTERM
 
 
@@ -36,3 +37,12 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, at most 300 characters; the name of its class if there is none."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+def install_command(extra: str | None = None) -> str:
+    """Returns the command that installs the package, with an extra if one is named; in a checkout from its folder."""
+    brackets = f"[{extra}]" if extra else ""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "setup.py").exists():
+        return f"pip install -e '{checkout}{brackets}'"
+    return f"pip install 'block-recurrent{brackets}'"

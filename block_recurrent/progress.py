@@ -18,6 +18,8 @@ _SECONDS_BETWEEN_LINES = 15.0
 class Progress:
     """Progress of one piece of work, as a context manager.
 
+    The estimate of the time left begins after the first unit, which may contain a compilation.
+
     Args:
         description: name of the work.
         total: number of units.
@@ -40,7 +42,8 @@ class Progress:
         self._first = done
         self._console = console
         self._clock = clock
-        self._began = self._last_line = clock()
+        self._last_line = clock()
+        self._began: float | None = None  # end of the first unit
         self._bar = None
         if console.is_terminal:
             self._bar = RichProgress(
@@ -78,11 +81,13 @@ class Progress:
             self._bar.update(self._task, completed=done, facts=facts)
             return
         now = self._clock()
+        if self._began is None and done > self._first:
+            self._began, self._first = now, done
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
         line = f"{self._description} {done:,}/{self._total:,}  "
-        if done > self._first:
+        if self._began is not None and done > self._first:
             line += f"{_clock((now - self._began) / (done - self._first) * (self._total - done))} left  "
         line += facts
         self._console.print(line.rstrip(), highlight=False, soft_wrap=True)

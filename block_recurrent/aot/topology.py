@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any
 
-from block_recurrent.errors import InputError, first_line
+from block_recurrent.errors import InputError, first_line, install_command
 from block_recurrent.parallel.chips import CHIPS, Chip
 
 # Set before libtpu is loaded: query no metadata server and belong to no real slice.
@@ -59,7 +59,7 @@ class Topology:
             InputError: libtpu is not installed or does not know the slice.
         """
         if importlib.util.find_spec("libtpu") is None:
-            raise InputError("compile: libtpu is not installed; pip install 'block-recurrent[tpu]'")
+            raise InputError(f"compile: libtpu is not installed; {install_command('tpu')}")
         os.environ.update(_ENVIRONMENT)
         _return_freed_memory()
         import jax

@@ -33,7 +33,7 @@ def use_compilation_cache(enabled: bool) -> None:
         return
     if jax.config.values["jax_compilation_cache_dir"] or not jax.config.values["jax_enable_compilation_cache"]:
         return
-    folder = _cache_home() / "block_recurrent" / f"jax-{jax.__version__}-{_cpu()}"
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -46,8 +46,12 @@ def use_compilation_cache(enabled: bool) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
 
 
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def cache_folder() -> Path:
+    """Returns the folder of the compiled programs, by JAX's version and the CPU."""
+    import jax
+
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "block_recurrent" / f"jax-{jax.__version__}-{_cpu()}"
 
 
 def _cpu() -> str:

@@ -64,23 +64,32 @@ def inspect(
         str | None,
         typer.Option(metavar="NAME", help="Name, id or number of a document; prints its text instead of the summary."),
     ] = None,
+    list_documents: Annotated[
+        bool,
+        typer.Option("--list", help="List the documents instead: number, tokens, bytes and name, separated by tabs."),
+    ] = False,
     vocabulary: VocabularyFile = None,
 ) -> None:
-    """Show a token store: counts, fingerprints and document lengths, or the text of one document."""
+    """Show a token store: counts, fingerprints and document lengths, its documents, or the text of one document."""
     from block_recurrent.cli import views
     from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
     from block_recurrent.data.store import inspection
 
+    if list_documents and document is not None:
+        raise InputError("inspect: give either --list or --document")
     stores = inspection.open_stores(store)
-    if document is None:
+    if document is None and not list_documents:
         for opened in stores:
             views.show_store(CONSOLE, opened)
         return
     if len(stores) > 1:
         raise InputError(
-            f"inspect {store}: has several splits; use the folder of one of them with --document, such as "
-            f"{stores[0].path}"
+            f"inspect {store}: has several splits; use the folder of one of them with --document or --list, such "
+            f"as {stores[0].path}"
         )
+    if document is None:
+        sys.stdout.writelines(inspection.document_lines(stores[0]))
+        return
     about, number = stores[0].vocabulary, inspection.find_document(stores[0], document)
     own = load_recorded_vocabulary(about.spec, about.fingerprint, given=vocabulary, folders=[stores[0].path])
     sys.stdout.write(inspection.decode_document(stores[0], number, vocabulary=own))

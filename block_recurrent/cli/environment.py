@@ -2,7 +2,7 @@
 
 import os
 
-from block_recurrent.errors import first_line
+from block_recurrent.errors import first_line, install_command
 
 # Module -> extra of the package that installs it.
 _EXTRAS = {
@@ -57,7 +57,7 @@ def _no_device(error: Exception) -> str:
     detail = "" if isinstance(error, AssertionError) else f" ({first_line(error)})"
     return (
         f"JAX_PLATFORMS={platforms}: JAX finds no such device{detail}. Install its extra on a machine "
-        f"that has one (pip install 'block-recurrent[{extra}]'), or unset JAX_PLATFORMS"
+        f"that has one ({install_command(extra)}), or unset JAX_PLATFORMS"
     )
 
 
@@ -70,4 +70,4 @@ def _not_installed(error: ImportError) -> str | None:
         extra = _EXTRAS.get(module)
         if extra is None:
             return f"{module} is not installed; pip install {module}" if module == "flatbuffers" else None
-    return f"{first_line(error)}: pip install 'block-recurrent[{extra}]'"
+    return f"{first_line(error)}: {install_command(extra)}"

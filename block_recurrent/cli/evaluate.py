@@ -21,6 +21,22 @@ if TYPE_CHECKING:
     from block_recurrent.evaluation.model_under_test import ModelUnderTest
 
 Split = Annotated[str, typer.Option("--split", help="Split of the prepared store.")]
+MaxDocuments = Annotated[
+    int | None,
+    typer.Option(
+        "--max-documents",
+        metavar="N",
+        help="Quick evaluation: score at most N documents, drawn at random. All results are labelled as partial.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        metavar="N",
+        help="Quick evaluation: score at most N tokens of documents drawn at random, labelled as partial.",
+    ),
+]
 
 
 def evaluate(
@@ -38,8 +54,10 @@ def evaluate(
     gin_param: GinParams = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Output folder [default: RUN/evaluation/STORE/SPLIT/step_N]."),
+        typer.Option("--out", metavar="DIR", help="Output folder. Default: RUN/evaluation/STORE/SPLIT/step_N."),
     ] = None,
+    max_documents: MaxDocuments = None,
+    max_tokens: MaxTokens = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Also write all token losses to tokens.parquet.")] = False,
     official: Annotated[
         bool,
@@ -77,7 +95,7 @@ def evaluate(
 
     if sum(given is not None for given in (workdir, checkpoint, model)) != 1:
         raise InputError("evaluate: give either --workdir or --checkpoint or --model")
-    settings, bindings = _settings(gin_file, gin_param)
+    settings, bindings = _settings(gin_file, gin_param, max_documents, max_tokens)
     interruption.keeps(
         "finished results and the losses of finished steps are kept; the same command continues", resumable=True
     )
@@ -130,6 +148,8 @@ def compare(
     split: Split = "validation",
     gin_file: GinFiles = None,
     gin_param: GinParams = None,
+    max_documents: MaxDocuments = None,
+    max_tokens: MaxTokens = None,
     vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
@@ -149,7 +169,7 @@ def compare(
 
     if len(models) < 2:
         raise InputError("compare: needs a baseline and at least one other model")
-    settings, bindings = _settings(gin_file, gin_param)
+    settings, bindings = _settings(gin_file, gin_param, max_documents, max_tokens)
     interruption.keeps("the losses of finished steps are kept; the same command continues", resumable=True)
     use_compilation_cache(compilation_cache)
     tested = [load_model_under_test(resolve(path)) for path in models]
@@ -187,10 +207,16 @@ def _named(progress: StageCallback, name: str, stage: str, done: int, total: int
     progress(f"{name} {stage}", done, total)
 
 
-def _settings(gin_file: list[str] | None, gin_param: list[str] | None) -> tuple[EvaluationConfig, dict[str, Any]]:
+def _settings(
+    gin_file: list[str] | None, gin_param: list[str] | None, max_documents: int | None, max_tokens: int | None
+) -> tuple[EvaluationConfig, dict[str, Any]]:
     """Returns the settings of the studies, and the fields of DataConfig that the files bind."""
     gin_files.parse(gin_file, gin_param)
-    return gin_files.configured(EvaluationConfig), gin_files.bindings(DataConfig)
+    settings = gin_files.configured(EvaluationConfig)
+    for name, limit in (("max_documents", max_documents), ("max_tokens", max_tokens)):
+        if limit is not None:
+            settings = dataclasses.replace(settings, **{name: limit})
+    return settings, gin_files.bindings(DataConfig)
 
 
 def _data(model: "ModelUnderTest", bindings: dict[str, Any]) -> DataConfig:

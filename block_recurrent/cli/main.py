@@ -1,6 +1,7 @@
 """The command line: registers the commands and turns expected errors into one message and an exit code."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -11,6 +12,7 @@ from block_recurrent.cli import compile_aot as compile_command
 from block_recurrent.cli import (
     data,
     describe,
+    doctor,
     environment,
     evaluate,
     export,
@@ -25,7 +27,9 @@ from block_recurrent.cli import (
 from block_recurrent.cli.narrow_output import narrow_output
 from block_recurrent.errors import EXIT_CODES, InputError, PreemptedError
 
-PROGRAM = "python -m block_recurrent"
+# The installed command, which alone can complete its arguments in a shell, or the module.
+INSTALLED = Path(sys.argv[0]).name == "block-recurrent"
+PROGRAM = "block-recurrent" if INSTALLED else "python -m block_recurrent"
 
 
 def _with_dashes(name: str) -> str:
@@ -39,7 +43,7 @@ app = typer.Typer(
     epilog="First time? `make quickstart` prepares real text and trains on it in a few minutes.",
     context_settings={"token_normalize_func": _with_dashes},
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=INSTALLED,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -59,6 +63,7 @@ app.command()(generate.generate)
 app.command()(score.score)
 app.command()(export.export)
 app.command("check-parity")(parity.check_parity)
+app.command()(doctor.doctor)
 
 
 def _show_version(wanted: bool) -> None:

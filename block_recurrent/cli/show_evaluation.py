@@ -19,7 +19,7 @@ def show_scores(console: Console, scores: Scores) -> None:
         ("perplexity per token", *_cells(scores.token_perplexity)),
         (f"perplexity per word ({scores.words_source} count)", *_cells(scores.word_perplexity)),
     ]
-    table(console, ("metric", "value", level), rows, f"{_title(scores.subject, scores.data)}, whole split")
+    table(console, ("metric", "value", level), rows, f"{_title(scores.subject, scores.data)}, {scores.data.scope}")
     line(
         console,
         f"{scores.nats:,.1f} nats; {scores.documents:,} documents; scored {scores.tokens:,} tokens, "
@@ -101,7 +101,8 @@ def show_diagnostics(console: Console, study: Diagnostics) -> None:
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
     """Prints the paired differences from the baseline, and the most improved words."""
-    title = f"on {comparison.data.label}, whole split {comparison.data.split}: {comparison.tokens:,} scored tokens"
+    about = comparison.data
+    title = f"on {about.label}, {about.split}, {about.scope}: {comparison.tokens:,} scored tokens"
     rows = [(comparison.baseline.name, f"{comparison.bits_per_byte.value:.4f}", "baseline", "", "", "")]
     for item in comparison.differences:
         better = f"{item.documents_better:,} of {comparison.documents:,}"

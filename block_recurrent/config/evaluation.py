@@ -19,6 +19,9 @@ class EvaluationConfig:
         frozen_segments: ablation `frozen`: number of segments of a document after which the recurrent states stay
             constant.
         diagnostic_tokens: tokens of the longest document on which gates and states are recorded; at least 2.
+        max_documents: score at most this number of documents, drawn at random with `seed`; None scores the whole split.
+            All results name the part that was scored.
+        max_tokens: score at most this number of tokens of the documents in the drawn order; None for no limit.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -31,6 +34,8 @@ class EvaluationConfig:
     reset_segments: int = 1
     frozen_segments: int = 1
     diagnostic_tokens: int = 100_000
+    max_documents: int | None = None
+    max_tokens: int | None = None
     # Removed: accepted at their old defaults, so that earlier files keep working.
     sampled_documents: dataclasses.InitVar[int] = 5
     sampled_words: dataclasses.InitVar[int] = 4
@@ -50,5 +55,6 @@ class EvaluationConfig:
         positive = ("bootstrap_replicates", "official_segments", "reset_segments", "frozen_segments")
         check_integers(self, positive, 1)
         check_integers(self, ("diagnostic_tokens",), 2)
+        check_integers(self, [name for name in ("max_documents", "max_tokens") if getattr(self, name) is not None], 1)
         check_integers(self, ("seed",), 0, LARGEST_SEED)
         check_numbers(self, ("bootstrap_level",), 0.5, 1)

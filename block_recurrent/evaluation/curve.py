@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from block_recurrent.config import EvaluationConfig
+from block_recurrent.errors import InputError
 from block_recurrent.evaluation.evaluation import Evaluation, split_folder
 from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_model_under_test
 from block_recurrent.evaluation.records import read, write
@@ -30,8 +31,10 @@ def evaluate_checkpoints(
         The folder with `curve.json`, and the curve.
 
     Raises:
-        InputError: the run has no checkpoint, or the store does not fit the model.
+        InputError: the run has no checkpoint, the store does not fit the model, or the settings limit the documents.
     """
+    if config.max_documents is not None or config.max_tokens is not None:
+        raise InputError("a curve over all checkpoints scores the whole split: remove the limit of documents or tokens")
     points: list[CurvePoint] = []
     header: dict[str, Any] = {}
     folder = workdir

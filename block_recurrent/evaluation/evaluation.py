@@ -11,6 +11,8 @@ from etils import epath
 
 from block_recurrent.config import DataConfig, EvaluationConfig, fields_that_may_differ
 from block_recurrent.data.store.open_split import open_split
+from block_recurrent.data.store.partial_store import partial_store
+from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation import ablations, parquet, provenance
 from block_recurrent.evaluation.diagnostics import watch
@@ -51,9 +53,7 @@ class Evaluation:
         progress: StageCallback = lambda name, done, total: None,
     ):
         self.model, self.config = model, config
-        self.store = open_split(data, split, vocab_size=model.config.vocab_size, vocabulary=model.vocabulary)
-        if not (self.store.lengths > 1).any():
-            raise InputError(f"{self.store.path}: no document has two tokens, so there is nothing to score")
+        self.store = _open(model, data, split, config)
         self.shape = Shape(batch_size=data.batch_size, segment_length=data.segment_length)
         # Ablations count segments of training, whatever the shape of these batches.
         self._segment = (model.shape or data).segment_length
@@ -63,7 +63,7 @@ class Evaluation:
                 f"ModelConfig.window_length = {model.config.window_length}"
             )
         model.config.check_memory_segment(data.segment_length, "DataConfig.segment_length")
-        self.folder = folder or split_folder(model, data, split) / f"step_{model.subject.step}"
+        self.folder = folder or split_folder(model, data, split) / f"step_{model.subject.step}{_suffix(config)}"
         self.bootstrap = provenance.describe_bootstrap(config)
         self._placement, self._progress = Placement(), progress
         self._passes = ResumablePasses(self.folder, json.loads(self.identity))
@@ -203,6 +203,19 @@ class Evaluation:
             placement=self._placement,
             progress=functools.partial(self._progress, method.name),
         )
+
+
+def _open(model: ModelUnderTest, data: DataConfig, split: str, config: EvaluationConfig) -> TokenStore:
+    store = open_split(data, split, vocab_size=model.config.vocab_size, vocabulary=model.vocabulary)
+    if not (store.lengths > 1).any():
+        raise InputError(f"{store.path}: no document has two tokens, so there is nothing to score")
+    return partial_store(store, documents=config.max_documents, tokens=config.max_tokens, seed=config.seed)
+
+
+def _suffix(config: EvaluationConfig) -> str:
+    """Returns the end of the folder's name: results of a part never replace those of the whole split."""
+    limits = {"documents": config.max_documents, "tokens": config.max_tokens}
+    return "".join(f"_max_{limit}_{name}" for name, limit in limits.items() if limit is not None)
 
 
 def split_folder(model: ModelUnderTest, data: DataConfig, split: str) -> epath.Path:

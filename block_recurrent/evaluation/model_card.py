@@ -140,7 +140,7 @@ def card_scores(folder: epath.Path, step: int, *, eval_store: str) -> list[Score
                 bits_per_byte=found.bits_per_byte,
                 tokens=found.tokens,
                 documents=found.documents,
-                complete=True,
+                complete=found.data.part is None,
                 file=(source / found.FILE).relative_to(folder).as_posix(),
             )
         )

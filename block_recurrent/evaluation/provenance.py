@@ -54,18 +54,20 @@ def describe_data(store: TokenStore) -> DataSet:
     about = store.metadata
     stand_in = about.source in _STAND_INS
     label = "PG19" if about.source in _PG19 else about.source
+    label = f"{_STAND_INS[about.source]} (stand-in)" if stand_in else label
     return DataSet(
         store=str(store.path.parent),
         source=about.source,
         split=about.split,
-        label=f"{_STAND_INS[about.source]} (stand-in)" if stand_in else label,
+        label=label if store.part is None else f"{label} (partial)",
         stand_in=stand_in,
-        paper_column=_paper_column(store),
+        paper_column=None if store.part else _paper_column(store),  # the paper scores whole splits
         fingerprint=store.fingerprint,
         vocabulary=about.vocabulary.spec,
         vocabulary_fingerprint=about.vocabulary.fingerprint,
         documents=about.counts.documents,
         tokens=about.counts.tokens,
+        part=store.part,
     )
 
 
@@ -79,9 +81,11 @@ def _paper_column(store: TokenStore) -> Literal["PG19 bytes", "PG19 tokens", "ar
 
 
 def official_words(store: TokenStore) -> int | None:
-    """Returns the published word count of a split; None if there is none or the store lacks documents of the split."""
+    """Returns the published word count of a split; None if there is none or the store lacks text of the split."""
     about = store.metadata
-    whole = about.source in _PG19 and about.counts.documents == PUBLISHED_DOCUMENTS.get(about.split)
+    whole = (
+        store.part is None and about.source in _PG19 and about.counts.documents == PUBLISHED_DOCUMENTS.get(about.split)
+    )
     return PUBLISHED_WORDS[about.split] if whole else None
 
 

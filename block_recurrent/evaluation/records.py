@@ -71,14 +71,15 @@ class DataSet:
         store: folder of the token store.
         source: name of the text source.
         split: name of the split.
-        label: name of the data in tables; marks stand-ins for the paper's corpora.
+        label: name of the data in tables; marks stand-ins for the paper's corpora, and parts of a split.
         stand_in: True for data that replaces a corpus of the paper that was never released.
         paper_column: the comparable column of the paper's Table 1; None if there is none.
         fingerprint: hex SHA-256, equal for equal tokens.
         vocabulary: specification of the vocabulary, as in the store.
         vocabulary_fingerprint: hex SHA-256 of the vocabulary's definition.
-        documents: documents of the split, including those too short to score.
+        documents: documents of the split, or of the part, including those too short to score.
         tokens: tokens of those documents.
+        part: the part of the split that was scored, in words; None for the whole split.
     """
 
     store: str
@@ -92,6 +93,12 @@ class DataSet:
     vocabulary_fingerprint: str
     documents: int
     tokens: int
+    part: str | None = None
+
+    @property
+    def scope(self) -> str:
+        """The scored text, for headings: the whole split or the part."""
+        return "whole split" if self.part is None else f"partial: {self.part}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

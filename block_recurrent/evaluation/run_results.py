@@ -14,7 +14,7 @@ from block_recurrent.evaluation.results import Ablations, Context, Curve, Diagno
 from block_recurrent.training.metric_writer import read_metrics
 from block_recurrent.training.run_record import has_run, read_run
 
-_STEP = re.compile(r"step_(\d+)")
+_STEP = re.compile(r"step_(\d+)(_max_\d+_documents)?(_max_\d+_tokens)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,15 +140,19 @@ def results_of_step(run: epath.Path, step: int) -> Iterator[tuple[epath.Path, Sp
 
 
 def _evaluations(path: epath.Path) -> Iterator[SplitResults]:
-    """Yields the evaluation in the folder itself, or else the newest evaluation of each split of a run."""
+    """Yields the evaluation in the folder itself, or else one evaluation of each split of a run.
+
+    It is the newest of the whole split, or the newest of a part if there is no other.
+    """
     if (scores := read(Scores, path)) is not None:
         yield _evaluated(path, scores)
         return
     for split in _splits(path):
-        steps = {int(match[1]): folder for folder in split.iterdir() if (match := _STEP.fullmatch(folder.name))}
-        for step in sorted(steps, reverse=True):
-            if (scores := read(Scores, steps[step])) is not None:
-                yield _evaluated(steps[step], scores)
+        found = [(folder, match) for folder in split.iterdir() if (match := _STEP.fullmatch(folder.name))]
+        whole_first = [(match[2] is None and match[3] is None, int(match[1]), folder) for folder, match in found]
+        for _, _, folder in sorted(whole_first, reverse=True):
+            if (scores := read(Scores, folder)) is not None:
+                yield _evaluated(folder, scores)
                 break
 
 

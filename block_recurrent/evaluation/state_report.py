@@ -80,7 +80,7 @@ class StateReport:
         self._run, self._segment = run, segment
         # One token more than the segments: the last token of a segment predicts the token after it.
         tokens = settings.state_report_segments * segment + 1
-        self._excerpt = Excerpt(store, documents=settings.state_report_documents, tokens=tokens)
+        self._excerpt = Excerpt.longest(store, documents=settings.state_report_documents, tokens=tokens)
         self._bootstrap = provenance.describe_bootstrap(EvaluationConfig())
         # Planned once: a new plan would compile its methods again.
         planned, _ = ablations.plan(run.model, self._excerpt, reset_tokens=segment, frozen_tokens=segment)

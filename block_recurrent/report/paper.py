@@ -111,7 +111,8 @@ def _cell(column: Column, evaluated: SplitResults) -> Cell:
 
 def _own(value: Estimate, evaluated: SplitResults) -> Cell:
     about = evaluated.scores.data
-    notes = ([] if about.split == "test" else [about.split]) + (["stand-in"] if about.stand_in else [])
+    notes = [] if about.split == "test" else [about.split]
+    notes += [name for name, is_so in (("stand-in", about.stand_in), ("partial", about.part)) if is_so]
     return Cell(text=short(value.value, 3), origin="measured", interval=interval(value, 3), note=", ".join(notes))
 
 

@@ -59,6 +59,7 @@ class TrainLog:
         self._describe_rows = describe_rows
         self._notify = notify
         self._unread: tuple[int, StepMetrics] | None = None
+        self._compiled = False  # the first step of this process waits for its compilation
         self._window: list[dict[str, float]] = [with_current_names(numbers) for numbers in pending or []]
         kept = [] if metrics is None else metrics.kept
         losses = [line["bits_per_byte"] for line in kept if line["group"] == "train"]
@@ -101,6 +102,9 @@ class TrainLog:
             self._not_finite(step, read)
         if step % self._run.train.log_every == 0:
             self._write(step)
+        elif not self._compiled:
+            self.start_clock()  # so that the speed of the first line does not count the compilation
+        self._compiled = True
         return self._window
 
     def _not_finite(self, step: int, metrics: StepMetrics) -> None:

@@ -38,6 +38,8 @@ rows. A word is a run of letters, digits and underscores; an identifier is a wor
 Python keyword and does not start with a digit. Positive: Rec is better.
 """
 _COMMANDS = """\
+They assume `source .venv/bin/activate`.
+
 ```sh
 make laptop       # a day on 2 idle cores, minutes on a GPU; may be interrupted, the same command continues
 ```

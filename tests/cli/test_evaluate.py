@@ -11,6 +11,7 @@ from pyarrow import parquet
 from block_recurrent.evaluation.comparison_results import Comparison
 from block_recurrent.evaluation.records import read
 from block_recurrent.evaluation.results import Ablations, Context, Curve, Diagnostics, OfficialScores, Scores
+from block_recurrent.evaluation.run_results import read_results
 from block_recurrent.training.loop import train
 from block_recurrent.training.saved_run import SavedRun
 from experiments.studies.random_cell import with_random_cells
@@ -97,6 +98,63 @@ def test_all_studies_of_one_run(command, workdir):  # noqa: F811
     renewed = read(Scores, folder)
     assert renewed is not None
     assert renewed.nats == scores.nats
+
+
+def test_a_limited_evaluation_scores_a_part_exactly_and_says_so_everywhere(command, workdir, tmp_path):  # noqa: F811
+    whole = command("evaluate", "--workdir", workdir, "--split", "test", "--tokens", "--out", tmp_path / "whole")
+    assert whole[0] == 0, whole[2]
+    limits = ("--max-documents", 3, "--max-tokens", 40)
+    code, out, err = command("evaluate", "--workdir", workdir, "--split", "test", "--tokens", *limits)
+    assert code == 0, err
+    assert "(partial)" in out
+    assert "40 scored tokens" in " ".join(out.split())
+    folder = epath.Path(workdir) / "evaluation" / "store" / "test" / "step_4_max_3_documents_max_40_tokens"
+    scores = read(Scores, folder)
+    assert scores is not None
+    assert scores.tokens == 40
+    assert scores.data.part is not None
+    assert scores.data.label == "jsonl (partial)"
+
+    # Every token has the loss that it has in the evaluation of the whole split.
+    names = {
+        row["name"]: row["document"] for row in parquet.read_table(tmp_path / "whole/documents.parquet").to_pylist()
+    }
+    losses = {
+        (row["document"], row["position"]): row["nats"]
+        for row in parquet.read_table(tmp_path / "whole/tokens.parquet").to_pylist()
+    }
+    own = {row["document"]: row["name"] for row in parquet.read_table(folder / "documents.parquet").to_pylist()}
+    rows = parquet.read_table(folder / "tokens.parquet").to_pylist()
+    assert len(rows) == 40
+    for row in rows:
+        assert row["nats"] == pytest.approx(losses[names[own[row["document"]]], row["position"]], abs=1e-5)
+
+    compared = command(
+        "compare", workdir, f"{workdir}/checkpoints/2", "--split", "test", "--out", tmp_path / "c", *limits
+    )
+    assert compared[0] == 0, compared[2]
+    comparison = read(Comparison, epath.Path(tmp_path / "c"))
+    assert comparison is not None
+    assert comparison.data.fingerprint == scores.data.fingerprint
+    assert comparison.tokens == 40
+    assert "partial" in compared[1]
+    assert "limit of documents" in command.error("evaluate", "--workdir", workdir, "--all-checkpoints", *limits)
+    assert "max_tokens = 0" in command.error("evaluate", "--workdir", workdir, "--max-tokens", 0)
+
+
+def test_a_report_prefers_the_whole_split_and_labels_a_part(command, store_folder, tmp_path):  # noqa: F811
+    run = tmp_path / "run"
+    train(run_config(store_folder, num_steps=2, checkpoint_every=2, eval_every=2), epath.Path(run), QUIET)
+    assert command("evaluate", "--workdir", run, "--split", "test", "--max-documents", 3)[0] == 0
+    (part,) = read_results([epath.Path(run)]).runs[0].evaluations
+    assert part.scores.data.part is not None
+    assert command("report", run, "--out", tmp_path / "part.html")[0] == 0
+    page = (tmp_path / "part.html").read_text()
+    assert ">partial</strong>" in page
+    assert "whole split" not in page
+    assert command("evaluate", "--workdir", run, "--split", "test")[0] == 0
+    (whole,) = read_results([epath.Path(run)]).runs[0].evaluations
+    assert whole.scores.data.part is None
 
 
 def test_a_state_without_effect_prints_a_warning(command, export, store_folder, request):  # noqa: F811

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 from typer.main import get_group
 
 import block_recurrent
@@ -70,6 +72,23 @@ def experiment(tmp_path, store_folder):
         "config.TrainConfig.log_every = 1\n"
     )
     return ["--gin_file", model, "--gin_file", run]
+
+
+def texts_of_help() -> Iterator[tuple[str, str]]:
+    """Yields every text that `--help` shows, with its command and option."""
+    group = get_group(app)
+    yield "epilog", group.epilog or ""
+    for name, found in group.commands.items():
+        yield name, found.help or ""
+        for param in found.params:
+            yield f"{name} {param.name}", getattr(param, "help", None) or ""
+
+
+def test_no_text_of_help_is_lost_as_markup():
+    texts = dict(texts_of_help())
+    assert any("\\[" in text for text in texts.values())  # an escaped bracket stays
+    for name, text in texts.items():
+        assert Text.from_markup(text).plain == text.replace("\\[", "["), name
 
 
 @pytest.mark.parametrize("name", sorted(get_group(app).commands))
@@ -315,6 +334,13 @@ def test_prepare_inspect_verify_and_train_vocab(command, tmp_path):
     assert "text_folder" in command("prepare", "--list")[1]
     assert "unknown argument '--nonsense'" in command.error("prepare", *params, "--nonsense")
     assert "median document" in command("inspect", target)[1]
+    lines = [line.split("\t") for line in command("inspect", target / "train", "--list")[1].splitlines()]
+    assert [int(line[0]) for line in lines] == list(range(len(lines)))
+    number, _, size, name = lines[-1]
+    named, numbered = (command("inspect", target / "train", "--document", key)[1] for key in (name, number))
+    assert len(named.encode()) == int(size)
+    assert named == numbered
+    assert "several splits" in command.error("inspect", target, "--list")
     first = command("inspect", target / "train", "--document", 0)[1]
     assert first.startswith("Text number ")
     assert command("verify", target)[0] == 0

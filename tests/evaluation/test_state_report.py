@@ -188,7 +188,7 @@ def test_a_run_on_a_sharded_mesh_reports_the_same(store_folder):
 
 
 def test_the_losses_of_an_excerpt_are_those_of_its_tokens_in_the_whole_split(tmp_path, split, model, params):
-    excerpt = Excerpt(split, documents=3, tokens=25)
+    excerpt = Excerpt.longest(split, documents=3, tokens=25)
     placement = Placement(jax.devices()[:1])
     shape = Shape(batch_size=2, segment_length=16)
     whole = one_pass(tmp_path, carried(model), params, split)

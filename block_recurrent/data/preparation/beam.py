@@ -16,7 +16,7 @@ from block_recurrent.data.sources.catalog import load_source
 from block_recurrent.data.sources.source import Counts
 from block_recurrent.data.store.encoded_document import token_dtype
 from block_recurrent.data.vocabulary import load_vocabulary
-from block_recurrent.errors import InputError, first_line
+from block_recurrent.errors import InputError, first_line, install_command
 from block_recurrent.progress import ProgressCallback
 
 
@@ -39,9 +39,7 @@ def run_pipeline(config: PrepareConfig, arguments: Sequence[str] = ()) -> dict[s
         import apache_beam  # pyright: ignore[reportMissingImports]  # installed with the extra only
         from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise InputError(
-            f"--runner needs the extra `beam` (pip install 'block-recurrent[beam]'): {first_line(error)}"
-        ) from None
+        raise InputError(f"--runner needs the extra `beam` ({install_command('beam')}): {first_line(error)}") from None
     source, vocabulary = load_source(config), load_vocabulary(config.vocabulary)
     encoder = Encoder(source, vocabulary, token_dtype(vocabulary.table_size))
     units = {split: shards.divide_into_units(source.files(split)) for split in chosen_splits(config, source)}

@@ -8,7 +8,7 @@ from block_recurrent.data.sources.pg19 import PUBLISHED_WORDS
 from block_recurrent.data.sources.source import Counts, Record, Source, TextDocument
 from block_recurrent.data.sources.splits import SPLITS
 from block_recurrent.data.sources.text import clean_text
-from block_recurrent.errors import InputError, first_line
+from block_recurrent.errors import InputError, first_line, install_command
 
 _DATA_SET = "pg19"
 
@@ -76,6 +76,6 @@ def _tensorflow_datasets() -> types.ModuleType:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise InputError(
-            f"source pg19_tfds needs the extra `data` (pip install 'block-recurrent[data]'): {first_line(error)}"
+            f"source pg19_tfds needs the extra `data` ({install_command('data')}): {first_line(error)}"
         ) from None
     return tfds

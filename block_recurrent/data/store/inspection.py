@@ -1,6 +1,7 @@
 """Inspection of stores: summary, text of a document, histogram of document lengths."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -66,6 +67,16 @@ def describe(store: TokenStore) -> list[tuple[str, str]]:
         ("size on disk", f"{sum(size for size, _ in about.files.values()):,} bytes"),
     ]
     return rows + [(reason, f"{count:,}") for reason, count in about.left_out.items()]
+
+
+def document_lines(store: TokenStore) -> Iterator[str]:
+    """Yields a line for each document: its number in the split, tokens, bytes and name, separated by tabs.
+
+    `find_document` accepts the number and the name.
+    """
+    sizes = zip(store.lengths.tolist(), store.bytes.tolist(), store.names, strict=True)
+    for document, (tokens, size, name) in enumerate(sizes):
+        yield f"{document}\t{tokens}\t{size}\t{name}\n"
 
 
 def find_document(store: TokenStore, wanted: str) -> int:

@@ -22,7 +22,13 @@ _HASH_BYTES = 1 << 20
 
 
 class TokenStore:
-    """A finished store, opened for reading by `TokenStore.open`. Safe to use from several threads."""
+    """A finished store, opened for reading by `TokenStore.open`. Safe to use from several threads.
+
+    Attributes:
+        part: the part of the split, in words; None for the whole split (see `partial_store.py`).
+    """
+
+    part: str | None = None
 
     def __init__(self, path: epath.Path, described: StoreMetadata):
         self.path = path

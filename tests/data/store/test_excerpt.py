@@ -8,7 +8,7 @@ TEXTS = ["b" * 5, "a" * 9, "", "c" * 9, "d", "e" * 9]
 
 def test_an_excerpt_holds_the_first_tokens_of_the_longest_documents(tmp_path):
     store = write_store(tmp_path / "test", TEXTS)
-    excerpt = Excerpt(store, documents=2, tokens=6)
+    excerpt = Excerpt.longest(store, documents=2, tokens=6)
     assert excerpt.documents.tolist() == [1, 3]  # of three documents of one length, the first two
     assert excerpt.lengths.tolist() == [6, 6]
     pieces = [(0, 0, 100), (1, 4, 100), (1, 6, 100), (0, 2, 4)]
@@ -21,7 +21,7 @@ def test_an_excerpt_holds_the_first_tokens_of_the_longest_documents(tmp_path):
 
 def test_an_excerpt_of_everything_is_the_split(tmp_path):
     store = write_store(tmp_path / "test", TEXTS)
-    excerpt = Excerpt(store, documents=100, tokens=100)
+    excerpt = Excerpt.longest(store, documents=100, tokens=100)
     usable = store.lengths > 1
     for column in ("lengths", "bytes", "first_token_bytes"):
         np.testing.assert_array_equal(getattr(excerpt, column), getattr(store, column))
