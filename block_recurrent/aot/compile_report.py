@@ -59,9 +59,14 @@ class Entry:
         return ["compile", *arguments, "--topology", self.topology, "--step", self.step]
 
 
-# Experiments that do not fit a slice unchanged, with the first setting that `advice` returns.
+# Entries with other settings: an experiment that does not fit a slice unchanged, with the first setting that `advice`
+# returns; and 4096 tokens a chip, the fewest that a v4-32 can train on.
 ADJUSTED = (
     Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=("MeshConfig.fsdp=8",)),
+    *(
+        Entry(gin_file=f"table1/{row}.gin", topology="v4:2x2x4", step="train", gin_params=(f"DataConfig.batch_size={n}",))
+        for row, n in (("rec_fixed_skip", 16), ("slide_12l", 16), ("xl_2048", 32))
+    ),
 )
 
 
