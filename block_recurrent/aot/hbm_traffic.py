@@ -2,13 +2,14 @@
 
 An instruction reads its operands once and writes its results once. A fusion is one instruction: what happens inside
 stays in the cores. Arrays that the compiler has placed in another memory (VMEM, or CMEM on v4) do not count, only the
-copies from HBM and back. A Pallas kernel counts as any other instruction: a block that its grid fetches twice counts
-once.
+copies from HBM and back. A Pallas kernel counts each block as often as its grid fetches it, where its program says so
+(`kernel_blocks`).
 """
 
 import math
 
 from block_recurrent.aot.hlo import Computation, Instruction, Program
+from block_recurrent.aot.kernel_blocks import kernel_bytes
 
 # Instructions that move no bytes.
 _FREE = {
@@ -31,6 +32,9 @@ def hbm_bytes(program: Program, within: Computation, one: Instruction) -> float:
     """
     if one.opcode in _FREE or one.opcode.endswith("-start") or one.target in _FREE_TARGETS:
         return 0  # a transfer is counted where it ends
+    sources = [array for name in one.operands for array in within.instructions[name].arrays]
+    if (of_blocks := kernel_bytes(one, [*sources, *one.arrays])) is not None:
+        return of_blocks
     written = _written_share(program, within, one)
     started = _start(within, one)
     total = sum(array.hbm_bytes * share for array, share in zip(one.arrays, written, strict=True))

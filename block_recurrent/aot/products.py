@@ -16,15 +16,15 @@ _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _GROUPS = re.compile(r"batch_group_count=(\d+)")
 _PRECISION = re.compile(r"operand_precision=\{(\w+),(\w+)\}")
-_DECLARED = re.compile(r'"cost_estimate":\{[^}]*"flops":"?(\d+)')  # of a Pallas kernel
-_PASSES = {"default": 1, "high": 3, "highest": 6}  # bfloat16 products of which a TPU makes a float32 product
+_DECLARED = re.compile(r'"cost_estimate":\s*\{[^}]*"flops":\s*"?(\d+)')  # of a Pallas kernel
+_PASSES = {"default": 1, "high": 3, "highest": 6}  # bfloat16 products that a TPU adds up to a float32 product
 
 
 def product_flops(program: Program, within: Computation, one: Instruction) -> float:
     """Returns the operations of an instruction's matrix products, those inside a fusion included.
 
     A kernel counts the operations that it declares. A float32 product with a higher precision counts as the bfloat16
-    products of which a TPU makes it.
+    products that a TPU adds up to it.
     """
     if one.opcode == "fusion":
         inner = program[one.called[0]]

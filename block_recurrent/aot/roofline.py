@@ -11,12 +11,12 @@ ASSUMPTIONS = (
     "The estimate counts every instruction of the compiled program as often as its loops execute it. Arithmetic: "
     "matrix products, recomputed ones included, at the bfloat16 peak. Memory: each instruction reads its operands "
     "from HBM once and writes its results once, or only the slice that it uses; arrays in VMEM or CMEM are free. "
-    "A fusion is one instruction. A Pallas kernel reads its operands and writes its results once, and its FLOPs "
-    "are those that it declares (`cost_estimate`). Collectives: the full bandwidth of all links, an all-reduce "
-    "counted twice. Overlap: an instruction takes the longer of its arithmetic and its memory time, and "
-    "instructions follow one another; asynchronous copies between HBM and VMEM overlap with everything, up to the "
-    "full HBM bandwidth; collectives overlap with nothing. The estimate leaves out element-wise arithmetic, "
-    "partly filled matrix units and the time to start an instruction."
+    "A fusion is one instruction. A Pallas kernel moves each block as often as its grid fetches it (each array "
+    "once if its program does not tell), and its FLOPs are those that it declares (`cost_estimate`). Collectives: "
+    "the full bandwidth of all links, an all-reduce counted twice. Overlap: an instruction takes the longer of "
+    "its arithmetic and its memory time, and instructions follow one another; asynchronous copies between HBM and "
+    "VMEM overlap with everything, up to the full HBM bandwidth; collectives overlap with nothing. The estimate "
+    "leaves out element-wise arithmetic, partly filled matrix units and the time to start an instruction."
 )
 
 
@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def bound(self) -> str:
-        """Which of the three times is the longest."""
+        """Name of the longest of the three times."""
         times = {"arithmetic": self.compute, "memory": self.memory, "collectives": self.communication}
         return max(times, key=lambda name: times[name])
 

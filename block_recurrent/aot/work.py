@@ -1,4 +1,4 @@
-"""What each instruction of a compiled program costs one device: HBM traffic, matrix products and executions."""
+"""Work of each instruction of a compiled program on one device: HBM traffic, matrix products, number of executions."""
 
 import dataclasses
 from collections.abc import Sequence
