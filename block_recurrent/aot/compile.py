@@ -1,4 +1,4 @@
-"""Compiles a run's steps for a slice: memory, a lower bound on step time and the cost of compiling."""
+"""Compiles a run's steps for a slice: memory, an estimate of step time and the cost of compiling."""
 
 import dataclasses
 import hashlib
@@ -8,14 +8,15 @@ import resource
 import time
 from typing import Any
 
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from block_recurrent.aot.collectives import Traffic, collectives
+from block_recurrent.aot.hlo import parse_program
 from block_recurrent.aot.roofline import Estimate, estimate_step
 from block_recurrent.aot.steps import DECODE_ROWS, DECODE_TOKENS, lower_step
 from block_recurrent.aot.summary import bytes_per_device
 from block_recurrent.aot.topology import Topology
+from block_recurrent.aot.work import Work, program_work, total_hbm_bytes
 from block_recurrent.config import RunConfig
 from block_recurrent.model.flops import forward_flops, training_flops
 from block_recurrent.parallel.compiler_options import compiler_options
@@ -46,11 +47,13 @@ class CompiledStep:
         flops_per_token: model FLOPs per token, counted analytically.
         flops: model FLOPs of the step on all chips, counted analytically.
         traffic: collectives by kind.
-        estimate: lower bound on the time of the step.
+        estimate: estimated time of the step.
         lower_seconds: seconds of tracing and lowering.
         compile_seconds: seconds of compiling with libtpu.
         host_bytes: largest resident memory of this process so far.
         program: see `program_fingerprint`.
+        hbm_bytes: bytes that the program reads from and writes to HBM; None in entries older than this count.
+        unknown_loops: whether a loop with an unknown number of iterations is counted once in traffic and estimate.
     """
 
     step: str
@@ -73,6 +76,8 @@ class CompiledStep:
     compile_seconds: float
     host_bytes: int
     program: str
+    hbm_bytes: float | None = None
+    unknown_loops: bool = False
 
     @property
     def fits(self) -> bool:
@@ -128,20 +133,20 @@ def _fingerprint(lowered: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """Memory and collectives of a compiled program on one device.
+    """Memory, instructions and collectives of a compiled program on one device.
 
     Attributes:
         arguments: bytes of the arguments; None if the compiler rejected the program.
         temporaries: peak bytes of temporary arrays.
         code: bytes of the program's code.
-        hbm_bytes: bytes read from and written to HBM.
+        work: its instructions.
         traffic: collectives by kind.
     """
 
     arguments: int | None
     temporaries: int
     code: int
-    hbm_bytes: int
+    work: list[Work]
     traffic: dict[str, Traffic]
 
 
@@ -154,15 +159,15 @@ def _compile(lowered: Any, persistent: int) -> _Program:
         if rejected is None:
             raise
         needed = round(float(rejected[2]) * _UNITS[rejected[3]])
-        return _Program(None, needed - persistent if rejected[1] == "Used " else needed, 0, 0, {})
+        return _Program(None, needed - persistent if rejected[1] == "Used " else needed, 0, [], {})
     memory = compiled.memory_analysis()
+    program = parse_program(compiled.as_text())
     return _Program(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        # `temp_size_in_bytes` is the sum over all temporary buffers, not their peak; each is written and read once.
-        hbm_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes,
-        traffic=collectives(compiled.as_text()),
+        work=program_work(program),
+        traffic=collectives(program),
     )
 
 
@@ -190,7 +195,6 @@ def _compiled_step(
     tokens = {"train": run.tokens_per_step, "evaluate": rows * length, "decode": DECODE_ROWS * DECODE_TOKENS}[step]
     chips = 1 if step == "decode" else topology.num_chips
     devices = topology.chip.devices
-    repeated_reads = (DECODE_TOKENS - 1) * _parameter_read_bytes(run, persistent) if step == "decode" else 0
     arguments = sum(persistent.values()) if program.arguments is None else program.arguments
     return CompiledStep(
         step=step,
@@ -208,8 +212,8 @@ def _compiled_step(
         traffic=program.traffic,
         estimate=estimate_step(
             topology.chip,
-            flops=per_token * tokens / chips,
-            hbm_bytes=devices * (program.hbm_bytes + repeated_reads),
+            model_flops=per_token * tokens / chips,
+            work=program.work,
             traffic=program.traffic,
             num_chips=chips,
         ),
@@ -217,9 +221,6 @@ def _compiled_step(
         compile_seconds=seconds[1],
         host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         program=fingerprint,
+        hbm_bytes=devices * total_hbm_bytes(program.work) if program.work else None,
+        unknown_loops=any(one.in_unknown_loop for one in program.work),
     )
-
-
-def _parameter_read_bytes(run: RunConfig, persistent: dict[str, int]) -> int:
-    """Returns the bytes of parameters that decoding reads for each token: they are cast once, outside the loop."""
-    return persistent["parameters"] * jnp.dtype(run.model.dtype).itemsize // jnp.dtype(jnp.float32).itemsize

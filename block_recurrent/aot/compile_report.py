@@ -59,9 +59,16 @@ class Entry:
         return ["compile", *arguments, "--topology", self.topology, "--step", self.step]
 
 
-# Experiments that do not fit a slice unchanged, with the first setting that `advice` returns.
+# Entries with other settings: an experiment that does not fit a slice unchanged, with the first setting that `advice`
+# returns; and 4096 tokens a chip, the fewest that a v4-32 can train on.
 ADJUSTED = (
     Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=("MeshConfig.fsdp=8",)),
+    *(
+        Entry(
+            gin_file=f"table1/{row}.gin", topology="v4:2x2x4", step="train", gin_params=(f"DataConfig.batch_size={n}",)
+        )
+        for row, n in (("rec_fixed_skip", 16), ("slide_12l", 16), ("xl_2048", 32))
+    ),
 )
 
 
@@ -169,6 +176,8 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
         "collectives (GB)",
         "FLOPs per token",
         "FLOPs per step",
+        "HBM traffic per chip (GB)",
+        "ms of arithmetic, memory, collectives (the longest)",
         "estimate (utilisation)",
         "compile time, host memory",
     )
@@ -191,8 +200,10 @@ def _about(entries: Sequence[Entry], folder: Path) -> str:
         f"{len(finished)} of {len(entries)} entries. `python -m block_recurrent compile --all` compiles the other "
         "entries; with `--check` it first deletes entries with a changed program. Every experiment is combined with "
         f"{shared}. Nothing was run on a TPU: the compiler of {compilers} reports the memory, and FLOPs are "
-        f"counted analytically (a training step as three forward passes). {ASSUMPTIONS} Compile times and host memory "
-        "were measured in a separate process for each entry on a machine with 2 cores; some compile times are longer "
+        f"counted analytically (a training step as three forward passes). {ASSUMPTIONS} Entries without traffic (-) "
+        "are older; their estimate is the longer of model FLOPs at the peak and of reading each argument and writing "
+        "and reading each temporary once, plus collectives, and is too short. Compile times and host memory were "
+        "measured in a separate process for each entry on a machine with 2 cores; some compile times are longer "
         "because other programs ran at the same time."
     )
 
@@ -201,6 +212,8 @@ def _cells(one: CompiledStep) -> list[str]:
     parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
     traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
     known = one.code > 0  # 0 if the compiler rejected the program
+    parts_of_time = (one.estimate.compute, one.estimate.memory, one.estimate.communication)
+    times = f"{', '.join(f'{seconds * 1e3:,.1f}' for seconds in parts_of_time)} ({one.estimate.bound})"
     time = f"{one.estimate.seconds * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})"
     return [
         str(one.batch_size),
@@ -209,6 +222,8 @@ def _cells(one: CompiledStep) -> list[str]:
         traffic if known else "?",
         f"{one.flops_per_token:.3g}",
         f"{one.flops:.3g}",
+        "-" if one.hbm_bytes is None else f"{'at least ' * one.unknown_loops}{_gb(one.hbm_bytes)}",
+        "-" if one.hbm_bytes is None else times,
         time if known else "?",
         f"{one.compile_seconds:,.0f} s, {_gb(one.host_bytes)} GB",
     ]

@@ -58,7 +58,7 @@ def compile(
         bool, typer.Option("--list", help="With --all --check: list these entries; delete and compile nothing.")
     ] = False,
 ) -> None:
-    r"""Compile a run's steps for a TPU slice without a TPU: memory, collectives and a lower bound on step time.
+    r"""Compile a run's steps for a TPU slice without a TPU: memory, collectives and an estimate of step time.
 
     Needs libtpu (pip install 'block-recurrent\[tpu]'). Exit code 1 if a step does not fit.
 
@@ -132,18 +132,24 @@ def _show(compiled: "CompiledStep", advice: str) -> None:
         ("host memory", f"{compiled.host_bytes / 1e9:.2f} GB"),
     ]
     if measured:
-        parts = compiled.estimate
-        rows.append(
-            (
-                "estimated step",
-                f"at least {parts.seconds * 1e3:.1f} ms: compute {parts.compute * 1e3:.1f}, memory "
-                f"{parts.memory * 1e3:.1f}, collectives {parts.communication * 1e3:.1f}; utilisation at most "
-                f"{parts.utilisation:.0%}",
-            )
-        )
+        rows += _estimate_rows(compiled)
     console.table(CONSOLE, (f"{compiled.step} on {compiled.topology}, {compiled.num_chips} chip(s)", ""), rows)
     if measured:
         CONSOLE.print(ASSUMPTIONS, highlight=False)
+
+
+def _estimate_rows(compiled: "CompiledStep") -> list[tuple[str, str]]:
+    parts = compiled.estimate
+    at_least = "at least " if compiled.unknown_loops else ""
+    return [
+        ("HBM traffic of a chip", f"{at_least}{(compiled.hbm_bytes or 0) / 1e9:,.2f} GB per step"),
+        (
+            "time at full rate",
+            f"arithmetic {parts.compute * 1e3:.1f} ms, memory {parts.memory * 1e3:.1f}, collectives "
+            f"{parts.communication * 1e3:.1f}; the longest: {parts.bound}",
+        ),
+        ("estimated step", f"{at_least}{parts.seconds * 1e3:.1f} ms; utilisation {parts.utilisation:.0%}"),
+    ]
 
 
 def _complete_report(topologies: list[str], out: Path, limit: int | None, *, check: bool, list_only: bool) -> None:

@@ -128,6 +128,7 @@ def train_step(
     accumulate_steps: int = 1,
     state_passing: float = 0.0,
     gather: Callable[[Params], Params] = lambda params: params,
+    divide: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda gradients_of: gradients_of,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one step on the mean loss of the batch's scored tokens.
 
@@ -143,13 +144,15 @@ def train_step(
         accumulate_steps: number of micro-batches that are computed one after another; their gradients are added.
         state_passing: see `TrainConfig.state_passing`.
         gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
+        divide: computes gradients of each device's rows and adds them; see `row_gradients.add_once`. By default, XLA
+            decides where it adds gradients.
 
     Returns:
         The next state and the metrics of the step.
     """
     key = jax.random.fold_in(state.dropout_key, state.step)
     batch = _with_kept_states(state, batch, state_passing)
-    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather)
+    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather, divide)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     gradient_norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(jnp.sum(forward.row_losses)) & jnp.isfinite(gradient_norm)
@@ -277,9 +280,27 @@ def _accumulate(
     dropout_key: Key | None,
     parts: int,
     gather: Callable[[Params], Params],
+    divide: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> tuple[Any, _Forward]:
     """Returns the gradients of the mean loss and the results of the forward pass, computed in `parts` micro-batches."""
     total = jnp.maximum(jnp.sum(batch.weights), 1)
+
+    def gradients_of(params: Params, rows: Any, total: Array, dropout_key: Key | None) -> tuple[Any, _Forward]:
+        return _gradients(config, params, rows, total, dropout_key, parts, gather)
+
+    return divide(gradients_of)(state.params, (state.model_state, batch), total, dropout_key)
+
+
+def _gradients(
+    config: ModelConfig,
+    params: Params,
+    rows: tuple[ModelState, SegmentBatch],
+    total: Float[Array, ""],
+    dropout_key: Key | None,
+    parts: int,
+    gather: Callable[[Params], Params],
+) -> tuple[Any, _Forward]:
+    """Returns the gradients of the sum of some rows' losses over `total`, and the results of their forward pass."""
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # All rows share the dropout masks, so every micro-batch uses the same key.
@@ -288,21 +309,21 @@ def _accumulate(
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
-        return gradient(state.params, state.model_state, batch)
+        return gradient(params, *rows)
 
     def step(total: Any, rows: tuple[ModelState, SegmentBatch]) -> tuple[Any, _Forward]:
-        gradients, forward = gradient(state.params, *rows)
+        gradients, forward = gradient(params, *rows)
         return jax.tree.map(jnp.add, total, gradients), forward
 
     # Part m has rows m, m + parts, ...: every device has equally many rows of each part.
-    def divide(x: Array) -> Array:
+    def split(x: Array) -> Array:
         return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
 
     def join(x: Array) -> Array:
         return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    gradients, forward = jax.lax.scan(step, zeros, jax.tree.map(divide, (state.model_state, batch)))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    gradients, forward = jax.lax.scan(step, zeros, jax.tree.map(split, rows))
     row_losses, model_state = jax.tree.map(join, (forward.row_losses, forward.model_state))
     return gradients, _Forward(row_losses, model_state, jax.tree.map(lambda x: jnp.mean(x, axis=0), forward.gates))
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from block_recurrent.config import RunConfig
+from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.parallel.compiler_options import compiler_options
+from block_recurrent.parallel.row_gradients import add_once, rows_alone_are_divided
 from block_recurrent.parallel.sharding import gather, replicated, shardings, with_shardings
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, abstract_train_state, train_step
@@ -25,7 +26,7 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         make_optimizer(run.optimizer, run.train.num_steps),
         accumulate_steps=run.train.accumulate_steps,
         state_passing=run.train.state_passing,
-        gather=functools.partial(gather, mesh),
+        **across_devices(run.model, mesh, abstract_train_state(run).params),
     )
     placed = shardings(mesh, abstract_train_state(run))
     return jax.jit(
@@ -34,6 +35,19 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         out_shardings=(placed, replicated(mesh)),
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
+
+
+def across_devices(config: ModelConfig, mesh: Mesh, params: Any) -> dict[str, Any]:
+    """Returns the arguments of `train_step` that divide it over the devices of a mesh.
+
+    Args:
+        config: the model.
+        mesh: from `make_mesh`.
+        params: parameters or their shapes.
+    """
+    if rows_alone_are_divided(mesh, params):
+        return {"divide": functools.partial(add_once, mesh, jnp.dtype(config.dtype))}
+    return {"gather": functools.partial(gather, mesh)}
 
 
 def lower_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Lowered:

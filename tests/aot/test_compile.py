@@ -53,10 +53,13 @@ def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[
 def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
     """16 rows on 16 chips: one sequence of 4096 tokens on each chip."""
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16})
-    assert found["peak"] <= 4.0e9
+    assert found["peak"] <= 3.9e9
     assert found["host_bytes"] <= 5.0e9
     assert found["lower_seconds"] + found["compile_seconds"] <= 180
-    assert found["traffic"]["all-reduce"]["bytes"] > 2 * 150e6  # the gradients, in bfloat16
+    assert found["traffic"]["all-reduce"]["count"] <= 14
+    assert 2 * 150e6 < found["traffic"]["all-reduce"]["bytes"] <= 0.46e9  # each gradient once, kernels' in bfloat16
+    assert found["hbm_bytes"] <= 42e9
+    assert found["estimate"]["memory"] > found["estimate"]["compute"] > found["estimate"]["model_compute"]
 
 
 def test_a_segment_of_32k_tokens_fits_the_smallest_chip(tmp_path):

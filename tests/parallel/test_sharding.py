@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from block_recurrent.config import MeshConfig, OptimizerConfig
 from block_recurrent.errors import InputError
+from block_recurrent.model.language_model import abstract_params
 from block_recurrent.parallel.sharding import (
     check_rows,
-    gather,
     local_rows,
     make_mesh,
     mesh_shape,
@@ -23,6 +23,7 @@ from block_recurrent.parallel.sharding import (
 )
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
+from block_recurrent.training.step_program import across_devices
 from tests.support.architectures import ALL, CACHED, MEMORY, WINDOW, perturbed_params, random_tokens, with_dropout
 
 ROWS = 8
@@ -45,13 +46,17 @@ def batches(config, count=2):
         yield SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, starts)
 
 
+def across(config, mesh):
+    return across_devices(config, mesh, abstract_params(config))
+
+
 def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
     """Takes two steps; returns the state and the metrics of the last step."""
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
     take_step = jax.jit(
-        functools.partial(train_step, config, optimizer, gather=functools.partial(gather, mesh), **step),
+        functools.partial(train_step, config, optimizer, **across(config, mesh), **step),
         out_shardings=(placed, None),
     )
     state, metrics = jax.jit(initialise, out_shardings=placed)(), None
@@ -73,7 +78,7 @@ def on_one_device(name):
     return run_steps(with_dropout(CONFIGS[name]), MeshConfig(data=1))
 
 
-QUICK = {("fixed_skip", MIXED)}
+QUICK = {("fixed_skip", MIXED), ("fixed_skip", DATA8)}
 CASES = [
     pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.slow)
     for name in TABLE_ROWS
@@ -127,7 +132,7 @@ def take_step(config, mesh_config, batch, **step):
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, SGD, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
-    function = functools.partial(train_step, config, SGD, gather=functools.partial(gather, mesh), **step)
+    function = functools.partial(train_step, config, SGD, **across(config, mesh), **step)
     compiled = jax.jit(function, out_shardings=(placed, None))
     placed_batch = place_rows(mesh, batch, ROWS)
     assert placed_batch.tokens.sharding.shard_shape(placed_batch.tokens.shape)[0] == ROWS // mesh.size
