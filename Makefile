@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STEPS ?=
-# What test-py and test-lowest run: the mathematics, the data pipeline, the commands' errors; under 5 minutes each.
+# What test-py and test-lowest run: the mathematics, the data pipeline, packaging.
 CORE_TESTS := tests/model tests/gin tests/interop tests/data/store tests/data/batching tests/test_config.py tests/test_files.py tests/test_imports.py tests/test_jaxlib_guard.py tests/test_progress.py tests/training/test_optimizer.py tests/training/test_checkpoint.py tests/generation/test_decode_step.py tests/evaluation/test_bootstrap.py tests/cli/test_doctor.py
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
@@ -78,12 +78,12 @@ quickstart: .venv/core  ## prepare real text, train a small model, evaluate and 
 		--gin-param DataConfig.segment_length=1024
 	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --box --prompt "def parse_arguments(arguments):" \
 		--num-tokens 400 --temperature 0.8 --top-p 0.95
-	@echo "Next: what the state is worth, a longer prompt, and a page with everything ($(if $(STEPS),5,15 to 20) minutes):"
+	@echo "Next: what the state is worth, a longer prompt, and a page with everything$(if $(STEPS),, (15 to 20 minutes)):"
 	@echo "  $(BIN)/python -m block_recurrent evaluate --workdir $(RUN) --ablations"
 	@echo "  $(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt-file setup.py"
 	@echo "  $(if $(STEPS),STEPS=$(STEPS) )make quickstart-report"
 
-quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes, with STEPS=200 five
+quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, one with random cells, all studies, one page; 15 to 20 minutes, with STEPS=200 a short version
 	$(BIN)/python -m block_recurrent train --gin-file gin/runs/quickstart.gin --workdir $(RUN)_slide \
 		--gin-param "ModelConfig.recurrent_layers=()" --gin-param ModelConfig.num_states=0 \
 		$(if $(STEPS),--gin-param TrainConfig.num_steps=$(STEPS))
@@ -102,20 +102,20 @@ test: .venv/all lint  ## lint, types and the fast tests; under 10 minutes with i
 find_python = $$(for p in python$(1) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1).*/bin/python$(1); do \
 	$$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done)
 
-test-py:  ## the core of the fast tests on Python 3.11, 3.12 and 3.13, where they are installed; 5 minutes each
+test-py:  ## the core of the fast tests on Python 3.11, 3.12 and 3.13, where they are installed
 	@for version in 311 312 313; do \
 		if test -n "$(call find_python,3.$${version#3})"; then \
 			echo "Python 3.$${version#3}" && $(MAKE) .venv-py$$version/core \
 			&& .venv-py$$version/bin/python -m pytest -q $(CORE_TESTS) || exit 1; \
 		else echo "Python 3.$${version#3} is not installed: skipped"; fi; done
 
-test-lowest: .venv-lowest/core  ## the core of the fast tests with the lowest versions that setup.py allows; 6 minutes
+test-lowest: .venv-lowest/core  ## the core of the fast tests with the lowest versions that setup.py allows
 	.venv-lowest/bin/python -m pytest -q $(CORE_TESTS)
 
-coverage: .venv/all  ## line and branch coverage of the package by the fast tests, below build/coverage; 20 minutes
+coverage: .venv/all  ## line and branch coverage of the package by the fast tests, below build/coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=block_recurrent --cov-branch --cov-report=term --cov-report=html:build/coverage
 
-mutation: .venv/all  ## twenty faults of the mathematics, one after another: the tests must find each; 15 minutes
+mutation: .venv/all  ## twenty faults of the mathematics, one after another: the tests must find each
 	$(BIN)/python -m tests.mutation.run
 
 test-slow: .venv/all  ## tests longer than a minute, all sharding cases among them
@@ -128,7 +128,7 @@ test-browser: .venv/all  ## the report in headless Chromium, which is installed 
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
 
-docs-test: .venv/all  ## paste every command of the documentation on a bare machine: fresh copy, HOME and environment; 20 minutes
+docs-test: .venv/all  ## paste every command of the documentation on a bare machine: fresh copy, HOME and environment
 	$(BIN)/python -m pytest -s -m docs tests/docs
 
 test-tpu-compile: .venv-tpu/all  ## compile a small and a paper-size train step for TPU v4, without a TPU; 5 minutes
