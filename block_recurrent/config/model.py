@@ -25,6 +25,7 @@ _PRECISION = {"may_differ": ("init_from",)}
 # The parameters fit any memory: a model may continue with a larger one.
 _MEMORY = {"may_differ": ("init_from",)}
 
+MEMORY_FIELDS = frozenset({"memory_layers", "memory_size", "memory_neighbors", "memory_retrieval"})
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from block_recurrent.config import DataConfig, EvaluationConfig, fields_that_may_differ
+from block_recurrent.config.model import MEMORY_FIELDS
 from block_recurrent.data.store.open_split import open_split
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation import ablations, parquet, provenance
@@ -72,6 +73,8 @@ class Evaluation:
     def identity(self) -> str:
         """Everything that determines the token losses, as JSON."""
         subject, free = self.model.subject, fields_that_may_differ("token_losses")
+        if not self.model.config.memory_layers:
+            free |= MEMORY_FIELDS  # without meaning, and token losses of earlier versions have none of them
         model = {name: value for name, value in subject.config.items() if name not in free}
         facts = {"params": subject.fingerprint, "model": model, "store": self.store.fingerprint}
         if self.model.config.depends_on_segments:
