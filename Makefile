@@ -5,7 +5,7 @@ BIN := .venv/bin
 STEPS ?=
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-memory bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -112,6 +112,9 @@ bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed
 
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart
 	$(BIN)/python -m experiments.benchmarks.start
+
+bench-memory: .venv/core  ## step time and memory of external memories against Rec:fixed:skip; 10 minutes
+	$(BIN)/python -m experiments.benchmarks.memory
 
 bench-data: .venv/all  ## the data pipeline at the scale of PG19, against bounds; 3 to 10 minutes, 10 GB of disk
 	$(BIN)/python -m experiments.benchmarks.data
