@@ -9,7 +9,7 @@ RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
 PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -155,6 +155,9 @@ bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed
 
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart
 	$(BIN)/python -m experiments.benchmarks.start
+
+bench-memory: .venv/core  ## step time and memory of external memories against Rec:fixed:skip; 10 minutes
+	$(BIN)/python -m experiments.benchmarks.memory
 
 bench-data: .venv/all  ## the data pipeline at the scale of PG19, against bounds; 3 to 10 minutes, 10 GB of disk
 	$(BIN)/python -m experiments.benchmarks.data
