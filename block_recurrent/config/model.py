@@ -11,6 +11,7 @@ Gate = Literal["fixed", "lstm"]
 GateEquations = Literal["official", "paper"]
 ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
+AttentionKernel = Literal["xla", "fused"]
 
 # Occasions on which a field may differ from the stored one: a run resumes, a run starts with the parameters of another
 # model, a saved decoding state is loaded, the token losses of an evaluation are read again.
@@ -21,6 +22,7 @@ _TRAINING = {"may_differ": ("init_from", "saved_state")}  # fields that matter o
 _INITIAL = {"may_differ": ("init_from", "saved_state", "token_losses")}  # fields that decide only initial parameters
 _PRECISION = {"may_differ": ("init_from",)}
 
+LANES = 128  # of a TPU; the tiles of the fused attention kernel are multiples of them
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
 
@@ -71,6 +73,9 @@ class ModelConfig:
         loss_chunk: tokens of a row whose logits are in memory at the same time in training and evaluation; it must
             divide the segment length. The backward pass recomputes the logits. None computes the logits of the whole
             segment at once. An execution field.
+        attention_kernel: how self-attention of tokens is computed. `xla`: by ordinary operations, which write logits and
+            weights to memory; the fastest choice on CPU. `fused`: by a kernel for TPUs, which does not; it needs a
+            window. On other platforms it runs as a slow program for tests. An execution field.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -97,6 +102,7 @@ class ModelConfig:
     remat: Remat = dataclasses.field(default="none", metadata=_EXECUTION)
     scan_layers: bool = dataclasses.field(default=False, metadata=_EXECUTION)
     loss_chunk: int | None = dataclasses.field(default=None, metadata=_EXECUTION)
+    attention_kernel: AttentionKernel = dataclasses.field(default="xla", metadata=_EXECUTION)
 
     def __post_init__(self):
         check_integers(self, ("vocab_size", "embed_dim", "num_layers"), 1)
@@ -104,7 +110,7 @@ class ModelConfig:
         check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
         check_booleans(self, ("feedback", "scan_layers"))
         choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
-        check_choices(self, choices | {"remat": Remat, "layer": Layer})
+        check_choices(self, choices | {"remat": Remat, "layer": Layer, "attention_kernel": AttentionKernel})
         if self.layer == "lstm":
             self._check_lstm()
         else:
@@ -114,7 +120,24 @@ class ModelConfig:
                 check_integers(self, (optional,), 1)
         if self.gate_init_bias is not None:
             check_numbers(self, ("gate_init_bias",), -20, 20)  # beyond them, sigmoid is 0 or 1 in float32
+        if self.attention_kernel == "fused" and self.window_length is None:
+            raise refuse(self, "attention_kernel", "'xla' with window_length = None: the fused kernel needs a window")
         self._check_recurrence()
+
+    def check_platform(self, platform: str) -> None:
+        """Checks that the attention kernel can be compiled for a platform.
+
+        Args:
+            platform: jax's name of it.
+
+        Raises:
+            InputError: the fused kernel's tiles do not divide the window or the heads on a TPU.
+        """
+        if self.attention_kernel == "fused" and platform == "tpu":
+            for field in ("window_length", "head_dim"):
+                if getattr(self, field) % LANES:
+                    allowed = f"a multiple of {LANES} with ModelConfig.attention_kernel = 'fused' on a TPU"
+                    raise refuse(self, field, f"{allowed}; attention_kernel = 'xla' runs with any")
 
     def _check_lstm(self) -> None:
         allowed = lstm_fields() | {"recurrent_layers": (), "num_states": 0, "feedback": False}

@@ -13,7 +13,8 @@ from block_recurrent.model.layers.mlp import FeedForward
 from block_recurrent.model.layers.projections import Projected, Projections
 from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
-from block_recurrent.model.ops.dropout import dropout_mask
+from block_recurrent.model.ops.dropout import dropout_mask, keep_mask
+from block_recurrent.model.ops.fused_attention import fused_attention
 from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
 from block_recurrent.model.state import LayerState
 from block_recurrent.typing import Activations, Key
@@ -162,6 +163,8 @@ class TransformerLayer(nnx.Module):
         self, projected: Projected, state: LayerState, dropout_key: Key | None
     ) -> Float[Array, "B T NH"]:
         """Returns the outputs of attention to tokens, heads concatenated, before the output projection."""
+        if self.config.attention_kernel == "fused":
+            return self._fused_self_attention(projected, state, dropout_key)
         rate = 0.0 if dropout_key is None else self.config.attention_dropout_rate
         window, length = self.config.window_length, projected.queries.shape[1]
         halved = window and window % _HALVED == 0 and not rate
@@ -184,6 +187,25 @@ class TransformerLayer(nnx.Module):
             dropout=None if dropout_key is None or not rate else dropout_mask(dropout_key, rate, shape),
         )
         return _concatenate_heads(attended)
+
+    def _fused_self_attention(
+        self, projected: Projected, state: LayerState, dropout_key: Key | None
+    ) -> Float[Array, "B T NH"]:
+        """Computes `self_attention` with the fused kernel."""
+        assert state.keys is not None
+        assert state.values is not None
+        rate, window = self.config.attention_dropout_rate, state.keys.shape[1]
+        shape = (self.config.num_heads, window, 2 * window)
+        attended = fused_attention(
+            projected.queries,
+            projected.kv,
+            KeyValues(state.keys, state.values),
+            self.projections.attention_scale[...],
+            self.relative_bias[...],
+            kept=None if dropout_key is None or not rate else keep_mask(dropout_key, rate, shape),
+            rate=rate,
+        )
+        return attended.reshape(*attended.shape[:2], -1)
 
     def cross_attention(self, projected: Projected, states: KeyValues) -> Float[Array, "B T NH"]:
         """Returns the outputs of attention to states (B, C, S, N, H), heads concatenated, before the projection."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.attention_tiles import Tiles
@@ -20,7 +20,6 @@ from block_recurrent.model.ops.fused_backward import FromOutputs, backward
 from block_recurrent.model.ops.fused_forward import Inputs, forward
 from block_recurrent.typing import CacheHeads, TokenHeads
 
-LANES = 128  # a TPU's kernel needs windows and head dimensions that are multiples of this
 
 
 def fused_attention(
@@ -30,6 +29,8 @@ def fused_attention(
     scale: Float[Array, "N"],
     table: Float[Array, "N buckets"],
     *,
+    kept: Bool[Array, "N W K"] | None = None,
+    rate: float = 0.0,
     tile: int | None = None,
 ) -> TokenHeads:
     """Attends to the W tokens before each query, as `attend` with `relative_bias` and `causal_mask`.
@@ -42,6 +43,9 @@ def fused_attention(
         cache: keys and values (B, W, N, H) of the block before the segment.
         scale: factor per head; its absolute value multiplies the logits, including the bias (official code).
         table: bias of each bucket of distances (`t5_bucket`).
+        kept: False where dropout removes the weight of a query of a block for one of the K = 2 W keys of the previous
+            block and its own; the same for all rows and blocks (official code). None switches dropout off.
+        rate: probability of removal, from 0 to below 1; the other weights are divided by 1 - rate.
         tile: tokens of a tile; it divides W. None chooses for a TPU.
 
     Returns:
@@ -51,66 +55,83 @@ def fused_attention(
     tiles = Tiles.of(window) if tile is None else Tiles(window, tile)
     scale = jnp.abs(scale)
     scaled = (queries * jnp.broadcast_to(scale[:, None], queries.shape)).astype(queries.dtype)
-    return _attention(tiles, scaled, kv, cache, table * jnp.broadcast_to(scale[:, None], table.shape))
+    bias = table * jnp.broadcast_to(scale[:, None], table.shape)
+    return _attention(tiles, rate, scaled, kv, cache, bias, None if kept is None else _by_tile(tiles, kept))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_tile(tiles: Tiles, kept: Bool[Array, "N W K"]) -> Int[Array, "N K/t t W"]:
+    """Returns the mask as the kernels read it: one byte each, with tiles of keys before the queries."""
+    return jnp.swapaxes(kept, 1, 2).astype(jnp.int8).reshape(len(kept), -1, tiles.size, tiles.window)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attention(
-    tiles: Tiles, queries: TokenHeads, kv: KeyValues, cache: KeyValues, bias: Float[Array, "N buckets"]
+    tiles: Tiles,
+    rate: float,
+    queries: TokenHeads,
+    kv: KeyValues,
+    cache: KeyValues,
+    bias: Float[Array, "N buckets"],
+    kept: Any,
 ) -> TokenHeads:
-    return _attention_forward(tiles, queries, kv, cache, bias)[0]
+    return _attention_forward(tiles, rate, queries, kv, cache, bias, kept)[0]
 
 
 def _attention_forward(
-    tiles: Tiles, queries: TokenHeads, kv: KeyValues, cache: KeyValues, bias: Float[Array, "N buckets"]
+    tiles: Tiles, rate: float, queries: TokenHeads, kv: KeyValues, cache: KeyValues, bias: Any, kept: Any
 ) -> Any:
-    output, log_total = _forward(tiles)(bias, queries, *kv, *cache)
-    return output, (bias, queries, kv, cache, output, log_total)
+    masks = () if kept is None else (kept,)
+    output, log_total = _forward(tiles, rate, bool(masks))(bias, queries, *kv, *cache, *masks)
+    return output, (bias, queries, kv, cache, masks, output, log_total)
 
 
-def _attention_backward(tiles: Tiles, residuals: Any, gradient: TokenHeads) -> Any:
-    bias, queries, kv, cache, output, log_total = residuals
+def _attention_backward(tiles: Tiles, rate: float, residuals: Any, gradient: TokenHeads) -> Any:
+    bias, queries, kv, cache, masks, output, log_total = residuals
     mean = jnp.sum(gradient.astype(jnp.float32) * output.astype(jnp.float32), axis=-1)
-    mean = jnp.swapaxes(mean, 1, 2)[:, :, None]
-    by_bias, by_query, *others = _backward(tiles)(bias, queries, *kv, *cache, gradient, log_total, mean)
-    return by_query, KeyValues(*others[:2]), KeyValues(*others[2:]), jnp.sum(by_bias, axis=(0, 3))
+    from_outputs = FromOutputs(gradient, log_total, jnp.swapaxes(mean, 1, 2)[:, :, None])
+    found = _backward(tiles, rate, bool(masks))(bias, queries, *kv, *cache, *from_outputs, *masks)
+    by_bias, by_query, *others = found
+    # Masks of dropout are drawn, not learned.
+    return by_query, KeyValues(*others[:2]), KeyValues(*others[2:]), jnp.sum(by_bias, axis=(0, 3)), None
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
 
+_INPUT_AXES = "n c, b t n h, b t n h, b t n h, b w n h, b w n h"
+_MASK_AXES = ", n p k w"
+
 
 @functools.cache
-def _forward(tiles: Tiles) -> Callable[..., Any]:
+def _forward(tiles: Tiles, rate: float, masked: bool) -> Callable[..., Any]:
     """Returns the forward kernel for arrays with heads and channels as two axes."""
 
-    def run(bias: Any, queries: Any, *kv: Any) -> Any:
-        output, log_total = _on_platform(functools.partial(forward, tiles), _inputs(bias, queries, kv))
+    def run(bias: Any, queries: Any, *others: Any) -> Any:
+        inputs = _inputs(bias, queries, others[:4], others[4:])
+        output, log_total = _on_platform(functools.partial(forward, tiles, rate), inputs)
         return output.reshape(queries.shape), log_total
 
-    return _by_rows_and_heads(run, "n c, b t n h, b t n h, b t n h, b w n h, b w n h -> b t n h, b n o t")
+    return _by_rows_and_heads(run, f"{_INPUT_AXES}{_MASK_AXES * masked} -> b t n h, b n o t")
 
 
 @functools.cache
-def _backward(tiles: Tiles) -> Callable[..., Any]:
+def _backward(tiles: Tiles, rate: float, masked: bool) -> Callable[..., Any]:
     """Returns the backward kernel for arrays with heads and channels as two axes."""
 
     def run(bias: Any, queries: Any, *others: Any) -> Any:
-        *kv, gradient, log_total, mean = others
-        outputs = FromOutputs(_merge_heads(gradient), log_total, mean)
-        found = _on_platform(functools.partial(backward, tiles), _inputs(bias, queries, kv), outputs)
+        inputs = _inputs(bias, queries, others[:4], others[7:])
+        outputs = FromOutputs(_merge_heads(others[4]), *others[5:7])
+        found = _on_platform(functools.partial(backward, tiles, rate), inputs, outputs)
         flat = (found.queries, *found.tokens, *found.cache)
         return found.bias, *(x.reshape(*x.shape[:2], *queries.shape[2:]) for x in flat)
 
-    return _by_rows_and_heads(
-        run,
-        "n c, b t n h, b t n h, b t n h, b w n h, b w n h, b t n h, b n o t, b n o t "
-        "-> b n c q, b t n h, b t n h, b t n h, b w n h, b w n h",
-    )
+    axes = f"{_INPUT_AXES}, b t n h, b n o t, b n o t{_MASK_AXES * masked}"
+    return _by_rows_and_heads(run, f"{axes} -> b n c q, b t n h, b t n h, b t n h, b w n h, b w n h")
 
 
-def _inputs(bias: Any, queries: Any, kv: Any) -> Inputs:
+def _inputs(bias: Any, queries: Any, kv: Any, masks: Any) -> Inputs:
     keys, values, cached_keys, cached_values = map(_merge_heads, kv)
-    return Inputs(bias, _merge_heads(queries), KeyValues(keys, values), KeyValues(cached_keys, cached_values))
+    tokens, cache = KeyValues(keys, values), KeyValues(cached_keys, cached_values)
+    return Inputs(bias, _merge_heads(queries), tokens, cache, *masks)
 
 
 def _merge_heads(x: Float[Array, "B T N H"]) -> Float[Array, "B T NH"]:
@@ -145,6 +166,6 @@ def _by_rows_and_heads(function: Callable[..., Any], rule: str) -> Callable[...,
         return mesh, function, outputs, inputs
 
     divided = custom_partitioning(function)
-    others = tuple(sorted({axis for axis in rule if axis.isalpha()} - {"b", "n"}))
+    others = tuple(axis for axis in dict.fromkeys(rule) if axis.isalpha() and axis not in ("b", "n"))
     divided.def_partition(partition, sharding_rule=rule, need_replication_factors=others)
     return divided

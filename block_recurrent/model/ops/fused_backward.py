@@ -20,6 +20,8 @@ from block_recurrent.model.ops.fused_forward import (
     cost,
     fill_offsets,
     fill_rings,
+    keep_factors,
+    mask_spec,
     product,
     rings,
     slot,
@@ -59,7 +61,9 @@ class FromOutputs(NamedTuple):
     mean: Float[Array, "B N 1 T"]
 
 
-def backward(tiles: Tiles, inputs: Inputs, outputs: FromOutputs, *, interpret: bool) -> Gradients:
+def backward(
+    tiles: Tiles, rate: float, inputs: Inputs, outputs: FromOutputs, *, interpret: bool
+) -> Gradients:
     """Runs the kernel.
 
     The gradients of a tile of keys are complete W tokens after it. Therefore the grid has W / t further steps, which
@@ -83,13 +87,17 @@ def backward(tiles: Tiles, inputs: Inputs, outputs: FromOutputs, *, interpret: b
     before, cached = spec(lambda tile: jnp.maximum(tile - late, 0)), spec(lambda tile: jnp.minimum(tile, late - 1))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
     by_place = jax.ShapeDtypeStruct((batch, heads, buckets, tiles.size), jnp.float32)
+    masks = None if inputs.kept is None else mask_spec(tiles)
     smem = pl.BlockSpec(memory_space=pltpu.SMEM)
     found = pl.pallas_call(
-        functools.partial(_kernel, tiles, count),
+        functools.partial(_kernel, tiles, rate, count),
         grid=(heads, batch, count + late),
-        in_specs=[Inputs(smem, now, KeyValues(now, now), KeyValues(cache, cache)), FromOutputs(now, statistic, statistic)],
+        in_specs=[
+            Inputs(smem, now, KeyValues(now, now), KeyValues(cache, cache), masks),
+            FromOutputs(now, statistic, statistic),
+        ],
         out_specs=Gradients(whole((buckets, tiles.size)), now, KeyValues(before, before), KeyValues(cached, cached)),
-        out_shape=Gradients(by_place, *shapes[1:]),
+        out_shape=Gradients(by_place, *shapes[1:4]),
         scratch_shapes=[
             *rings(tiles, dim, inputs.queries.dtype),
             *rings(tiles, dim, jnp.float32),
@@ -106,6 +114,7 @@ def backward(tiles: Tiles, inputs: Inputs, outputs: FromOutputs, *, interpret: b
 
 def _kernel(
     tiles: Tiles,
+    rate: float,
     count: int,
     inputs: Any,
     outputs: Any,
@@ -138,7 +147,8 @@ def _kernel(
         for store in (by_key, by_value):
             store[slots[-1]] = jnp.zeros(store.shape[1:], store.dtype)
         stores = (key_ring, value_ring, by_key, by_value)
-        _add(tiles, slots, inputs.queries, outputs, by_query, stores, offset, by_offset)
+        factors = [keep_factors(tiles, rate, inputs.kept, tile, step) for step in range(tiles.previous + 1)]
+        _add(tiles, slots, factors, inputs.queries, outputs, by_query, stores, offset, by_offset)
 
     def write_oldest(outputs: Any) -> None:
         for output, store in zip(outputs, (by_key, by_value), strict=True):
@@ -155,7 +165,7 @@ def _kernel(
 
 
 def _add(
-    tiles: Tiles, slots: Any, queries: Any, outputs: Any, by_query: Any, stores: Any, offset: Any, by_offset: Any
+    tiles: Tiles, slots: Any, factors: Any, queries: Any, outputs: Any, by_query: Any, stores: Any, offset: Any, by_offset: Any
 ) -> None:
     """Adds the gradients of one tile of queries to those of the keys, values and biases, and writes the queries'.
 
@@ -165,12 +175,12 @@ def _add(
     gradient, asked = outputs.gradient[0], queries[0]
     log_total, mean = outputs.log_total[0, 0], outputs.mean[0, 0]
     transposed = jnp.zeros((queries.shape[2], tiles.size), jnp.float32)
-    for place, kind in zip(slots, tiles.kinds, strict=True):
+    for place, kind, factor in zip(slots, tiles.kinds, factors, strict=True):
         keys, values = key_ring[place], value_ring[place]
         weights = jnp.exp(product(keys, asked, LAST) + offset[kind] - log_total)
-        by_logit = weights * (product(values, gradient, LAST) - mean)
+        by_logit = weights * (product(values, gradient, LAST) * factor - mean)
         narrow = by_logit.astype(keys.dtype)
-        by_value[place] += product(weights.astype(values.dtype), gradient, _ROWS)
+        by_value[place] += product((weights * factor).astype(values.dtype), gradient, _ROWS)
         by_key[place] += product(narrow, asked, _ROWS)
         by_offset[kind] += by_logit
         transposed += product(keys, narrow, FIRST)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from block_recurrent.model.ops.attention import NULL_LOGIT, KeyValues
 from block_recurrent.model.ops.attention_tiles import Tiles, offsets
@@ -24,19 +24,25 @@ class Inputs(NamedTuple):
         queries: queries times |scale|.
         tokens: keys and values (B, T, NH) of the segment.
         cache: keys and values (B, W, NH) of the block before the segment.
+        kept: masks of dropout, int8: 0 where a weight is removed. The keys of two blocks, in tiles, then the queries
+            of one block. None without dropout.
     """
 
     bias: Float[Array, "N buckets"]
     queries: Float[Array, "B T NH"]
     tokens: KeyValues
     cache: KeyValues
+    kept: Int[Array, "N K/t t W"] | None = None
 
 
-def forward(tiles: Tiles, inputs: Inputs, *, interpret: bool) -> tuple[Float[Array, "B T NH"], Float[Array, "B N 1 T"]]:
+def forward(
+    tiles: Tiles, rate: float, inputs: Inputs, *, interpret: bool
+) -> tuple[Float[Array, "B T NH"], Float[Array, "B N 1 T"]]:
     """Runs the kernel.
 
     Args:
         tiles: the tiles.
+        rate: probability with which dropout removes a weight; only used with masks.
         inputs: see there.
         interpret: run as an ordinary program of jax, on any platform.
 
@@ -50,9 +56,15 @@ def forward(tiles: Tiles, inputs: Inputs, *, interpret: bool) -> tuple[Float[Arr
     cache = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
     statistic = pl.BlockSpec((1, 1, 1, tiles.size), lambda head, row, tile: (row, head, 0, tile))
     return pl.pallas_call(
-        functools.partial(_kernel, tiles),
+        functools.partial(_kernel, tiles, rate),
         grid=(heads, batch, count),
-        in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), tile, KeyValues(tile, tile), KeyValues(cache, cache)],
+        in_specs=[
+            pl.BlockSpec(memory_space=pltpu.SMEM),
+            tile,
+            KeyValues(tile, tile),
+            KeyValues(cache, cache),
+            None if inputs.kept is None else mask_spec(tiles),
+        ],
         out_specs=[tile, statistic],
         out_shape=[
             jax.ShapeDtypeStruct(inputs.queries.shape, dtype),
@@ -74,6 +86,12 @@ def rings(tiles: Tiles, dim: int, dtype: Any) -> list[Any]:
 def by_kind(tiles: Tiles) -> Any:
     """Returns the shape in VMEM of a number for each pair of query and key, for each kind of tile."""
     return pltpu.VMEM((len(tiles.examples), tiles.size, tiles.size), jnp.float32)
+
+
+def mask_spec(tiles: Tiles) -> pl.BlockSpec:
+    """Returns the block of `Inputs.kept` for a tile of queries: all tiles of keys of two blocks."""
+    shape = (1, 2 * tiles.previous, tiles.size, tiles.size)
+    return pl.BlockSpec(shape, lambda head, row, tile: (head, 0, 0, jax.lax.rem(tile, tiles.previous)))
 
 
 def compiler_params() -> Any:
@@ -120,6 +138,13 @@ def fill_offsets(tiles: Tiles, bias: Any, store: Any, head: Any, first: Any) -> 
             store[kind] = offsets(tiles, step, bias, head)
 
 
+def keep_factors(tiles: Tiles, rate: float, kept: Any, tile: Any, step: int) -> Any:
+    """Returns the factors of dropout of a tile of keys, 0 or 1 / (1 - rate); the number 1 without dropout."""
+    if kept is None:
+        return 1.0
+    return kept[0, jax.lax.rem(tile, tiles.previous) + step].astype(jnp.float32) / (1 - rate)
+
+
 def product(x: Any, y: Any, dimensions: Any) -> Any:
     """Multiplies matrices; the sum is float32."""
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
@@ -127,10 +152,12 @@ def product(x: Any, y: Any, dimensions: Any) -> Any:
 
 def _kernel(
     tiles: Tiles,
+    rate: float,
     bias: Any,
     queries: Any,
     tokens: Any,
     cache: Any,
+    kept: Any,
     output: Any,
     log_total: Any,
     key_ring: Any,
@@ -156,6 +183,7 @@ def _kernel(
         larger = jnp.maximum(largest, jnp.max(logits, axis=0, keepdims=True))
         weights, shrink = jnp.exp(logits - larger), jnp.exp(largest - larger)
         total = total * shrink + jnp.sum(weights, axis=0, keepdims=True)
+        weights = weights * keep_factors(tiles, rate, kept, tile, step)
         mixed = mixed * shrink + product(values, weights.astype(values.dtype), FIRST)
         largest = larger
     output[0] = (mixed / total).T.astype(output.dtype)
