@@ -73,9 +73,9 @@ class ModelConfig:
         loss_chunk: tokens of a row whose logits are in memory at the same time in training and evaluation; it must
             divide the segment length. The backward pass recomputes the logits. None computes the logits of the whole
             segment at once. An execution field.
-        attention_kernel: how self-attention of tokens is computed. `xla`: by ordinary operations, which write logits and
-            weights to memory; the fastest choice on CPU. `fused`: by a kernel for TPUs, which does not; it needs a
-            window. On other platforms it runs as a slow program for tests. An execution field.
+        attention_kernel: how training and its evaluations compute the self-attention of tokens. `xla`: by ordinary
+            operations, which write logits and weights to memory. `fused`: by a kernel for TPUs, which does not; it
+            needs a window. On other platforms `fused` is a slow program for tests. An execution field.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -138,6 +138,10 @@ class ModelConfig:
                 if getattr(self, field) % LANES:
                     allowed = f"a multiple of {LANES} with ModelConfig.attention_kernel = 'fused' on a TPU"
                     raise refuse(self, field, f"{allowed}; attention_kernel = 'xla' runs with any")
+
+    def without_kernels(self) -> "ModelConfig":
+        """Returns the configuration that computes the same by ordinary operations, which run on any devices."""
+        return dataclasses.replace(self, attention_kernel="xla")
 
     def _check_lstm(self) -> None:
         allowed = lstm_fields() | {"recurrent_layers": (), "num_states": 0, "feedback": False}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.config.model import AttentionKernel
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config, official_path
 from block_recurrent.model.language_model import abstract_params, apply, init_state
@@ -68,14 +69,19 @@ class _Comparison:
             self.errors[kind], self.places[kind] = error, name
 
 
-def check_fixture(path: Path) -> Parity:
+def check_fixture(path: Path, *, attention_kernel: AttentionKernel = "xla") -> Parity:
     """Runs the model on a fixture's segments and compares every result.
+
+    Args:
+        path: the fixture.
+        attention_kernel: see `ModelConfig`.
 
     Raises:
         InputError: the file cannot be read as a fixture, or its parameters do not fit its configuration.
     """
     fixture = _read(path)
     config = model_config(json.loads(str(fixture["config.json"])))
+    config = dataclasses.replace(config, attention_kernel=attention_kernel)
     params = convert_params({k: v for k, v in fixture.items() if k.startswith("param/")}, config)
     comparison = _Comparison(fixture)
     # Rows that start a document must not depend on the state before.

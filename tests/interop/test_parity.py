@@ -23,6 +23,16 @@ def test_the_model_equals_the_official_code(path):
     assert all(parity.places[kind] for kind in ("logits", "caches", "loss", "gradients"))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [SMALL, *(pytest.param(path, marks=pytest.mark.slow) for path in FILES if path != SMALL)],
+    ids=lambda path: path.stem,
+)
+def test_the_model_with_the_fused_kernel_equals_the_official_code(path):
+    parity = check_fixture(path, attention_kernel="fused")
+    assert parity.passed, (parity.errors, parity.places)
+
+
 def changed(tmp_path: Path, **entries: np.ndarray | None) -> Path:
     """Writes a copy of a fixture with other entries; None removes an entry."""
     with np.load(SMALL) as archive:

@@ -1,8 +1,8 @@
 """Tiles of the attention to a window: which keys a tile of queries sees, and the bias of each pair by its distance.
 
-Tile i of the queries sees W / t + 1 tiles of t keys each: those that end W, W - t, ..., 0 tokens before its own end. The
-tiles of keys are counted from the oldest, s = 0, to the queries' own, s = W / t. Logits are stored with the keys as
-rows and the queries as columns: then every statistic of a query is a row, which TPUs store without padding.
+A tile of t queries sees W / t + 1 tiles of t keys: those that end W, W - t, ..., 0 tokens before its own end. They are
+counted as steps 0 (the oldest) to W / t (the tokens of the queries). Logits are stored with the keys as rows and the
+queries as columns: then every statistic of a query is an element of one row, which TPUs store without padding.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from block_recurrent.model.ops.attention import MASKED_LOGIT
-from block_recurrent.model.ops.positions import NUM_BUCKETS, t5_bucket
+from block_recurrent.model.ops.positions import t5_bucket
 
 _PREFERRED = (256, 128)  # tokens of a tile: multiples of the 128 lanes of a TPU; larger ones do not fit its VMEM
 
@@ -57,8 +57,10 @@ class Tiles:
     def kinds(self) -> tuple[int, ...]:
         """For each tile of keys, the index of its biases; tiles with one bias for all pairs share an index."""
         uniform = [self._is_uniform(step) for step in range(self.previous + 1)]
-        return tuple(sum(not u for u in uniform) if flat else sum(not u for u in uniform[:step])
-                     for step, flat in enumerate(uniform))
+        return tuple(
+            sum(not u for u in uniform) if flat else sum(not u for u in uniform[:step])
+            for step, flat in enumerate(uniform)
+        )
 
     @functools.cached_property
     def examples(self) -> tuple[int, ...]:
@@ -118,9 +120,7 @@ def bucket_sums(tiles: Tiles, by_kind: Any) -> dict[int, Float[Array, "1 Q"]]:
     return sums
 
 
-def _in_bucket(
-    distances: Int[Array, "K Q"], buckets: list[tuple[int, int]], index: int
-) -> Bool[Array, "K Q"] | None:
+def _in_bucket(distances: Int[Array, "K Q"], buckets: list[tuple[int, int]], index: int) -> Bool[Array, "K Q"] | None:
     """Returns the pairs in the bucket of this index; None for all pairs."""
     bounds = [distances >= buckets[index][1]] if index else []
     if index + 1 < len(buckets):

@@ -5,21 +5,21 @@ which is slow and serves tests. Rows and heads may be sharded: every device runs
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from block_recurrent.config.training import HEAD_AXIS, ROW_AXES
 from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.attention_tiles import Tiles
 from block_recurrent.model.ops.fused_backward import FromOutputs, backward
 from block_recurrent.model.ops.fused_forward import Inputs, forward
-from block_recurrent.typing import CacheHeads, TokenHeads
-
+from block_recurrent.typing import TokenHeads
 
 
 def fused_attention(
@@ -59,7 +59,7 @@ def fused_attention(
     return _attention(tiles, rate, scaled, kv, cache, bias, None if kept is None else _by_tile(tiles, kept))
 
 
-def _by_tile(tiles: Tiles, kept: Bool[Array, "N W K"]) -> Int[Array, "N K/t t W"]:
+def _by_tile(tiles: Tiles, kept: Bool[Array, "N W K"]) -> Int[Array, "N P t W"]:
     """Returns the mask as the kernels read it: one byte each, with tiles of keys before the queries."""
     return jnp.swapaxes(kept, 1, 2).astype(jnp.int8).reshape(len(kept), -1, tiles.size, tiles.window)
 
@@ -145,27 +145,32 @@ def _on_platform(kernel: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _by_rows_and_heads(function: Callable[..., Any], rule: str) -> Callable[..., Any]:
-    """Lets every device run a function on its rows and heads.
+    """Lets every device of the mesh in use run a function on its rows and heads.
+
+    Without a mesh (`jax.sharding.get_abstract_mesh`), or with one device, the function runs on whole arrays.
 
     Args:
         function: of arrays, returns arrays; rows and heads are independent of each other.
         rule: axes of arguments and results: b are rows, n heads; the others are not divided.
     """
-    specs = [
-        [PartitionSpec(*(axis if axis in ("b", "n") else None for axis in axes.split())) for axes in side.split(",")]
-        for side in rule.split("->")
-    ]
+    arguments, results = ([axes.split() for axes in side.split(",")] for side in rule.split("->"))
 
-    def partition(mesh: Any, arguments: Any, results: Any) -> Any:
-        del results
-        rows, _, heads, _ = (*arguments[1].sharding.spec, None, None, None, None)[:4]
-        axes = {"b": rows, "n": heads, None: None}
-        inputs, outputs = (
-            tuple(NamedSharding(mesh, PartitionSpec(*(axes[axis] for axis in spec))) for spec in side) for side in specs
-        )
-        return mesh, function, outputs, inputs
+    def divided(*arrays: Array) -> Any:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1:
+            return function(*arrays)
+        sizes = {
+            axis: size
+            for axes, x in zip(arguments, arrays, strict=True)
+            for axis, size in zip(axes, x.shape, strict=True)
+        }
+        names = {"b": _if_divides(mesh, ROW_AXES, sizes["b"]), "n": _if_divides(mesh, (HEAD_AXIS,), sizes["n"])}
+        ins, outs = (tuple(PartitionSpec(*map(names.get, axes)) for axes in side) for side in (arguments, results))
+        # The kernels' results do not say along which axes they differ (`check_vma`).
+        return jax.shard_map(function, in_specs=ins, out_specs=outs, check_vma=False)(*arrays)
 
-    divided = custom_partitioning(function)
-    others = tuple(axis for axis in dict.fromkeys(rule) if axis.isalpha() and axis not in ("b", "n"))
-    divided.def_partition(partition, sharding_rule=rule, need_replication_factors=others)
     return divided
+
+
+def _if_divides(mesh: Any, axes: tuple[str, ...], size: int) -> tuple[str, ...] | None:
+    return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None

@@ -61,9 +61,7 @@ class FromOutputs(NamedTuple):
     mean: Float[Array, "B N 1 T"]
 
 
-def backward(
-    tiles: Tiles, rate: float, inputs: Inputs, outputs: FromOutputs, *, interpret: bool
-) -> Gradients:
+def backward(tiles: Tiles, rate: float, inputs: Inputs, outputs: FromOutputs, *, interpret: bool) -> Gradients:
     """Runs the kernel.
 
     The gradients of a tile of keys are complete W tokens after it. Therefore the grid has W / t further steps, which
@@ -165,7 +163,15 @@ def _kernel(
 
 
 def _add(
-    tiles: Tiles, slots: Any, factors: Any, queries: Any, outputs: Any, by_query: Any, stores: Any, offset: Any, by_offset: Any
+    tiles: Tiles,
+    slots: Any,
+    factors: Any,
+    queries: Any,
+    outputs: Any,
+    by_query: Any,
+    stores: Any,
+    offset: Any,
+    by_offset: Any,
 ) -> None:
     """Adds the gradients of one tile of queries to those of the keys, values and biases, and writes the queries'.
 

@@ -32,7 +32,7 @@ class Inputs(NamedTuple):
     queries: Float[Array, "B T NH"]
     tokens: KeyValues
     cache: KeyValues
-    kept: Int[Array, "N K/t t W"] | None = None
+    kept: Int[Array, "N P t W"] | None = None
 
 
 def forward(
@@ -55,7 +55,7 @@ def forward(
     tile = pl.BlockSpec((1, tiles.size, dim), lambda head, row, tile: (row, tile, head))
     cache = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
     statistic = pl.BlockSpec((1, 1, 1, tiles.size), lambda head, row, tile: (row, head, 0, tile))
-    return pl.pallas_call(
+    output, log_total = pl.pallas_call(
         functools.partial(_kernel, tiles, rate),
         grid=(heads, batch, count),
         in_specs=[
@@ -76,6 +76,7 @@ def forward(
         interpret=interpret,
         name="fused_attention_forward",
     )(*inputs)
+    return output, log_total
 
 
 def rings(tiles: Tiles, dim: int, dtype: Any) -> list[Any]:
