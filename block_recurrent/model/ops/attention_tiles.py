@@ -55,21 +55,21 @@ class Tiles:
 
     @functools.cached_property
     def kinds(self) -> tuple[int, ...]:
-        """For each tile of keys, the index of its biases; tiles with one bias for all pairs share an index."""
-        uniform = [self._is_uniform(step) for step in range(self.previous + 1)]
-        return tuple(
-            sum(not u for u in uniform) if flat else sum(not u for u in uniform[:step])
-            for step, flat in enumerate(uniform)
-        )
+        """For each tile of keys, the index of its biases; tiles whose pairs are all in one bucket share an index."""
+        names = [self._only_bucket(step) or f"step {step}" for step in range(self.previous + 1)]
+        distinct = list(dict.fromkeys(names))
+        return tuple(map(distinct.index, names))
 
     @functools.cached_property
     def examples(self) -> tuple[int, ...]:
         """The first tile of each kind."""
         return tuple(self.kinds.index(kind) for kind in range(max(self.kinds) + 1))
 
-    def _is_uniform(self, step: int) -> bool:
+    def _only_bucket(self, step: int) -> int | None:
+        """Returns the bucket of all pairs if it is the same and all are visible, else None; distance 0 is hidden."""
         low, high = self.range(step)
-        return low >= 1 and high <= self.window and not self.buckets(step)[1:]
+        (bucket, _), *others = self.buckets(step)
+        return bucket if low >= 1 and high <= self.window and not others else None
 
     def buckets(self, step: int) -> list[tuple[int, int]]:
         """Returns the buckets of the visible pairs of tile `step`, each with its smallest distance, in order."""

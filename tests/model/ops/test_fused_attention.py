@@ -75,7 +75,8 @@ def assert_close(ours: Any, expected: Any, bound: float) -> None:
 CASES = [
     pytest.param((2, 24, 12, 3, 5), 4, 0.0, id="tiles of a third of the window"),
     pytest.param((1, 12, 12, 2, 8), 6, RATE, id="one block, dropout"),
-    pytest.param((2, 288, 144, 1, 4), 48, RATE, id="all buckets, dropout"),
+    pytest.param((1, 288, 144, 1, 4), 72, RATE, id="all buckets, dropout"),
+    pytest.param((1, 144, 144, 1, 4), 3, 0.0, id="tiles in one bucket", marks=pytest.mark.slow),
     pytest.param((1, 1024, 512, 2, 16), None, 0.0, id="tiles of 256", marks=pytest.mark.slow),
     pytest.param((1, 4096, 512, 8, 128), None, 0.05, id="shape of Table 1", marks=pytest.mark.slow),
     pytest.param((1, 4096, 2048, 2, 128), None, 0.0, id="XL:2048", marks=pytest.mark.slow),
@@ -98,11 +99,13 @@ def test_bfloat16_is_as_close_to_float32_as_the_plain_formulation():
     assert_close(with_gradients(plain_attention, narrow), exact, 0.02)
 
 
-def test_offsets_are_the_scaled_bias_of_the_visible_pairs():
-    tiles = Tiles(window=144, size=48)
+@pytest.mark.parametrize("size", [3, 48])
+def test_offsets_are_the_bias_of_the_visible_pairs(size):
+    """Tiles of 3 tokens have all their pairs in one bucket, of different buckets at different distances."""
+    tiles = Tiles(window=144, size=size)
     table = jax.random.normal(jax.random.key(0), (2, NUM_BUCKETS))
-    bias = np.asarray(relative_bias(table, 48, 192))[1]
-    expected = np.where(causal_mask(48, 192, 144), bias, -1e6).T
+    bias = np.asarray(relative_bias(table, size, size + 144))[1]
+    expected = np.where(causal_mask(size, size + 144, 144), bias, -1e6).T
     ours = [np.asarray(offsets(tiles, tiles.examples[kind], table, 1)) for kind in tiles.kinds]
     np.testing.assert_array_equal(np.concatenate(ours), expected)
 
@@ -130,7 +133,11 @@ def test_no_token_sees_itself_a_later_one_or_one_before_the_window():
     np.testing.assert_array_equal(seen > 0, causal_mask(16, 24, 8))
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(data=2, fsdp=2, tensor=2), MeshConfig(data=8)], ids=["mixed", "data"])
+@pytest.mark.parametrize(
+    "mesh",
+    [MeshConfig(data=2, fsdp=2, tensor=2), pytest.param(MeshConfig(data=8), marks=pytest.mark.slow)],
+    ids=["mixed", "data"],
+)
 def test_rows_and_heads_of_eight_devices_equal_those_of_one(mesh):
     """Row counts or heads that the mesh does not divide stay whole: eight parts of four rows."""
     arguments, used = inputs(4, 16, 8, 2, 4), make_mesh(mesh)
