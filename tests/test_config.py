@@ -222,3 +222,18 @@ def test_parts_that_do_not_fit_together_are_refused():
 def test_other_configurations_check_their_fields(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_the_fused_kernel_needs_a_window_and_on_a_tpu_whole_tiles():
+    with pytest.raises(InputError, match=r"attention_kernel = 'fused': must be 'xla' with window_length = None"):
+        small(attention_kernel="fused", window_length=None)
+    with pytest.raises(InputError, match=r"attention_kernel = 'flash': must be"):
+        small(attention_kernel="flash")
+    odd = small(attention_kernel="fused")
+    odd.check_platform("cpu")
+    odd.without_kernels().check_platform("tpu")
+    for fields in ({}, {"window_length": 512}, {"head_dim": 128}):
+        name = "head_dim" if "window_length" in fields else "window_length"
+        with pytest.raises(InputError, match=rf"ModelConfig.{name} = \d+: must be a multiple of 128 with .* on a TPU"):
+            small(attention_kernel="fused", **fields).check_platform("tpu")
+    small(attention_kernel="fused", window_length=512, head_dim=128).check_platform("tpu")

@@ -13,6 +13,7 @@ GateEquations = Literal["official", "paper"]
 ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 Retrieval = Literal["bucketed", "exact", "approximate"]
+AttentionKernel = Literal["xla", "fused"]
 
 # Occasions on which a field may differ from the stored one: a run resumes, a run starts with the parameters of another
 # model, a saved decoding state is loaded, the token losses of an evaluation are read again.
@@ -26,6 +27,7 @@ _PRECISION = {"may_differ": ("init_from",)}
 _MEMORY = {"may_differ": ("init_from",)}
 
 MEMORY_FIELDS = frozenset({"memory_layers", "memory_size", "memory_neighbors", "memory_retrieval"})
+LANES = 128  # of a TPU; the tiles of the fused attention kernel are multiples of them
 _ATTENTION_DIMS = ("num_heads", "head_dim", "mlp_dim")
 
 
@@ -88,6 +90,9 @@ class ModelConfig:
         loss_chunk: tokens of a row whose logits are in memory at the same time in training and evaluation; it must
             divide the segment length. The backward pass recomputes the logits. None computes the logits of the whole
             segment at once. An execution field.
+        attention_kernel: how training and its evaluations compute the self-attention of tokens. `xla`: by ordinary
+            operations, which write logits and weights to memory. `fused`: by a kernel for TPUs, which does not; it
+            needs a window. On other platforms `fused` is a slow program for tests. An execution field.
 
     Raises:
         InputError: a field has a value that is not allowed.
@@ -118,6 +123,7 @@ class ModelConfig:
     remat: Remat = dataclasses.field(default="none", metadata=_EXECUTION)
     scan_layers: bool = dataclasses.field(default=False, metadata=_EXECUTION)
     loss_chunk: int | None = dataclasses.field(default=None, metadata=_EXECUTION)
+    attention_kernel: AttentionKernel = dataclasses.field(default="xla", metadata=_EXECUTION)
 
     def __post_init__(self):
         check_integers(self, ("vocab_size", "embed_dim", "num_layers"), 1)
@@ -125,7 +131,8 @@ class ModelConfig:
         check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
         check_booleans(self, ("feedback", "scan_layers"))
         choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
-        check_choices(self, choices | {"remat": Remat, "layer": Layer, "memory_retrieval": Retrieval})
+        choices |= {"remat": Remat, "layer": Layer, "memory_retrieval": Retrieval, "attention_kernel": AttentionKernel}
+        check_choices(self, choices)
         if self.layer == "lstm":
             self._check_lstm()
         else:
@@ -135,8 +142,29 @@ class ModelConfig:
                 check_integers(self, (optional,), 1)
         if self.gate_init_bias is not None:
             check_numbers(self, ("gate_init_bias",), -20, 20)  # beyond them, sigmoid is 0 or 1 in float32
+        if self.attention_kernel == "fused" and self.window_length is None:
+            raise refuse(self, "attention_kernel", "'xla' with window_length = None: the fused kernel needs a window")
         self._check_recurrence()
         self._check_memory()
+
+    def check_platform(self, platform: str) -> None:
+        """Checks that the attention kernel can be compiled for a platform.
+
+        Args:
+            platform: jax's name of it.
+
+        Raises:
+            InputError: the fused kernel's tiles do not divide the window or the heads on a TPU.
+        """
+        if self.attention_kernel == "fused" and platform == "tpu":
+            for field in ("window_length", "head_dim"):
+                if getattr(self, field) % LANES:
+                    allowed = f"a multiple of {LANES} with ModelConfig.attention_kernel = 'fused' on a TPU"
+                    raise refuse(self, field, f"{allowed}; attention_kernel = 'xla' runs with any")
+
+    def without_kernels(self) -> "ModelConfig":
+        """Returns the configuration that computes the same by ordinary operations, which run on any devices."""
+        return dataclasses.replace(self, attention_kernel="xla")
 
     def _check_lstm(self) -> None:
         allowed = lstm_fields() | {"recurrent_layers": (), "num_states": 0, "feedback": False, "memory_layers": ()}

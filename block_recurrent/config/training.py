@@ -66,6 +66,10 @@ class OptimizerConfig:
             check_integers(self, ("decay_steps",), 1)
 
 
+ROW_AXES = ("data", "fsdp")  # axes of the mesh that divide the rows of a batch
+HEAD_AXIS = "tensor"  # the axis that divides heads
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Division of the work between devices (see `parallel/sharding.py`); it only changes the order of sums.

@@ -3,6 +3,7 @@
 The numbers are those of `evaluate --ablations --diagnostics` (docs/evaluation.md), on an excerpt of the held-out split.
 """
 
+import dataclasses
 import functools
 import statistics
 from typing import Any
@@ -77,6 +78,7 @@ class StateReport:
         settings, segment = run.train, run.data.segment_length
         if not (store.lengths > 1).any():
             raise InputError(f"{store.path}: no document has two tokens, so there is nothing to score")
+        run = dataclasses.replace(run, model=run.model.without_kernels())  # scoring does not divide kernels
         self._run, self._segment = run, segment
         # One token more than the segments: the last token of a segment predicts the token after it.
         tokens = settings.state_report_segments * segment + 1

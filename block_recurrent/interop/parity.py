@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.config.model import AttentionKernel
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config, official_path
 from block_recurrent.model.language_model import abstract_params, apply, bind, init_state
@@ -71,15 +72,19 @@ class _Comparison:
             self.errors[kind], self.places[kind] = error, name
 
 
-def check_fixture(path: Path) -> Parity:
+def check_fixture(path: Path, *, attention_kernel: AttentionKernel = "xla") -> Parity:
     """Runs the model on a fixture's segments and compares every result.
+
+    Args:
+        path: the fixture.
+        attention_kernel: see `ModelConfig`.
 
     Raises:
         InputError: the file cannot be read as a fixture, or its parameters do not fit its configuration.
     """
     fixture = _read(path)
     fields = json.loads(str(fixture["config.json"]))
-    config = model_config(fields)
+    config = dataclasses.replace(model_config(fields), attention_kernel=attention_kernel)
     segments = _num_segments(fields)
     gradient_segment = segments - 1 if config.memory_layers else _GRADIENT_SEGMENT
     params = convert_params({k: v for k, v in fixture.items() if k.startswith("param/")}, config)

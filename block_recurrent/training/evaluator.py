@@ -19,7 +19,7 @@ from block_recurrent.data.batching.schedule import EvaluationSchedule, busy_rows
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.model.language_model import init_params, init_state
 from block_recurrent.parallel.compiler_options import compiler_options
-from block_recurrent.parallel.sharding import local_rows, place_rows, replicated, row_shards, shardings
+from block_recurrent.parallel.sharding import local_rows, place_rows, replicated, row_shards, shardings, with_kernels
 from block_recurrent.progress import ProgressCallback
 from block_recurrent.training.step import SegmentBatch, eval_step
 from block_recurrent.typing import Params
@@ -139,7 +139,7 @@ def jit_evaluation(config: ModelConfig, mesh: Mesh, batch_size: int) -> tuple[An
     sharded, whole = shardings(mesh, abstract), replicated(mesh)
     initialise = jax.jit(lambda params: init_state(config, params, batch_size), out_shardings=sharded)
     step = jax.jit(
-        functools.partial(eval_step, config),
+        with_kernels(mesh, config, functools.partial(eval_step, config)),
         donate_argnums=1,
         out_shardings=(sharded, whole, whole),
         compiler_options=compiler_options(mesh.devices.flat[0].platform, forward_only=True),

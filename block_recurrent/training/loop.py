@@ -175,6 +175,7 @@ def train(
     check_utf8(workdir)
     mesh = make_mesh(run.mesh)
     check_rows(mesh, run.data.batch_size, run.train.accumulate_steps)
+    run.model.check_platform(mesh.devices.flat[0].platform)
     training = open_training(run.data, vocab_size=run.model.vocab_size)
     fingerprint = training.stores[0].vocabulary.fingerprint
     held_out = open_split(run.data, run.data.eval_split, vocab_size=run.model.vocab_size, vocabulary=fingerprint)

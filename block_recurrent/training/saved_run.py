@@ -25,7 +25,8 @@ class SavedRun:
     """A checkpoint of a run.
 
     Attributes:
-        config: the run's configuration.
+        config: the run's configuration, with `attention_kernel = "xla"`: what is done with a checkpoint may be done on
+            another machine than its training.
         data: facts of the training data, as in `run.json`.
         step: steps taken.
         params: the parameters.
@@ -59,6 +60,7 @@ class SavedRun:
         )
         with Checkpoints(folder) as checkpoints:
             restored = checkpoints.restore(like, step)
+        config = dataclasses.replace(config, model=config.model.without_kernels())
         return cls(config, data, restored.step, restored.state.params, folder)
 
     @property

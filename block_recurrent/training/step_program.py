@@ -13,13 +13,17 @@ from jax.sharding import Mesh
 from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.row_gradients import add_once, rows_alone_are_divided
-from block_recurrent.parallel.sharding import gather, replicated, shardings, with_shardings
+from block_recurrent.parallel.sharding import gather, replicated, shardings, with_kernels, with_shardings
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, abstract_train_state, train_step
 
 
 def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
-    """Returns the jitted step; it donates the old state."""
+    """Returns the jitted step; it donates the old state.
+
+    Raises:
+        InputError: the attention kernel cannot be compiled for these devices.
+    """
     step = functools.partial(
         train_step,
         run.model,
@@ -30,7 +34,7 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     )
     placed = shardings(mesh, abstract_train_state(run))
     return jax.jit(
-        step,
+        with_kernels(mesh, run.model, step),
         donate_argnums=0,
         out_shardings=(placed, replicated(mesh)),
         compiler_options=compiler_options(mesh.devices.flat[0].platform),

@@ -185,7 +185,7 @@ def test_a_field_that_this_version_does_not_know_is_refused(path, state, identit
 def test_the_identity_names_every_field_that_decides_results(params, identity):
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     training = {"dropout_rate", "attention_dropout_rate", "gate_init_bias"}
-    execution = {"remat", "scan_layers", "loss_chunk"}
+    execution = {"remat", "scan_layers", "loss_chunk", "attention_kernel"}
     assert set(identity.config) == fields - training - execution
 
 

@@ -22,7 +22,7 @@ from block_recurrent.config.training import Schedule
 GIN = Path(__file__).parents[2] / "gin"
 CLASSES = (DataConfig, EvaluationConfig, MeshConfig, ModelConfig, OptimizerConfig, PrepareConfig, TrainConfig)
 WIDTHS = {"ModelConfig.embed_dim", "ModelConfig.num_heads", "ModelConfig.head_dim", "ModelConfig.mlp_dim"}
-EXECUTION = {"ModelConfig.remat", "ModelConfig.scan_layers", "ModelConfig.loss_chunk"}
+EXECUTION = {f"ModelConfig.{field}" for field in ("remat", "scan_layers", "loss_chunk", "attention_kernel")}
 PRECISION = {"ModelConfig.dropout_rate", "ModelConfig.attention_dropout_rate", "ModelConfig.dtype"}
 # What the files of a folder may bind: whole classes, or fields.
 ALLOWED = {

@@ -26,6 +26,16 @@ def test_the_model_equals_the_official_code(path):
     assert bool(parity.places["memory"]) == path.stem.startswith("memory_")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [SMALL, *(pytest.param(path, marks=pytest.mark.slow) for path in FILES if path != SMALL)],
+    ids=lambda path: path.stem,
+)
+def test_the_model_with_the_fused_kernel_equals_the_official_code(path):
+    parity = check_fixture(path, attention_kernel="fused")
+    assert parity.passed, (parity.errors, parity.places)
+
+
 def changed(tmp_path: Path, source: Path = SMALL, **entries: np.ndarray | None) -> Path:
     """Writes a copy of a fixture with other entries; None removes an entry."""
     with np.load(source) as archive:

@@ -300,6 +300,11 @@ def test_public_names_resolve_lazily():
         ("slide", {"remat": "dots"}),
         ("lstm_dual", {"remat": "dots", "scan_layers": True}),
         ("memory", {"remat": "dots", "scan_layers": True}),
+        ("fixed_skip", {"attention_kernel": "fused"}),
+        pytest.param(
+            "lstm_dual", {"attention_kernel": "fused", "remat": "dots", "scan_layers": True}, marks=pytest.mark.slow
+        ),
+        pytest.param("feedback_fixed_skip", {"attention_kernel": "fused", "remat": "full"}, marks=pytest.mark.slow),
         pytest.param("feedback_fixed_skip", {"remat": "full", "scan_layers": True}, marks=pytest.mark.slow),
     ],
 )

@@ -1,5 +1,6 @@
 """Sharded steps equal single-device steps for every architecture; tests of the sharding rules."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -20,6 +21,7 @@ from block_recurrent.parallel.sharding import (
     mesh_shape,
     place_rows,
     shardings,
+    with_kernels,
 )
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
@@ -56,7 +58,7 @@ def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
     take_step = jax.jit(
-        functools.partial(train_step, config, optimizer, **across(config, mesh), **step),
+        with_kernels(mesh, config, functools.partial(train_step, config, optimizer, **across(config, mesh), **step)),
         out_shardings=(placed, None),
     )
     state, metrics = jax.jit(initialise, out_shardings=placed)(), None
@@ -90,6 +92,17 @@ CASES = [
 def test_sharded_equals_a_single_device(name, mesh):
     state, metrics = on_one_device(name)
     sharded_state, sharded_metrics = run_steps(with_dropout(CONFIGS[name]), mesh)
+    assert_close(sharded_metrics, metrics)
+    assert_close(sharded_state, state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [DATA8, MIXED])
+@pytest.mark.parametrize("name", ["slide", "fixed_skip", "feedback_fixed_skip"])
+def test_sharded_fused_kernels_equal_the_plain_attention_of_a_single_device(name, mesh):
+    state, metrics = on_one_device(name)
+    config = dataclasses.replace(with_dropout(ALL[name]), attention_kernel="fused")
+    sharded_state, sharded_metrics = run_steps(config, mesh)
     assert_close(sharded_metrics, metrics)
     assert_close(sharded_state, state)
 

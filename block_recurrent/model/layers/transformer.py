@@ -13,7 +13,8 @@ from block_recurrent.model.layers.mlp import FeedForward
 from block_recurrent.model.layers.projections import Projected, Projections
 from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
-from block_recurrent.model.ops.dropout import dropout_mask
+from block_recurrent.model.ops.dropout import dropout_mask, keep_mask
+from block_recurrent.model.ops.fused_attention import fused_attention
 from block_recurrent.model.ops.memory import Memory, attend_to_memory, mix_with_memory, retrieve, write
 from block_recurrent.model.ops.positions import NUM_BUCKETS, causal_mask, relative_bias, ring_bias
 from block_recurrent.model.state import LayerState
@@ -182,6 +183,14 @@ class TransformerLayer(nnx.Module):
 
         The heads are concatenated.
         """
+        attend_to_window = self._fused_attention if self.config.attention_kernel == "fused" else self._window_attention
+        attended = attend_to_window(projected, state, dropout_key)
+        if self.has_memory:
+            attended = self._add_memory(attended, projected, state.memory)
+        return _concatenate_heads(attended)
+
+    def _window_attention(self, projected: Projected, state: LayerState, dropout_key: Key | None) -> TokenHeads:
+        """Attends to the tokens of the window by ordinary operations."""
         rate = 0.0 if dropout_key is None else self.config.attention_dropout_rate
         window, length = self.config.window_length, projected.queries.shape[1]
         halved = window and window % _HALVED == 0 and not rate
@@ -203,10 +212,26 @@ class TransformerLayer(nnx.Module):
             # One mask for all rows and blocks (official code).
             dropout=None if dropout_key is None or not rate else dropout_mask(dropout_key, rate, shape),
         )
-        attended = merge_blocks(attended)
-        if self.has_memory:
-            attended = self._add_memory(attended, projected, state.memory)
-        return _concatenate_heads(attended)
+        return merge_blocks(attended)
+
+    def _fused_attention(self, projected: Projected, state: LayerState, dropout_key: Key | None) -> TokenHeads:
+        """Computes `_window_attention` with the fused kernel."""
+        assert state.keys is not None
+        assert state.values is not None
+        rate, window = self.config.attention_dropout_rate, state.keys.shape[1]
+        shape = (self.config.num_heads, window, 2 * window)
+        return fused_attention(
+            projected.queries,
+            projected.kv,
+            KeyValues(state.keys, state.values),
+            self.projections.attention_scale[...],
+            self._bias_table(),
+            kept=None if dropout_key is None or not rate else keep_mask(dropout_key, rate, shape),
+            rate=rate,
+        )
+
+    def _bias_table(self) -> Float[Array, "N 32"]:
+        return jnp.zeros((self.config.num_heads, NUM_BUCKETS)) if self.has_memory else self.relative_bias[...]
 
     def _position_bias(self, num_queries: int, num_keys: int) -> Float[Array, "N Q K"]:
         if self.has_memory:

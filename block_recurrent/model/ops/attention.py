@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _NORM_EPSILON = 1e-6
-_MASKED_LOGIT = -1e6
-_NULL_LOGIT = -1000.0
+MASKED_LOGIT = -1e6
+NULL_LOGIT = -1000.0
 
 _Offset: TypeAlias = Float[Array, "*rows N Q K"] | None  # added to the logits
 _Spread: TypeAlias = Callable[[Any], tuple[Float[Array, "rows N K H"], Float[Array, "rows N K H"]]]
@@ -96,7 +96,7 @@ def _scaled(
         return scaled, None
     offset = bias * jnp.broadcast_to(scale[:, None, None], bias.shape)
     if mask is not None:
-        offset = jnp.where(jnp.broadcast_to(mask, offset.shape), offset, _MASKED_LOGIT)
+        offset = jnp.where(jnp.broadcast_to(mask, offset.shape), offset, MASKED_LOGIT)
     return scaled, offset
 
 
@@ -126,9 +126,9 @@ def _softmax_parts(
 ) -> tuple[Float[Array, "*batch N Q K"], Float[Array, "*batch N Q 1"], Float[Array, "*batch N Q 1"]]:
     """Returns the numerator of the softmax, the largest logit that was subtracted before, and the denominator."""
     logits = _logits(queries, keys, offset)
-    largest = jnp.max(logits, axis=-1, keepdims=True, initial=_NULL_LOGIT)
+    largest = jnp.max(logits, axis=-1, keepdims=True, initial=NULL_LOGIT)
     weights = jnp.exp(logits - largest)
-    return weights, largest, jnp.sum(weights, axis=-1, keepdims=True) + jnp.exp(_NULL_LOGIT - largest)
+    return weights, largest, jnp.sum(weights, axis=-1, keepdims=True) + jnp.exp(NULL_LOGIT - largest)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from block_recurrent.typing import Activations, Key
 
@@ -11,8 +11,12 @@ _TILE = 128  # tokens; the mask repeats after them
 
 def dropout_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Returns random factors of mean 1: 0 with probability `rate`, else 1 / (1 - rate)."""
-    keep = jax.random.bernoulli(key, 1 - rate, shape)
-    return keep.astype(jnp.float32) / (1 - rate)
+    return keep_mask(key, rate, shape).astype(jnp.float32) / (1 - rate)
+
+
+def keep_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    """Returns the mask of `dropout_mask`: False with probability `rate`."""
+    return jax.random.bernoulli(key, 1 - rate, shape)
 
 
 def tiled_dropout(x: Activations, rate: float, key: Key | None) -> Activations:
