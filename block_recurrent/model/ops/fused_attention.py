@@ -147,8 +147,8 @@ def _on_platform(kernel: Callable[..., Any], *arguments: Any) -> Any:
 def _by_rows_and_heads(function: Callable[..., Any], rule: str) -> Callable[..., Any]:
     """Lets every device of the mesh in use run a function on its rows and heads.
 
-    Without a mesh (`jax.sharding.get_abstract_mesh`), with one device, or inside a `shard_map` over all axes, the function
-    runs on the arrays as they are.
+    Without a mesh (`jax.sharding.get_abstract_mesh`), with one device, or inside a `shard_map` over all axes, the
+    function runs on the arrays as they are.
 
     Args:
         function: of arrays, returns arrays; rows and heads are independent of each other.
