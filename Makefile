@@ -5,7 +5,7 @@ BIN := .venv/bin
 STEPS ?=
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start check-card bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,6 +25,11 @@ endef
 .venv/all: setup.py requirements.lock
 	$(make_venv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[data,dev,gcs]'
+	touch .venv/core $@
+
+.venv/cuda: setup.py requirements.lock
+	$(make_venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[cuda]'
 	touch .venv/core $@
 
 # Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.
@@ -110,6 +115,9 @@ bench-compare: .venv/core  ## after bench: what got slower since the committed r
 bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 35 to 45 minutes
 	$(BIN)/python -m experiments.benchmarks.peers
 
+check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; 5 minutes
+	$(BIN)/python -m experiments.benchmarks.card
+
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart
 	$(BIN)/python -m experiments.benchmarks.start
 
@@ -142,7 +150,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --extra cuda --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build *.egg-info
