@@ -11,6 +11,7 @@ from block_recurrent.files import expand, resolve
 
 if TYPE_CHECKING:
     from block_recurrent.generation.generator import Generator
+    from block_recurrent.parallel.placement import Placement
 
 CONSOLE = Console()
 STDERR = Console(stderr=True)
@@ -73,13 +74,20 @@ def absolute(path: str) -> epath.Path:
     return resolve(path)
 
 
-def load_generator(workdir: str | None, model: str | None, *, batch_size: int, vocabulary: str | None) -> "Generator":
+def load_generator(
+    workdir: str | None,
+    model: str | None,
+    *,
+    batch_size: int,
+    vocabulary: str | None,
+    placement: "Placement | None" = None,
+) -> "Generator":
     """Loads the model that `--workdir` or `--model` names; `check_one_model` has checked that one is given."""
     from block_recurrent.generation.generator import Generator
 
     if model is not None:
-        return Generator.from_folder(model, batch_size=batch_size, vocabulary=vocabulary)
-    return Generator.from_workdir(str(workdir), batch_size=batch_size, vocabulary=vocabulary)
+        return Generator.from_folder(model, batch_size=batch_size, vocabulary=vocabulary, placement=placement)
+    return Generator.from_workdir(str(workdir), batch_size=batch_size, vocabulary=vocabulary, placement=placement)
 
 
 def check_one_model(command: str, workdir: str | None, model: str | None) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from block_recurrent.data.vocabulary import Vocabulary
+from block_recurrent.generation.sampling import Sampling
 from block_recurrent.generation.stop_strings import StopStrings
 
 
@@ -112,4 +113,34 @@ class ContinuationWriter:
             tokens=tuple(self._tokens),
             nats=tuple(self._losses),
             finish_reason="stop" if self._stopped else "length",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSettings:
+    """Settings that are the same for every continuation of one call.
+
+    Attributes:
+        num_tokens: the largest number of tokens in a continuation.
+        sampling: temperature and filters.
+        seed: seed of the random numbers.
+        num_samples: number of continuations of each prompt.
+        stop: strings that end a continuation.
+    """
+
+    num_tokens: int
+    sampling: Sampling
+    seed: int
+    num_samples: int
+    stop: tuple[str, ...]
+
+    def writer(self, vocabulary: Vocabulary, prompt: int, sample: int, context: Sequence[int]) -> ContinuationWriter:
+        """Returns the writer of an empty continuation."""
+        return ContinuationWriter(
+            prompt=prompt,
+            sample=sample,
+            vocabulary=vocabulary,
+            context=context,
+            num_tokens=self.num_tokens,
+            stop=self.stop,
         )
