@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from block_recurrent.data.vocabulary import Vocabulary
     from block_recurrent.evaluation.evaluation import Evaluation
     from block_recurrent.evaluation.model_under_test import ModelUnderTest
+    from block_recurrent.evaluation.token_losses import TokenLosses
     from block_recurrent.parallel.placement import Placement
 
 Split = Annotated[str, typer.Option("--split", help="Split of the prepared store.")]
@@ -77,7 +78,6 @@ def evaluate(
 
     Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test --ablations
     """
-    from block_recurrent.cli import show_evaluation
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.evaluation import Evaluation
     from block_recurrent.evaluation.model_under_test import load_model_under_test
@@ -121,17 +121,26 @@ def evaluate(
             resumable=True,
         )
         with evaluation.scored() as losses:
-            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
-            if tokens:
-                evaluation.write_tokens(losses)
-            if official:
-                show_evaluation.show_official(CONSOLE, evaluation.write_official())
-            if ablations:
-                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(losses))
-            if diagnostics:
-                show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
+            _write(evaluation, losses, tokens=tokens, official=official, ablations=ablations, diagnostics=diagnostics)
     line(CONSOLE, f"written to {evaluation.folder}")
     several_processes.leave()
+
+
+def _write(
+    evaluation: "Evaluation", losses: "TokenLosses", *, tokens: bool, official: bool, ablations: bool, diagnostics: bool
+) -> None:
+    """Writes and shows the scores and the chosen studies."""
+    from block_recurrent.cli import show_evaluation
+
+    show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
+    if tokens:
+        evaluation.write_tokens(losses)
+    if official:
+        show_evaluation.show_official(CONSOLE, evaluation.write_official())
+    if ablations:
+        show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(losses))
+    if diagnostics:
+        show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
 
 
 def compare(

@@ -136,16 +136,8 @@ def generate(
     )
     if not -(2**63) <= seed < 2**63:
         raise InputError(f"--seed {seed}: must be an integer of 64 bits")
-    if prompt is None and prompt_file is None and prompts is None and load_state is None:
-        prompt_file = STANDARD
     several_processes.join(coordinator, num_processes, process_id)
-    with several_processes.loading(fsdp=1):
-        texts = gather_texts(prompt, prompt_file, prompts, "prompt")
-        if load_state is not None and not texts:
-            texts = [""]
-        if not texts:
-            raise InputError(f"--prompts {prompts}: contains no prompts")
-    several_processes.check_texts(texts, prompt_file, prompts)
+    texts = _texts(prompt, prompt_file, prompts, load_state)
     jsonl = several_processes.output_of_the_first(jsonl)
     stop = [text_of_argument(string) for string in stop or ()]
     StopStrings(stop)  # refuses an empty string before the model is loaded
@@ -179,6 +171,21 @@ def generate(
         _continue_many(generator, batch, arguments | {"num_samples": num_samples}, jsonl)
     several_processes.leave()
     batch.end()
+
+
+def _texts(
+    prompt: list[str] | None, prompt_file: Path | None, prompts: Path | None, load_state: Path | None
+) -> list[str | InputError]:
+    if prompt is None and prompt_file is None and prompts is None and load_state is None:
+        prompt_file = STANDARD
+    texts = several_processes.read_texts(
+        lambda: gather_texts(prompt, prompt_file, prompts, "prompt"), prompt_file, prompts
+    )
+    if load_state is not None and not texts:
+        return [""]
+    if not texts:
+        raise InputError(f"--prompts {prompts}: contains no prompts")
+    return texts
 
 
 def _continue_one(

@@ -80,11 +80,9 @@ def score(
     if text is None and text_file is None and texts is None:
         text_file = STANDARD
     several_processes.join(coordinator, num_processes, process_id)
-    with several_processes.loading(fsdp=1):
-        gathered = gather_texts(text, text_file, texts, "text")
-        if not gathered:
-            raise InputError(f"--texts {texts}: contains no texts")
-    several_processes.check_texts(gathered, text_file, texts)
+    gathered = several_processes.read_texts(lambda: gather_texts(text, text_file, texts, "text"), text_file, texts)
+    if not gathered:
+        raise InputError(f"--texts {texts}: contains no texts")
     use_compilation_cache(compilation_cache)
     placement = several_processes.placement_if_needed(fsdp)
     with several_processes.loading(fsdp):

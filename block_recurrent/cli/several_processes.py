@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,19 +92,28 @@ def loading(fsdp: int) -> contextlib.AbstractContextManager[None]:
     return together() if fsdp == 1 else contextlib.nullcontext()
 
 
-def check_texts(texts: list[str | InputError], *files: Path | None) -> None:
-    """Checks that all processes have the same texts.
+def read_texts(read: Callable[[], list[str | InputError]], *files: Path | None) -> list[str | InputError]:
+    """Returns the texts of a command, which must be the same in all processes.
+
+    Args:
+        read: reads the texts.
+        files: files that it reads.
 
     Raises:
-        InputError: they have not, or a text comes from standard input.
+        InputError: a text comes from standard input of several processes, or `read` raised it in one of them, or the
+            texts differ.
     """
     import jax
 
     from block_recurrent.parallel import preflight
+    from block_recurrent.parallel.processes import together
 
     if jax.process_count() > 1 and STANDARD in files:
         raise InputError("standard input: only one process would have it; give the text as an argument or a file")
+    with together():
+        texts = read()
     preflight.check_equal("texts", list(map(str, texts)))
+    return texts
 
 
 def output_of_the_first(path: Path | None) -> Path | None:

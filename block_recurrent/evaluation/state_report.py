@@ -24,6 +24,7 @@ from block_recurrent.evaluation.results import Ablation, Contribution, LayerDiag
 from block_recurrent.evaluation.scorer import carried
 from block_recurrent.model.half_lives import half_life_metrics
 from block_recurrent.model.language_model import layer_name
+from block_recurrent.parallel.placement import Placement
 from block_recurrent.parallel.sharding import make_mesh
 from block_recurrent.training.actions import Measured
 from block_recurrent.training.step import TrainState

@@ -119,20 +119,20 @@ def total_of_processes(value: int) -> int:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Ends all processes with an error if the block raises an `InputError` in one of them.
+    """Ends all processes with an error if the block raises one in any of them.
 
     The block must not communicate with other processes.
 
     Raises:
-        InputError: the block raised it here, or in another process.
+        InputError: the block raised an error in another process. An error of this process is raised unchanged.
     """
     if jax.process_count() == 1:
         yield
         return
-    failure: InputError | None = None
+    failure: Exception | None = None
     try:
         yield
-    except InputError as error:
+    except Exception as error:
         failure = error
     failed = np.ravel(multihost_utils.process_allgather(np.asarray(failure is not None)))
     if failure is not None:
