@@ -141,8 +141,9 @@ class ResumablePasses:
                         last_save, unsaved = time.monotonic(), None
                     progress(done, schedule.num_steps)
         except BaseException as error:
-            asked = unsaved is not None and not isinstance(error, Exception)  # to end, such as by Ctrl-C
-            if asked and jax.process_count() == 1:  # several processes would have to save the same step together
+            asked = not isinstance(error, Exception)  # to end, such as by Ctrl-C
+            # Several processes would have to save the same step together.
+            if unsaved is not None and asked and jax.process_count() == 1:
                 saved.save(values, unsaved.step + 1, unsaved.state)
             raise
         return TokenLosses(values, starts)
