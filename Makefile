@@ -9,7 +9,7 @@ RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
 PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory check-card
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -153,6 +153,9 @@ bench-compare: .venv/core  ## after bench: what got slower since the committed r
 bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 35 to 45 minutes
 	$(BIN)/python -m experiments.benchmarks.peers
 
+check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; 5 minutes
+	$(BIN)/python -m experiments.benchmarks.card
+
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart
 	$(BIN)/python -m experiments.benchmarks.start
 
@@ -191,7 +194,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra docs --extra gcs --extra tpu --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra docs --extra gcs --extra tpu --extra cuda --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .venv-tpu .venv-port .venv-lowest .venv-py3* .peers .pytest_cache .ruff_cache build site *.egg-info

@@ -41,6 +41,7 @@ BEAM = [
 ]
 GCS = [
     "etils[epath-gcs]>=1.15",  # gs:// without TensorFlow
+    "google-cloud-storage>=3.17",  # the lock of a workdir
 ]
 DOCS = [
     "furo>=2025.12",

@@ -22,6 +22,7 @@ MAY_IMPORT = {
 EVERYTHING = {*MAY_IMPORT, "cli"}  # what the command line may import
 HOMES = {
     "gin": "cli/gin_files.py",
+    "google": "training/bucket_lock.py",
     "pyarrow": "evaluation/parquet.py",
     "vl_convert": "report/pictures.py",
     "jinja2": "report/page.py",

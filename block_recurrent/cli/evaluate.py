@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from etils import epath
 
-from block_recurrent.cli import gin_files, interruption
+from block_recurrent.cli import gin_files, interruption, several_processes
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, ModelName, VocabularyFile
+from block_recurrent.cli.several_processes import Coordinator, Fsdp, NumProcesses, ProcessId
 from block_recurrent.config import DataConfig, EvaluationConfig
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from block_recurrent.data.vocabulary import Vocabulary
     from block_recurrent.evaluation.evaluation import Evaluation
     from block_recurrent.evaluation.model_under_test import ModelUnderTest
+    from block_recurrent.evaluation.token_losses import TokenLosses
+    from block_recurrent.parallel.placement import Placement
 
 Split = Annotated[str, typer.Option("--split", help="Split of the prepared store.")]
 MaxDocuments = Annotated[
@@ -78,19 +81,25 @@ def evaluate(
     all_checkpoints: Annotated[
         bool, typer.Option("--all-checkpoints", help="Score every checkpoint of --workdir, and write a curve.")
     ] = False,
+    fsdp: Fsdp = 1,
+    coordinator: Coordinator = None,
+    num_processes: NumProcesses = None,
+    process_id: ProcessId = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Score a whole split exactly: every token except the first of a document, once.
 
     The data is that of the run unless --gin-file or --gin-param bind DataConfig; an exported model needs
     DataConfig.store. The same command resumes an interrupted evaluation. docs/evaluation.md explains every number.
+    With several processes, one on each host, all of them run the same command; each scores its rows, and the first one
+    prints and writes.
 
     Example: python -m block_recurrent evaluate --workdir runs/quickstart --split test --ablations
     """
-    from block_recurrent.cli import show_evaluation
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.evaluation import Evaluation
     from block_recurrent.evaluation.model_under_test import load_model_under_test
+    from block_recurrent.parallel.placement import Placement
     from block_recurrent.progress import Stages
 
     if sum(given is not None for given in (workdir, checkpoint, model)) != 1:
@@ -99,41 +108,57 @@ def evaluate(
     interruption.keeps(
         "finished results and the losses of finished steps are kept; the same command continues", resumable=True
     )
-    use_compilation_cache(compilation_cache)
-    if all_checkpoints:
-        if workdir is None or out or tokens or official or ablations or diagnostics:
-            raise InputError(
-                "--all-checkpoints: goes with --workdir and --split, not with --checkpoint, --model, --out or another "
-                "study"
-            )
-        _evaluate_all(workdir, split, settings, bindings)
-        return
-    tested = load_model_under_test(_folder(workdir or checkpoint, model, out))
-    with Stages(f"evaluate {split}", CONSOLE) as stages:
-        evaluation = Evaluation(
-            tested,
-            _data(tested, bindings),
-            split,
-            settings,
-            folder=None if out is None else resolve(out),
-            progress=stages,
+    if all_checkpoints and (workdir is None or out or tokens or official or ablations or diagnostics):
+        raise InputError(
+            "--all-checkpoints: goes with --workdir and --split, not with --checkpoint, --model, --out or another study"
         )
+    if diagnostics and fsdp > 1:
+        raise InputError(f"--diagnostics: runs on one device, so that it does not go with --fsdp {fsdp}")
+    use_compilation_cache(compilation_cache)
+    several_processes.join(coordinator, num_processes, process_id)
+    placement = Placement(fsdp=fsdp)
+    if workdir is not None and all_checkpoints:
+        _evaluate_all(workdir, split, settings, bindings, placement)
+        several_processes.leave()
+        return
+    with Stages(f"evaluate {split}", CONSOLE) as stages:
+        with several_processes.loading(fsdp):
+            tested = load_model_under_test(_folder(workdir or checkpoint, model, out), placement)
+            evaluation = Evaluation(
+                tested,
+                _data(tested, bindings),
+                split,
+                settings,
+                folder=None if out is None else resolve(out),
+                progress=stages,
+                placement=placement,
+            )
         interruption.keeps(
             f"{evaluation.folder}: finished results and the losses of finished steps are kept; the same command "
             "continues",
             resumable=True,
         )
         with evaluation.scored() as losses:
-            show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
-            if tokens:
-                evaluation.write_tokens(losses)
-            if official:
-                show_evaluation.show_official(CONSOLE, evaluation.write_official())
-            if ablations:
-                show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(losses))
-            if diagnostics:
-                show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
+            _write(evaluation, losses, tokens=tokens, official=official, ablations=ablations, diagnostics=diagnostics)
     line(CONSOLE, f"written to {evaluation.folder}")
+    several_processes.leave()
+
+
+def _write(
+    evaluation: "Evaluation", losses: "TokenLosses", *, tokens: bool, official: bool, ablations: bool, diagnostics: bool
+) -> None:
+    """Writes and shows the scores and the chosen studies."""
+    from block_recurrent.cli import show_evaluation
+
+    show_evaluation.show_scores(CONSOLE, evaluation.write_scores(losses))
+    if tokens:
+        evaluation.write_tokens(losses)
+    if official:
+        show_evaluation.show_official(CONSOLE, evaluation.write_official())
+    if ablations:
+        show_evaluation.show_ablations(CONSOLE, evaluation.write_ablations(losses))
+    if diagnostics:
+        show_evaluation.show_diagnostics(CONSOLE, evaluation.write_diagnostics())
 
 
 def compare(
@@ -151,6 +176,10 @@ def compare(
     max_documents: MaxDocuments = None,
     max_tokens: MaxTokens = None,
     vocabulary: VocabularyFile = None,
+    fsdp: Fsdp = 1,
+    coordinator: Coordinator = None,
+    num_processes: NumProcesses = None,
+    process_id: ProcessId = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Compare models on the same tokens: paired differences, and the most improved words in context.
@@ -165,6 +194,8 @@ def compare(
     from block_recurrent.evaluation.compare import write_comparison
     from block_recurrent.evaluation.evaluation import Evaluation
     from block_recurrent.evaluation.model_under_test import load_model_under_test
+    from block_recurrent.parallel.placement import Placement
+    from block_recurrent.parallel.processes import is_primary
     from block_recurrent.progress import Stages
 
     if len(models) < 2:
@@ -172,7 +203,10 @@ def compare(
     settings, bindings = _settings(gin_file, gin_param, max_documents, max_tokens)
     interruption.keeps("the losses of finished steps are kept; the same command continues", resumable=True)
     use_compilation_cache(compilation_cache)
-    tested = [load_model_under_test(resolve(path)) for path in models]
+    several_processes.join(coordinator, num_processes, process_id)
+    placement = Placement(fsdp=fsdp)
+    with several_processes.loading(fsdp):
+        tested = [load_model_under_test(resolve(path), placement) for path in models]
     data = _data(tested[0], bindings)
     evaluations = []
     with Stages(f"evaluate {split}", CONSOLE) as stages:
@@ -180,19 +214,24 @@ def compare(
             own = model.data or _with_shape(data, model)
             shape = dataclasses.replace(own, store=data.store) if "segment_length" not in bindings else data
             progress = functools.partial(_named, stages, model.subject.name)
-            evaluations.append(Evaluation(model, shape, split, settings, progress=progress))
+            evaluations.append(Evaluation(model, shape, split, settings, progress=progress, placement=placement))
         own = _vocabulary(evaluations, vocabulary)
         scored = []
         for evaluation in evaluations:  # all models have been checked before the first pass starts
             with evaluation.scored() as losses:
                 evaluation.write_scores(losses)
                 evaluation.write_tokens(losses)
-            scored.append((evaluation.model.subject, evaluation.read_tokens()))
+            if is_primary():
+                scored.append((evaluation.model.subject, evaluation.read_tokens()))
+    if not is_primary():
+        several_processes.leave()
+        return
     first = evaluations[0]
     header = {name: value for name, value in first.header.items() if name != "subject"}
     comparison = write_comparison(header, first.store, scored, resolve(out), own)
     show_evaluation.show_comparison(CONSOLE, comparison)
     line(CONSOLE, f"written to {resolve(out)}")
+    several_processes.leave()
 
 
 def _vocabulary(evaluations: "list[Evaluation]", given: str | None) -> "Vocabulary":
@@ -245,13 +284,17 @@ def _folder(path: str | None, model: str | None, out: str | None) -> epath.Path:
     return folder
 
 
-def _evaluate_all(workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any]) -> None:
+def _evaluate_all(
+    workdir: str, split: str, settings: EvaluationConfig, bindings: dict[str, Any], placement: "Placement"
+) -> None:
     from block_recurrent.cli import show_evaluation
     from block_recurrent.cli.console import line
     from block_recurrent.evaluation.curve import evaluate_checkpoints
     from block_recurrent.progress import Stages
 
     with Stages(f"evaluate {split}", CONSOLE) as stages:
-        folder, curve = evaluate_checkpoints(resolve(workdir), bindings, split, settings, progress=stages)
+        folder, curve = evaluate_checkpoints(
+            resolve(workdir), bindings, split, settings, progress=stages, placement=placement
+        )
     show_evaluation.show_curve(CONSOLE, curve)
     line(CONSOLE, f"written to {folder}")

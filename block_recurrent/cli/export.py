@@ -21,7 +21,9 @@ def export(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder to create, local or gs://.")],
     functions: Annotated[
         bool,
-        typer.Option("--functions", help="Also export prefill and decode step as StableHLO (CPU, TPU), for serving."),
+        typer.Option(
+            "--functions", help="Also export prefill and decode step as StableHLO (CPU, TPU, CUDA), for serving."
+        ),
     ] = False,
     card: Annotated[
         str | None,

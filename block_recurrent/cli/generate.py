@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from block_recurrent.cli import interruption
+from block_recurrent.cli import interruption, several_processes
 from block_recurrent.cli.batch import Batch
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import (
@@ -20,6 +20,7 @@ from block_recurrent.cli.options import (
     check_one_model,
     load_generator,
 )
+from block_recurrent.cli.several_processes import Coordinator, Fsdp, NumProcesses, ProcessId
 from block_recurrent.cli.text_io import STANDARD, gather_texts, json_lines, text_of_argument
 from block_recurrent.errors import InputError
 from block_recurrent.files import local_path
@@ -105,12 +106,17 @@ def generate(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows computed together.")] = 8,
     segment_length: SegmentLength = None,
     vocabulary: VocabularyFile = None,
+    fsdp: Fsdp = 1,
+    coordinator: Coordinator = None,
+    num_processes: NumProcesses = None,
+    process_id: ProcessId = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Continue texts, carrying the recurrent state through prompt and continuation.
 
     Without --prompt, --prompt-file, --prompts or --load-state the prompt is read from standard input. The prompt may be
-    of any length; time and memory per token do not depend on it.
+    of any length; time and memory per token do not depend on it. With several processes, one on each host, all of them
+    run the same command; the first one prints and writes.
 
     Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py --top-p 0.95
 
@@ -132,13 +138,9 @@ def generate(
     )
     if not -(2**63) <= seed < 2**63:
         raise InputError(f"--seed {seed}: must be an integer of 64 bits")
-    if prompt is None and prompt_file is None and prompts is None and load_state is None:
-        prompt_file = STANDARD
-    texts = gather_texts(prompt, prompt_file, prompts, "prompt")
-    if load_state is not None and not texts:
-        texts = [""]
-    if not texts:
-        raise InputError(f"--prompts {prompts}: contains no prompts")
+    several_processes.join(coordinator, num_processes, process_id)
+    texts = _texts(prompt, prompt_file, prompts, load_state)
+    jsonl = several_processes.output_of_the_first(jsonl)
     stop = [text_of_argument(string) for string in stop or ()]
     StopStrings(stop)  # refuses an empty string before the model is loaded
     one = len(texts) == num_samples == 1
@@ -151,7 +153,16 @@ def generate(
     if not num_tokens and save_state is None:
         raise InputError("--num-tokens 0: samples nothing; it needs --save-state")
     use_compilation_cache(compilation_cache)
-    generator = load_generator(workdir, model, batch_size, vocabulary, segment_length)
+    placement = several_processes.placement_if_needed(fsdp)
+    with several_processes.loading(fsdp):
+        generator = load_generator(
+            workdir,
+            model,
+            batch_size=batch_size,
+            vocabulary=vocabulary,
+            segment_length=segment_length,
+            placement=placement,
+        )
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)
@@ -167,7 +178,23 @@ def generate(
         _continue_one(generator, batch.answerable[0], arguments, jsonl, save_state, box=box)
     else:
         _continue_many(generator, batch, arguments | {"num_samples": num_samples}, jsonl)
+    several_processes.leave()
     batch.end()
+
+
+def _texts(
+    prompt: list[str] | None, prompt_file: Path | None, prompts: Path | None, load_state: Path | None
+) -> list[str | InputError]:
+    if prompt is None and prompt_file is None and prompts is None and load_state is None:
+        prompt_file = STANDARD
+    texts = several_processes.read_texts(
+        lambda: gather_texts(prompt, prompt_file, prompts, "prompt"), prompt_file, prompts
+    )
+    if load_state is not None and not texts:
+        return [""]
+    if not texts:
+        raise InputError(f"--prompts {prompts}: contains no prompts")
+    return texts
 
 
 def _continue_one(
@@ -215,9 +242,10 @@ def _sample_one(
 
 def _save(generator: "Generator", path: Path, state: "DecodeState") -> None:
     from block_recurrent.cli import console
+    from block_recurrent.parallel.placement import to_host
 
     generator.save_state(path, state)
-    console.line(STDERR, f"{path}: the state after {int(state.position[0]):,} tokens")
+    console.line(STDERR, f"{path}: the state after {int(to_host(state.position)[0]):,} tokens")
 
 
 def _continue_many(generator: "Generator", batch: Batch, arguments: dict[str, Any], jsonl: Path | None) -> None:

@@ -11,6 +11,7 @@ from block_recurrent.files import expand, resolve
 
 if TYPE_CHECKING:
     from block_recurrent.generation.generator import Generator
+    from block_recurrent.parallel.placement import Placement
 
 CONSOLE = Console()
 STDERR = Console(stderr=True)
@@ -84,7 +85,13 @@ def absolute(path: str) -> epath.Path:
 
 
 def load_generator(
-    workdir: str | None, model: str | None, batch_size: int, vocabulary: str | None, segment_length: int | None
+    workdir: str | None,
+    model: str | None,
+    *,
+    batch_size: int,
+    vocabulary: str | None,
+    segment_length: int | None,
+    placement: "Placement | None" = None,
 ) -> "Generator":
     """Loads the model that `--workdir` or `--model` names; `check_one_model` has checked that one is given.
 
@@ -94,7 +101,9 @@ def load_generator(
     from block_recurrent.generation.generator import Generator
 
     load, name = (Generator.from_workdir, str(workdir)) if model is None else (Generator.from_folder, model)
-    generator = load(name, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length)
+    generator = load(
+        name, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length, placement=placement
+    )
     if segment_length is not None and not generator.config.memory_layers:
         raise InputError(
             f"--segment-length {segment_length}: only for a model with an external memory; this one has none"

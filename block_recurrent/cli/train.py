@@ -8,6 +8,7 @@ from etils import epath
 from block_recurrent.cli import gin_files, interruption
 from block_recurrent.cli.compilation_cache import CompilationCache, use_compilation_cache
 from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, VocabularyFile, Workdir, absolute
+from block_recurrent.cli.several_processes import Coordinator, NumProcesses, ProcessId
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
 
@@ -30,12 +31,9 @@ def train(
         str | None,
         typer.Option(metavar="FIRST:LAST", help="Write an xprof trace of these steps to WORKDIR/profile."),
     ] = None,
-    coordinator: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Address of process 0, for several processes outside Cloud TPU."),
-    ] = None,
-    num_processes: Annotated[int | None, typer.Option("--num-processes", help="Number of processes.")] = None,
-    process_id: Annotated[int | None, typer.Option("--process-id", help="Index of this process, from 0.")] = None,
+    coordinator: Coordinator = None,
+    num_processes: NumProcesses = None,
+    process_id: ProcessId = None,
     vocabulary: VocabularyFile = None,
     compilation_cache: CompilationCache = True,
 ) -> None:

@@ -12,11 +12,19 @@ from block_recurrent.evaluation.evaluation import Evaluation, split_folder
 from block_recurrent.evaluation.model_under_test import checkpoint_paths, load_model_under_test
 from block_recurrent.evaluation.records import read, write
 from block_recurrent.evaluation.results import Curve, CurvePoint, Scores
+from block_recurrent.parallel.placement import Placement
+from block_recurrent.parallel.processes import all_true, is_primary
 from block_recurrent.progress import StageCallback
 
 
 def evaluate_checkpoints(
-    workdir: epath.Path, data: Mapping[str, Any], split: str, config: EvaluationConfig, *, progress: StageCallback
+    workdir: epath.Path,
+    data: Mapping[str, Any],
+    split: str,
+    config: EvaluationConfig,
+    *,
+    progress: StageCallback,
+    placement: Placement | None = None,
 ) -> tuple[epath.Path, Curve]:
     """Scores every checkpoint that a run has kept, except those that have scores already.
 
@@ -26,6 +34,7 @@ def evaluate_checkpoints(
         split: split of the store.
         config: settings of the intervals.
         progress: called with the name of a pass, the steps done and all steps.
+        placement: as in `Evaluation`.
 
     Returns:
         The folder with `curve.json`, and the curve.
@@ -39,7 +48,7 @@ def evaluate_checkpoints(
     header: dict[str, Any] = {}
     folder = workdir
     for path in checkpoint_paths(workdir):
-        model = load_model_under_test(path)
+        model = load_model_under_test(path, placement)
         assert model.data is not None  # runs record their data; only exports do not
         replaced = dataclasses.replace(model.data, **data)
         folder, step = split_folder(model, replaced, split), int(path.name)
@@ -47,11 +56,15 @@ def evaluate_checkpoints(
         def named(name: str, done: int, total: int, step: int = step) -> None:
             progress(f"step {step}: {name}", done, total)
 
-        evaluation = Evaluation(model, replaced, split, config, progress=named)
+        evaluation = Evaluation(model, replaced, split, config, progress=named, placement=placement)
         header = evaluation.header
-        points.append(_point(step, _earlier(evaluation) or _score(evaluation)))
+        scores = _earlier(evaluation)
+        if not all_true(scores is not None) or scores is None:
+            scores = _score(evaluation)
+        points.append(_point(step, scores))
     curve = Curve(**header, points=tuple(points))
-    write(curve, folder)
+    if is_primary():
+        write(curve, folder)
     return folder, curve
 
 

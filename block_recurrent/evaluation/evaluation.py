@@ -20,11 +20,13 @@ from block_recurrent.evaluation.diagnostics import watch
 from block_recurrent.evaluation.meliad_protocol import score_as_official_code
 from block_recurrent.evaluation.model_under_test import ModelUnderTest
 from block_recurrent.evaluation.passes import ResumablePasses, Shape
-from block_recurrent.evaluation.records import write
+from block_recurrent.evaluation.records import Result, write
 from block_recurrent.evaluation.results import Ablations, Context, Diagnostics, LayerDiagnostics, OfficialScores, Scores
-from block_recurrent.evaluation.scorer import Placement, ScoringMethod, carried
+from block_recurrent.evaluation.scorer import ScoringMethod, carried
 from block_recurrent.evaluation.scores import by_position, scored_text, summarise
 from block_recurrent.evaluation.token_losses import TokenLosses
+from block_recurrent.parallel.placement import Placement
+from block_recurrent.parallel.processes import all_true, is_primary
 from block_recurrent.progress import StageCallback
 
 
@@ -38,6 +40,9 @@ class Evaluation:
         config: settings of the studies.
         folder: output folder; None means a folder below the model's home, by store, split and step.
         progress: called with the name of a pass, the steps done and all steps.
+        placement: the devices; None means all, each with all parameters.
+
+    With several processes all of them make the same calls; each reads its rows, and the first one writes.
 
     Raises:
         InputError: the store is missing, damaged or of another vocabulary, or the shape does not fit the model.
@@ -52,6 +57,7 @@ class Evaluation:
         *,
         folder: epath.Path | None = None,
         progress: StageCallback = lambda name, done, total: None,
+        placement: Placement | None = None,
     ):
         self.model, self.config = model, config
         self.store = _open(model, data, split, config)
@@ -66,7 +72,7 @@ class Evaluation:
         model.config.check_memory_segment(data.segment_length, "DataConfig.segment_length")
         self.folder = folder or split_folder(model, data, split) / f"step_{model.subject.step}{_suffix(config)}"
         self.bootstrap = provenance.describe_bootstrap(config)
-        self._placement, self._progress = Placement(), progress
+        self._placement, self._progress = placement or Placement(), progress
         self._passes = ResumablePasses(self.folder, json.loads(self.identity))
 
     @property
@@ -99,7 +105,9 @@ class Evaluation:
         """
         with self._passes.locked():
             losses = parquet.read_tokens(self.folder, self.store, self.identity)
-            yield self._run(carried(self.model.config)) if losses is None else losses
+            if not all_true(losses is not None) or losses is None:  # a process may not see the file
+                losses = self._run(carried(self.model.config))
+            yield losses
 
     def write_scores(self, losses: TokenLosses) -> Scores:
         """Writes `scores.json`, `context.json` and `documents.parquet`."""
@@ -116,14 +124,15 @@ class Evaluation:
             "words": text.words,
             "nats": losses.sums()[text.documents],
         }
-        parquet.write_table(self.folder / "documents.parquet", columns)
-        write(context, self.folder)
-        write(result, self.folder)
+        if is_primary():
+            parquet.write_table(self.folder / "documents.parquet", columns)
+        self._write(context)
+        self._write(result)
         return result
 
     def write_tokens(self, losses: TokenLosses) -> None:
         """Writes `tokens.parquet`."""
-        if parquet.read_tokens(self.folder, self.store, self.identity) is None:
+        if is_primary() and parquet.read_tokens(self.folder, self.store, self.identity) is None:
             parquet.write_tokens(self.folder, self.store, losses, self.identity)
 
     def read_tokens(self) -> TokenLosses:
@@ -149,7 +158,7 @@ class Evaluation:
             progress=functools.partial(self._progress, "official"),
         )
         result = OfficialScores(**self.header, **numbers)
-        write(result, self.folder)
+        self._write(result)
         return result
 
     def write_ablations(self, losses: TokenLosses) -> Ablations:
@@ -168,18 +177,22 @@ class Evaluation:
             results.append(result)
             costs.append(cost)
             columns[result.name] = scored.sums()[text.documents]
-        parquet.write_table(self.folder / "ablations.parquet", columns)
+        if is_primary():
+            parquet.write_table(self.folder / "ablations.parquet", columns)
         study = Ablations(
             **self.header,
             ablations=tuple(results),
             contribution=ablations.contribution(list(zip(results, costs, strict=True))),
             skipped=skipped,
         )
-        write(study, self.folder)
+        self._write(study)
         return study
 
     def write_diagnostics(self) -> Diagnostics:
-        """Records gates and states on the longest document, and writes `diagnostics.json`."""
+        """Records gates and states on the longest document, and writes `diagnostics.json`.
+
+        Every process computes all of it, on one device.
+        """
         config = self.model.config
         longest = int(np.argmax(self.store.lengths))
         tokens = self.store.read(longest, 0, self.config.diagnostic_tokens)
@@ -194,8 +207,12 @@ class Evaluation:
             window_length=config.window_length,
             layers=layers,
         )
-        write(result, self.folder)
+        self._write(result)
         return result
+
+    def _write(self, result: Result) -> None:
+        if is_primary():
+            write(result, self.folder)
 
     def _run(self, method: ScoringMethod) -> TokenLosses:
         return self._passes.run(

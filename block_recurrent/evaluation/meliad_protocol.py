@@ -12,7 +12,9 @@ from block_recurrent.data.batching.batches import Batch, BatchReader
 from block_recurrent.data.batching.meliad_schedule import OfficialSchedule
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.evaluation.passes import Shape
-from block_recurrent.evaluation.scorer import Placement, carried, score
+from block_recurrent.evaluation.scorer import carried, score
+from block_recurrent.parallel.placement import Placement
+from block_recurrent.parallel.processes import total_of_processes
 from block_recurrent.typing import Params
 
 
@@ -43,14 +45,17 @@ def score_as_official_code(
     schedule = OfficialSchedule(
         store.lengths, batch_size=shape.batch_size, segment_length=shape.segment_length, num_steps=segments
     )
-    method, params = carried(config), placement.replicate(params)
+    method, params = carried(config), placement.put_params(params)
     total, tokens = 0.0, 0
-    with BatchReader(store, schedule, segment_length=shape.segment_length).prefetch(0, segments) as batches:
-        state = placement.init(method, params, shape.batch_size)
-        for scored in score(method, params, state, map(masked, batches), placement):
+    rows = placement.local_rows(shape.batch_size)
+    reader = BatchReader(store, schedule, segment_length=shape.segment_length, rows=rows)
+    with reader.prefetch(0, segments) as batches:
+        state = placement.init(method.init, params, shape.batch_size)
+        for scored in score(method, params, state, map(masked, batches), placement, shape.batch_size):
             total += float(scored.losses.sum(dtype=np.float64))
             tokens += int(scored.batch.weights.sum())
             progress(scored.step + 1, segments)
+    tokens = total_of_processes(tokens)
     scorable = np.maximum(store.lengths - 1, 0)
     one_pass = (scorable - scorable // shape.segment_length).sum()
     return {

@@ -12,6 +12,7 @@ from block_recurrent.evaluation.passes import Shape
 from block_recurrent.evaluation.provenance import describe_subject
 from block_recurrent.evaluation.records import Subject
 from block_recurrent.interop.safetensors import CONFIG_FILE, load_export
+from block_recurrent.parallel.placement import Placement
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.training.run_record import read_run
 from block_recurrent.training.saved_run import SavedRun
@@ -41,12 +42,13 @@ class ModelUnderTest:
     params: Params
 
 
-def load_model_under_test(path: epath.Path) -> ModelUnderTest:
-    """Loads a model for evaluation.
+def load_model_under_test(path: epath.Path, placement: Placement | None = None) -> ModelUnderTest:
+    """Loads a model for evaluation; with several processes every process calls this.
 
     Args:
         path: a run's folder, for its newest checkpoint; a checkpoint, RUN/checkpoints/STEP; or a folder that `export`
             wrote.
+        placement: divides the parameters if its `fsdp` is above 1; otherwise they are read onto one device.
 
     Raises:
         InputError: the path is none of these.
@@ -57,7 +59,7 @@ def load_model_under_test(path: epath.Path) -> ModelUnderTest:
         return ModelUnderTest(
             subject, path, export.model, None, _shape(export.training), export.vocabulary["fingerprint"], export.params
         )
-    saved = SavedRun.load(path)
+    saved = SavedRun.load(path, placement)
     home = path.parent.parent if path.parent.name == CHECKPOINTS else path
     where = str(home / CHECKPOINTS / str(saved.step))
     subject = describe_subject(home.name, where, saved.step, saved.config.model, saved.params)

@@ -18,6 +18,7 @@ from block_recurrent.data.vocabulary import ByteVocabulary
 from block_recurrent.evaluation.passes import Shape
 from block_recurrent.evaluation.records import Bootstrap, DataSet, Provenance, Subject
 from block_recurrent.model.language_model import count_params
+from block_recurrent.parallel.placement import to_host
 from block_recurrent.typing import Params
 
 _LIBRARIES = ("block-recurrent", "jax", "flax", "numpy", "tensorstore", "pyarrow")
@@ -43,7 +44,7 @@ def params_fingerprint(params: Params) -> str:
     """Returns the hex SHA-256 of the parameters' names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(params):
-        array = np.ascontiguousarray(leaf)
+        array = np.ascontiguousarray(to_host(leaf))
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

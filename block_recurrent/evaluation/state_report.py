@@ -22,9 +22,10 @@ from block_recurrent.evaluation.diagnostics import watch
 from block_recurrent.evaluation.passes import Shape, score_split
 from block_recurrent.evaluation.records import Estimate
 from block_recurrent.evaluation.results import Ablation, Contribution, LayerDiagnostics
-from block_recurrent.evaluation.scorer import Placement, carried
+from block_recurrent.evaluation.scorer import carried
 from block_recurrent.model.half_lives import half_life_metrics
 from block_recurrent.model.language_model import layer_name
+from block_recurrent.parallel.placement import Placement
 from block_recurrent.parallel.sharding import make_mesh
 from block_recurrent.training.actions import Measured
 from block_recurrent.training.step import TrainState
@@ -98,7 +99,7 @@ class StateReport:
     def run(self, step: int, state: TrainState) -> Measured:
         """Scores the excerpt with and without the states, and watches them over its longest document."""
         placement = Placement(list(make_mesh(self._run.mesh).devices.flat))
-        params = placement.replicate(state.params)
+        params = placement.put_params(state.params)
         costs, contribution = self._ablate(params, placement)
         layers = self._watch(params)
         dead = is_dead(contribution) if step >= self._run.train.state_dead_after else None

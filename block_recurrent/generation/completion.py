@@ -117,8 +117,16 @@ class ContinuationWriter:
 
 
 @dataclasses.dataclass(frozen=True)
-class ContinuationSettings:
-    """The arguments of `Generator.generate` that are the same for every row."""
+class SampleSettings:
+    """Settings that are the same for every continuation of one call.
+
+    Attributes:
+        num_tokens: the largest number of tokens in a continuation.
+        sampling: temperature and filters.
+        seed: seed of the random numbers.
+        num_samples: number of continuations of each prompt.
+        stop: strings that end a continuation.
+    """
 
     num_tokens: int
     sampling: Sampling

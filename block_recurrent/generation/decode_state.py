@@ -32,6 +32,7 @@ from block_recurrent.model.layers.recurrent import RecurrentLayer
 from block_recurrent.model.layers.transformer import TransformerLayer
 from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.state import LayerState, ModelState
+from block_recurrent.parallel.placement import to_host
 from block_recurrent.typing import Params, RowMask
 
 NO_TOKEN = -1
@@ -206,6 +207,6 @@ def take_rows(state: DecodeState, rows: Int[Array, "R"]) -> DecodeState:
 
 def recent_tokens(state: DecodeState) -> list[list[int]]:
     """Returns the last few ids of each row, in order."""
-    tokens, filled = np.asarray(state.tokens), np.asarray(state.filled)
+    tokens, filled = to_host(state.tokens), to_host(state.filled)
     rolled = [np.roll(row, -int(count))[-4:] for row, count in zip(tokens, filled, strict=True)]
     return [[int(token) for token in row if token >= 0] for row in rolled]

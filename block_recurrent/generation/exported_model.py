@@ -1,9 +1,7 @@
-"""An exported model, loaded for generation: configuration, parameters on a device, vocabulary and segment length."""
+"""An exported model, loaded for generation: configuration, parameters, vocabulary and segment length."""
 
 import dataclasses
 import os
-
-import jax
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.recorded_vocabulary import load_recorded_vocabulary
@@ -22,7 +20,7 @@ class ExportedModel:
 
     Attributes:
         config: the model configuration.
-        params: the parameters, on one device.
+        params: the parameters, numpy arrays.
         vocabulary: the vocabulary of training.
         segment_length: tokens in one call of prefill: the segment length of training, unless another one was given.
     """
@@ -36,7 +34,7 @@ class ExportedModel:
 def load_exported_model(
     name_or_folder: os.PathLike[str] | str, vocabulary: str | None = None, segment_length: int | None = None
 ) -> ExportedModel:
-    """Loads an exported model onto the first local device.
+    """Loads an exported model.
 
     Args:
         name_or_folder: name of a packaged model, or a folder that `export` wrote; see `interop.model_folder`.
@@ -51,7 +49,7 @@ def load_exported_model(
     length = segment_length or _segment_length(folder, exported)
     spec, fingerprint = exported.vocabulary["spec"], exported.vocabulary["fingerprint"]
     own = load_recorded_vocabulary(spec, fingerprint, given=vocabulary, folders=(folder,))
-    return ExportedModel(exported.model, jax.device_put(exported.params, jax.local_devices()[0]), own, length)
+    return ExportedModel(exported.model, exported.params, own, length)
 
 
 def _segment_length(folder: os.PathLike[str], exported: Exported) -> int:

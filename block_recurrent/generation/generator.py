@@ -5,13 +5,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import resolve
-from block_recurrent.generation.completion import Continuation, ContinuationSettings, ContinuationWriter
+from block_recurrent.generation.completion import Continuation, ContinuationWriter, SampleSettings
 from block_recurrent.generation.decode_state import NO_TOKEN, DecodeState, recent_tokens
 from block_recurrent.generation.exported_model import load_exported_model
 from block_recurrent.generation.prefill_loop import check_length, prefill_prompts
@@ -19,7 +20,9 @@ from block_recurrent.generation.programs import programs, take_rows
 from block_recurrent.generation.sampling import Sampling, row_keys
 from block_recurrent.generation.scoring import Score, score_rows
 from block_recurrent.generation.state_file import ModelIdentity, check_room, load_state, save_state
+from block_recurrent.generation.stream import Stream
 from block_recurrent.generation.text_to_score import text_to_score
+from block_recurrent.parallel.placement import Placement, to_host
 from block_recurrent.progress import ProgressCallback
 from block_recurrent.training.saved_run import SavedRun
 from block_recurrent.typing import Params
@@ -44,7 +47,9 @@ class Generator:
         segment_length: number of tokens in one call of prefill; a multiple of the window. Without a window it is the
             segment length of training, which prompt and continuation together must not exceed. With an external memory
             it is the number of tokens after which the memory is written: the segment length of training.
-        batch_size: number of rows that are computed together.
+        batch_size: number of rows that are computed together; rounded up to a multiple of the placement's devices.
+        placement: the devices; None means one device. With several processes it is needed, and all processes make the
+            same calls.
 
     Raises:
         InputError: an argument has a value that is not allowed.
@@ -58,6 +63,7 @@ class Generator:
         *,
         segment_length: int,
         batch_size: int = 8,
+        placement: Placement | None = None,
     ):
         if segment_length < 1 or segment_length % (config.window_length or 1):
             raise InputError(
@@ -67,10 +73,11 @@ class Generator:
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size}: must be at least 1")
         self.config = config
-        self.params = params
+        self.params = params if placement is None else placement.put_params(params)
         self.vocabulary = vocabulary
         self.segment_length = segment_length
-        self.batch_size = batch_size
+        self.batch_size = batch_size if placement is None else placement.padded(batch_size)
+        self._placement, self._programs = placement, programs(placement)
 
     @classmethod
     def from_workdir(
@@ -80,6 +87,7 @@ class Generator:
         batch_size: int = 8,
         vocabulary: str | None = None,
         segment_length: int | None = None,
+        placement: Placement | None = None,
     ) -> "Generator":
         """Creates a generator from a run's newest checkpoint.
 
@@ -88,12 +96,15 @@ class Generator:
             batch_size: number of rows that are computed together.
             vocabulary: file of the run's vocabulary, if it is not found; see `SavedRun.vocabulary`.
             segment_length: None is that of the run's training.
+            placement: the devices; None means one device.
 
         Raises:
             InputError: the folder holds no run or no such checkpoint, or the run's vocabulary is not found.
         """
-        run = SavedRun.load(resolve(path))
-        return cls.of_run(run, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length)
+        run = SavedRun.load(resolve(path), placement)
+        return cls.of_run(
+            run, batch_size=batch_size, vocabulary=vocabulary, segment_length=segment_length, placement=placement
+        )
 
     @classmethod
     def of_run(
@@ -103,6 +114,7 @@ class Generator:
         batch_size: int = 8,
         vocabulary: str | None = None,
         segment_length: int | None = None,
+        placement: Placement | None = None,
     ) -> "Generator":
         """Creates a generator from a loaded run; see `from_workdir`.
 
@@ -110,7 +122,7 @@ class Generator:
             InputError: the run's vocabulary is not found.
         """
         length, own = segment_length or run.config.data.segment_length, run.vocabulary(vocabulary)
-        return cls(run.config.model, run.params, own, segment_length=length, batch_size=batch_size)
+        return cls(run.config.model, run.params, own, segment_length=length, batch_size=batch_size, placement=placement)
 
     @classmethod
     def from_folder(
@@ -120,6 +132,7 @@ class Generator:
         batch_size: int = 8,
         vocabulary: str | None = None,
         segment_length: int | None = None,
+        placement: Placement | None = None,
     ) -> "Generator":
         """Creates a generator from a model that was exported, by name or by folder.
 
@@ -128,14 +141,18 @@ class Generator:
             batch_size: number of rows that are computed together.
             vocabulary: file of the model's vocabulary, if the export has no copy of it.
             segment_length: None is that of the model's training.
+            placement: the devices; None means one device.
 
         Raises:
             InputError: there is no such model, it cannot be read, or its vocabulary is not found. Or it has an external
                 memory, and its segment length is neither recorded nor given.
         """
         model = load_exported_model(name_or_folder, vocabulary, segment_length)
+        params = model.params if placement is not None else jax.device_put(model.params, jax.local_devices()[0])
         length = model.segment_length
-        return cls(model.config, model.params, model.vocabulary, segment_length=length, batch_size=batch_size)
+        return cls(
+            model.config, params, model.vocabulary, segment_length=length, batch_size=batch_size, placement=placement
+        )
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, (n,) int32; characters outside the vocabulary become its unknown id."""
@@ -147,7 +164,14 @@ class Generator:
 
     def start(self, rows: int = 1) -> DecodeState:
         """Returns the state at the start of a document; it needs at least one token before sampling."""
-        return programs().init(self.config, self.params, rows, segment_length=self.segment_length)
+        state = self._programs.init(self.config, self.params, rows, segment_length=self.segment_length)
+        return self._spread(state)
+
+    def _spread(self, state: DecodeState) -> DecodeState:
+        return state if self._placement is None else self._placement.spread(state)
+
+    def _take_rows(self, state: DecodeState, rows: Sequence[int]) -> DecodeState:
+        return self._spread(take_rows(state, rows))
 
     def prefill(
         self,
@@ -176,11 +200,16 @@ class Generator:
         have = len(state.filled)
         if have not in (1, rows):
             raise InputError(f"state of {have} rows: cannot be used for {rows} prompts; it must have 1 or {rows} rows")
-        return state if have == rows else take_rows(state, [0] * rows)
+        return state if have == rows else self._take_rows(state, [0] * rows)
 
     def _prefill(self, prompts: list[np.ndarray], state: DecodeState, progress: ProgressCallback) -> DecodeState:
         return prefill_prompts(
-            self.config, self.params, prompts, state, segment_length=self.segment_length, progress=progress
+            self.config,
+            functools.partial(self._programs.prefill, self.config, self.params),
+            prompts,
+            state,
+            segment_length=self.segment_length,
+            progress=progress,
         )
 
     def generate(
@@ -225,12 +254,12 @@ class Generator:
         if contexts is None:
             return iter(())
         self._check_prompts(encoded, contexts, num_tokens)
-        settings = ContinuationSettings(num_tokens, sampling or Sampling(), seed, num_samples, tuple(stop))
+        settings = SampleSettings(num_tokens, sampling or Sampling(), seed, num_samples, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])  # reports bad stop strings now, not in the first iteration
         return self._generate(encoded, contexts, settings, progress)
 
     def _check_prompts(self, prompts: list[np.ndarray], state: DecodeState, num_tokens: int) -> None:
-        begun = np.asarray(state.tokens).max(axis=1, initial=NO_TOKEN) >= 0
+        begun = to_host(state.tokens).max(axis=1, initial=NO_TOKEN) >= 0
         for number, prompt in enumerate(prompts):
             if not len(prompt) and not begun[number]:
                 where = f"prompt {number}" if len(prompts) > 1 else "prompt"
@@ -239,13 +268,13 @@ class Generator:
                     "or a state that already has tokens"
                 )
         lengths = np.array([len(prompt) for prompt in prompts])
-        check_length(self.config, self.segment_length, np.asarray(state.filled), lengths, num_tokens)
+        check_length(self.config, self.segment_length, to_host(state.filled), lengths, num_tokens)
 
     def _generate(
         self,
         prompts: list[np.ndarray],
         contexts: DecodeState,
-        settings: ContinuationSettings,
+        settings: SampleSettings,
         progress: ProgressCallback,
     ) -> Iterator[Continuation]:
         group = max(1, self.batch_size // settings.num_samples)
@@ -253,34 +282,29 @@ class Generator:
             numbers = list(range(first, min(first + group, len(prompts))))
             # The last group is padded to the shape of the others, so that nothing is compiled again.
             padded = numbers + numbers[:1] * (min(group, len(prompts)) - len(numbers))
-            states = self._prefill([prompts[n] for n in padded], take_rows(contexts, padded), progress)
+            states = self._prefill([prompts[n] for n in padded], self._take_rows(contexts, padded), progress)
             rows = [(n, sample) for n in numbers for sample in range(settings.num_samples)]
             for start in range(0, len(rows), self.batch_size):
                 yield from self._complete(rows[start : start + self.batch_size], len(rows), first, states, settings)
 
     def _complete(
-        self,
-        rows: list[tuple[int, int]],
-        num_rows: int,
-        first: int,
-        states: DecodeState,
-        settings: ContinuationSettings,
+        self, rows: list[tuple[int, int]], num_rows: int, first: int, states: DecodeState, settings: SampleSettings
     ) -> Iterator[Continuation]:
         index = [number - first for number, _ in rows]
         recent = recent_tokens(states)
         writers = [settings.writer(self.vocabulary, n, sample, recent[n - first]) for n, sample in rows]
         idle = min(num_rows, self.batch_size) - len(rows)  # padding, as in the last group of prompts
-        for _ in self._sample(take_rows(states, index + index[:1] * idle), writers, settings, idle):
+        for _ in self._sample(self._take_rows(states, index + index[:1] * idle), writers, settings, idle):
             pass
         yield from (writer.finish() for writer in writers)
 
     def _sample(
-        self, state: DecodeState, writers: list[ContinuationWriter], settings: ContinuationSettings, idle: int = 0
+        self, state: DecodeState, writers: list[ContinuationWriter], settings: SampleSettings, idle: int = 0
     ) -> Iterator[tuple[list[str], DecodeState]]:
         """Calls the decode loop until all writers are done; yields each row's new text and the state after it."""
         keys = row_keys(settings.seed, [writer.sample for writer in writers] + [0] * idle)
         run = functools.partial(
-            programs().sample_tokens,
+            self._programs.sample_tokens,
             self.config,
             settings.sampling,
             TOKENS_PER_CALL,
@@ -290,7 +314,7 @@ class Generator:
         while any(writer.remaining for writer in writers):
             counts = [min(writer.remaining, TOKENS_PER_CALL) for writer in writers]
             sampled, after = run(state, keys, np.array(counts + [0] * idle, np.int32))
-            tokens, losses = np.asarray(sampled.tokens), np.asarray(sampled.losses)
+            tokens, losses = to_host(sampled.tokens), to_host(sampled.losses)
             shown, taken = [], []
             for row, writer in enumerate(writers):
                 count, text = writer.take(tokens[row, : counts[row]].tolist(), losses[row, : counts[row]].tolist())
@@ -311,13 +335,15 @@ class Generator:
         stop: Sequence[str] = (),
         state: DecodeState | None = None,
         progress: ProgressCallback = _no_progress,
-    ) -> "Stream":
+    ) -> Stream:
         """Samples a continuation of one prompt and yields its text piece by piece; see `generate`."""
         encoded, context = [self.encode(prompt)], self._rows(state, 1)
         self._check_prompts(encoded, context, num_tokens)
-        settings = ContinuationSettings(num_tokens, sampling or Sampling(), seed, 1, tuple(stop))
+        settings = SampleSettings(num_tokens, sampling or Sampling(), seed, 1, tuple(stop))
         settings.writer(self.vocabulary, 0, 0, [])
-        return Stream(self, self._prefill(encoded, context, progress), settings)
+        after = self._prefill(encoded, context, progress)
+        writer = settings.writer(self.vocabulary, 0, 0, recent_tokens(after)[0])
+        return Stream(after, writer, self._sample(after, [writer], settings))
 
     def score(self, texts: Sequence[str], *, state: DecodeState | None = None) -> Iterator[Score]:
         """Scores texts as evaluation does: computes each token's loss given all tokens before it.
@@ -333,15 +359,21 @@ class Generator:
             InputError: a text has no token to score, or a model without a window gets more tokens than its segment
                 length.
         """
-        begun = state is not None and bool(np.asarray(state.position)[0])
-        pending = np.asarray(state.tokens)[0, : int(state.filled[0])] if state is not None else np.zeros(0, np.int32)
+        begun = state is not None and bool(to_host(state.position)[0])
+        pending = to_host(state.tokens)[0, : to_host(state.filled)[0]] if state is not None else np.zeros(0, np.int32)
         rows = [text_to_score(number, text, self.vocabulary, begun=begun) for number, text in enumerate(texts)]
         for row in rows:
             sizes = np.array([len(pending)]), np.array([len(row.ids)])
             check_length(self.config, self.segment_length, *sizes, 0)
         context = state if state is not None and begun else None
         return score_rows(
-            self.config, self.params, rows, context, batch_size=self.batch_size, segment_length=self.segment_length
+            self.config,
+            self.params,
+            rows,
+            context,
+            batch_size=self.batch_size,
+            segment_length=self.segment_length,
+            placement=self._placement,
         )
 
     @functools.cached_property
@@ -359,27 +391,4 @@ class Generator:
 
     def load_state(self, path: Path) -> DecodeState:
         """Reads a state from a file; see `state_file.load_state`."""
-        return load_state(path, self.start(), self.identity)
-
-
-class Stream:
-    """The text of one continuation as it is sampled. Iterate over it.
-
-    Attributes:
-        state: the state after the text that was yielded so far.
-    """
-
-    def __init__(self, generator: Generator, state: DecodeState, settings: ContinuationSettings):
-        self.state = state
-        self._generator = generator
-        self._settings = settings
-        self._writer = settings.writer(generator.vocabulary, 0, 0, recent_tokens(state)[0])
-
-    def __iter__(self) -> Iterator[str]:
-        for shown, state in self._generator._sample(self.state, [self._writer], self._settings):
-            self.state = state
-            yield shown[0]
-
-    def finish(self) -> Continuation:
-        """Returns the continuation; call it after iterating."""
-        return self._writer.finish()
+        return self._spread(load_state(path, self.start(), self.identity))

@@ -1,18 +1,19 @@
 """Prefill of prompts of any length, in calls of one shape."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
 from block_recurrent.generation.decode_state import DecodeState, blocks_end
-from block_recurrent.generation.programs import programs
+from block_recurrent.parallel.placement import to_host
 from block_recurrent.progress import ProgressCallback
-from block_recurrent.typing import Params
 
 
 def prefill_prompts(
     config: ModelConfig,
-    params: Params,
+    prefill: Callable[[DecodeState, np.ndarray, np.ndarray], DecodeState],
     prompts: list[np.ndarray],
     state: DecodeState,
     *,
@@ -23,7 +24,7 @@ def prefill_prompts(
 
     Args:
         config: the model.
-        params: its parameters.
+        prefill: `prefill.prefill` of this model, compiled: state, tokens (B, T) and counts (B,) to the next state.
         prompts: ids; an empty prompt does not change its row.
         state: the state before the prompts, one row for each.
         segment_length: tokens of a row in one call, a multiple of the window. With an external memory, the segment
@@ -34,7 +35,7 @@ def prefill_prompts(
         InputError: a model that takes one segment gets more tokens than that.
     """
     done, lengths = np.zeros(len(prompts), int), np.array([len(prompt) for prompt in prompts])
-    check_length(config, segment_length, np.asarray(state.filled), lengths, 0)
+    check_length(config, segment_length, to_host(state.filled), lengths, 0)
     offset, size = _offset(state), segment_length
     while (done < lengths).any():
         # Whole segments first, which run as in training; then the rest of all rows, block by block.
@@ -43,7 +44,7 @@ def prefill_prompts(
         tokens = np.zeros((len(prompts), size), np.int32)
         for row, count in enumerate(counts):
             tokens[row, :count] = prompts[row][done[row] : done[row] + count]
-        state = programs().prefill(config, params, state, tokens, counts.astype(np.int32))
+        state = prefill(state, tokens, counts.astype(np.int32))
         done += counts
         offset = (offset + counts) % _period(config, size)
         progress(int(done.max()), int(lengths.max()))
@@ -78,8 +79,8 @@ def check_length(
 
 def _offset(state: DecodeState) -> np.ndarray:
     """Returns each row's position in its block, or with an external memory in its segment."""
-    earlier = 0 if state.segment is None else np.asarray(state.segment.filled)
-    return earlier + np.asarray(state.filled)
+    earlier = 0 if state.segment is None else to_host(state.segment.filled)
+    return earlier + to_host(state.filled)
 
 
 def _period(config: ModelConfig, size: int) -> int:

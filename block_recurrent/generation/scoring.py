@@ -1,8 +1,9 @@
 """Scores of texts: the loss of each token given all tokens before it."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -17,6 +18,7 @@ from block_recurrent.generation.text_to_score import TextToScore
 from block_recurrent.model.language_model import apply, bind, init_state
 from block_recurrent.model.loss import cross_entropy
 from block_recurrent.model.state import ModelState
+from block_recurrent.parallel.placement import Placement, to_host
 from block_recurrent.typing import Params, Tokens
 
 _State = TypeVar("_State", ModelState, DecodeState)
@@ -67,6 +69,7 @@ def score_rows(
     *,
     batch_size: int,
     segment_length: int,
+    placement: Placement | None = None,
 ) -> Iterator[Score]:
     """Scores texts in groups of `batch_size`, segment by segment; see `Generator.score`.
 
@@ -77,12 +80,13 @@ def score_rows(
         context: a state of one row before all texts; None starts a document with each text.
         batch_size: number of texts in a group.
         segment_length: number of tokens in a segment, a multiple of the window.
+        placement: the devices; None means one device.
     """
     size = min(batch_size, len(texts))
     for first in range(0, len(texts), max(size, 1)):
         group = texts[first : first + size]
         padded = group + group[:1] * (size - len(group))
-        row_losses = _score_group(config, params, [text.ids for text in padded], context, segment_length)
+        row_losses = _score_group(config, params, [text.ids for text in padded], context, segment_length, placement)
         for number, (text, losses) in enumerate(zip(group, row_losses, strict=False), first):
             scored = text.ids[len(text.ids) - len(losses) :]
             yield Score(
@@ -91,13 +95,18 @@ def score_rows(
 
 
 def _score_group(
-    config: ModelConfig, params: Params, texts: list[np.ndarray], context: DecodeState | None, segment_length: int
+    config: ModelConfig,
+    params: Params,
+    texts: list[np.ndarray],
+    context: DecodeState | None,
+    segment_length: int,
+    placement: Placement | None,
 ) -> list[np.ndarray]:
     """Returns the losses of each text's scored tokens.
 
     The tokens that the context already has in its block are computed again, before each text.
     """
-    pending = np.zeros(0, np.int32) if context is None else np.asarray(context.tokens)[0, : int(context.filled[0])]
+    pending = np.zeros(0, np.int32) if context is None else to_host(context.tokens)[0, : to_host(context.filled)[0]]
     rows = [np.concatenate([pending, text]) for text in texts]
     length = max(len(row) for row in rows) - 1
     inputs = np.zeros((len(rows), -(-length // segment_length) * segment_length + 1), np.int32)
@@ -109,18 +118,27 @@ def _score_group(
     else:
         state = init_state(config, params, len(rows)) if context is None else _repeat(context.model_state, len(rows))
         score, size = _score_segment, segment_length
+    step = _with_config(score, config)
+    if placement is not None:
+        step, state = placement.gathering(step), placement.spread(state)
     segments = []
     for start in range(0, length, size):
         segment = inputs[:, start : start + size + 1]
-        losses, state = score(config, params, state, segment[:, :-1], segment[:, 1:])
-        segments.append(np.asarray(losses))
+        losses, state = step(params, state, segment[:, :-1], segment[:, 1:])
+        segments.append(to_host(losses))
     all_losses = np.concatenate(segments, axis=1) if segments else np.zeros((len(rows), 0), np.float32)
     scored = [losses[max(len(pending) - 1, 0) : len(ids) - 1] for losses, ids in zip(all_losses, rows, strict=True)]
     if context is None or len(pending):
         return scored
     # The context ends with a block: the last token of that block predicted the text's first token.
-    logits = np.asarray(jax.nn.log_softmax(context.logits[0]))
+    logits = to_host(jax.nn.log_softmax(context.logits[0]))
     return [np.concatenate([[-logits[text[0]]], losses]) for text, losses in zip(texts, scored, strict=True)]
+
+
+@functools.lru_cache(maxsize=8)
+def _with_config(score: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
+    """Returns the function of the other arguments; the same one each time, so that it is compiled once."""
+    return functools.partial(score, config)
 
 
 def _without_block(context: DecodeState) -> DecodeState:

@@ -27,7 +27,7 @@ from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import RowMask, Tokens
 
 MANIFEST_FILE = "functions.json"
-PLATFORMS = ("cpu", "tpu")
+PLATFORMS = ("cpu", "tpu", "cuda")
 _FORMAT = "block_recurrent functions 2"
 
 

@@ -22,6 +22,8 @@ from block_recurrent.config import ModelConfig, fields_that_may_differ
 from block_recurrent.errors import InputError, first_line
 from block_recurrent.files import write_whole
 from block_recurrent.generation.decode_state import DecodeState
+from block_recurrent.parallel.placement import to_host
+from block_recurrent.parallel.processes import is_primary
 from block_recurrent.training.checksum import checksums
 from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
@@ -77,12 +79,14 @@ def check_room(path: Path, state: Any) -> None:
 
 
 def save_state(path: Path, state: DecodeState, identity: ModelIdentity) -> None:
-    """Writes a state; the file appears whole or not at all.
+    """Writes a state; the file appears whole or not at all. With several processes the first one writes it.
 
     Raises:
         InputError: the file cannot be written.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
+    arrays = {name: to_host(leaf) for name, leaf in named_leaves(state).items()}
+    if not is_primary():
+        return
     header = {"format": _FORMAT, "model": json.dumps(dataclasses.asdict(identity), sort_keys=True)}
     try:
         write_whole(path, save(arrays, header))

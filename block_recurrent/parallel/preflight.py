@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,9 +28,7 @@ def check(workdir: epath.Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    versions = {name: _version(name) for name in _PACKAGES}
-    _compare("versions", versions, json.dumps(versions))
-    _compare("local devices", jax.local_device_count(), str(jax.local_device_count()))
+    check_processes()
     reason = _reason_not_to_write(workdir)
     if not all_true(reason is None):
         here = (
@@ -39,6 +39,22 @@ def check(workdir: epath.Path) -> None:
         raise InputError(f"--workdir {workdir}: every process must be able to write there: {here}")
 
 
+def check_processes(arguments: Sequence[str] = ()) -> None:
+    """Compares versions, numbers of devices and command lines of the processes.
+
+    Args:
+        arguments: the command line without the index of the process.
+
+    Raises:
+        InputError: they differ.
+    """
+    if jax.process_count() == 1:  # the devices need not start yet
+        return
+    check_equal("versions", {name: _version(name) for name in _PACKAGES})
+    check_equal("local devices", jax.local_device_count())
+    check_equal("arguments", list(arguments))
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -46,7 +62,19 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _compare(name: str, value: object, text: str) -> None:
+def check_equal(name: str, value: Any) -> None:
+    """Checks that all processes have the same value.
+
+    Args:
+        name: plural noun, for the message.
+        value: JSON-serialisable.
+
+    Raises:
+        InputError: a process has another value than process 0.
+    """
+    if jax.process_count() == 1:
+        return
+    text = json.dumps(value)
     sums = np.ravel(multihost_utils.process_allgather(np.int64(zlib.crc32(text.encode()))))
     different = [index for index, other in enumerate(sums) if other != sums[0]]
     if different:

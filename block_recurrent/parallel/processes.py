@@ -1,10 +1,12 @@
 """Several processes of one run: start-up, barriers that name missing processes, and agreement."""
 
+import contextlib
 import importlib.util
 import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +95,51 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
+def from_primary(array: np.ndarray) -> np.ndarray:
+    """Returns the primary process's array on all processes; the others pass one of the same shape."""
+    if jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def all_true(value: bool) -> bool:
     """Returns whether the value is true on every process."""
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.asarray(value))))
+
+
+def total_of_processes(value: int) -> int:
+    """Returns the sum of the values of all processes."""
+    if jax.process_count() == 1:
+        return value
+    words = np.asarray([value], np.int64).view(np.uint32)  # jax has no 64-bit integers by default
+    return int(np.sum(np.ascontiguousarray(multihost_utils.process_allgather(words)).view(np.int64)))
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Ends all processes with an error if the block raises one in any of them.
+
+    The block must not communicate with other processes.
+
+    Raises:
+        InputError: the block raised an error in another process. An error of this process is raised unchanged.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = np.ravel(multihost_utils.process_allgather(np.asarray(failure is not None)))
+    if failure is not None:
+        raise failure
+    if failed.any():
+        numbers = ", ".join(map(str, np.flatnonzero(failed)))
+        raise InputError(f"process(es) {numbers} of {len(failed)} reported an error; see their output")
 
 
 def _join(name: str, *, timeout_seconds: int, **arguments: Any) -> None:

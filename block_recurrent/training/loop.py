@@ -26,7 +26,7 @@ from block_recurrent.files import check_utf8, write_whole
 from block_recurrent.model.language_model import count_params
 from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.preemption import Preemption
-from block_recurrent.parallel.processes import barrier, is_primary
+from block_recurrent.parallel.processes import barrier, is_primary, together
 from block_recurrent.parallel.sharding import check_rows, local_rows, make_mesh, shardings, with_shardings
 from block_recurrent.progress import Progress
 from block_recurrent.training.actions import (
@@ -187,20 +187,24 @@ def train(
     if init_from is not None and not (workdir / CHECKPOINTS).exists():
         params = load_initial_params(init_from, run.model, vocabulary=fingerprint)
     barrier(f"every process to have checked {workdir}")
-    with _claimed(workdir, record, config_gin, own):
+    with contextlib.ExitStack() as held:
+        with together():
+            if is_primary():
+                held.enter_context(_claimed(workdir, record, config_gin, own, functools.partial(_show, shown)))
         return _Run(run, workdir, shown, mesh, training, held_out).train(params, profile, actions)
 
 
 @contextlib.contextmanager
 def _claimed(
-    workdir: epath.Path, record: Mapping[str, Any], config_gin: str, vocabulary: Vocabulary | None
+    workdir: epath.Path,
+    record: Mapping[str, Any],
+    config_gin: str,
+    vocabulary: Vocabulary | None,
+    notify: Callable[[str], None],
 ) -> Iterator[None]:
-    """Creates and locks the workdir and writes the run's record; does nothing on other than the primary process."""
-    if not is_primary():
-        yield
-        return
+    """Creates and locks the workdir and writes the run's record."""
     workdir.mkdir(parents=True, exist_ok=True)
-    with hold_workdir(workdir):
+    with hold_workdir(workdir, notify):
         if vocabulary is not None:
             keep_vocabulary(vocabulary, workdir)
         write_record(workdir, record)

@@ -14,9 +14,10 @@ from block_recurrent.data.vocabulary import Vocabulary
 from block_recurrent.errors import InputError
 from block_recurrent.files import check_utf8, resolve
 from block_recurrent.interop.safetensors import export_params
+from block_recurrent.parallel.placement import Placement
 from block_recurrent.training.checkpoint import CHECKPOINTS, Checkpoints
 from block_recurrent.training.run_record import initialised_from, read_run
-from block_recurrent.training.step import abstract_train_state
+from block_recurrent.training.step import TrainState, abstract_train_state
 from block_recurrent.typing import Params
 
 
@@ -40,11 +41,12 @@ class SavedRun:
     folder: epath.Path | None = None
 
     @classmethod
-    def load(cls, workdir: os.PathLike[str] | str) -> "SavedRun":
-        """Reads a run, on one device.
+    def load(cls, workdir: os.PathLike[str] | str, placement: Placement | None = None) -> "SavedRun":
+        """Reads a run, onto one device of this process or divided among the devices of all processes.
 
         Args:
             workdir: the run's folder, or its `checkpoints/STEP` for a checkpoint other than the newest.
+            placement: divides the arrays as in training if its `fsdp` is above 1; then every process calls this.
 
         Raises:
             InputError: the folder holds no run, or the run has no such checkpoint.
@@ -54,12 +56,8 @@ class SavedRun:
             folder, step = folder.parent.parent, int(folder.name)
         check_utf8(folder)
         config, data = read_run(folder)
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_train_state(config)
-        )
         with Checkpoints(folder) as checkpoints:
-            restored = checkpoints.restore(like, step)
+            restored = checkpoints.restore(_on_devices(abstract_train_state(config), placement), step)
         config = dataclasses.replace(config, model=config.model.without_kernels())
         return cls(config, data, restored.step, restored.state.params, folder)
 
@@ -120,3 +118,11 @@ class SavedRun:
             trained_on=[store["fingerprint"] for store in self.data["stores"]],
             training=self.training(),
         )
+
+
+def _on_devices(state: TrainState, placement: Placement | None) -> Any:
+    """Returns the shapes of a state with the shardings to read it with."""
+    if placement is not None and placement.fsdp > 1:
+        return placement.shapes(state)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), state)

@@ -43,6 +43,7 @@ class Experiment:
         ablations: True if a row of the table needs `evaluate --ablations`.
         runs: folder of all runs.
         results: folder of the result files.
+        stores: folder of the token stores, local or remote; None leaves the stores where the gin files have them.
     """
 
     row: str
@@ -55,6 +56,7 @@ class Experiment:
     ablations: bool
     runs: epath.Path
     results: Path
+    stores: str | None = None
 
     @property
     def workdir(self) -> epath.Path:
@@ -79,8 +81,12 @@ class Experiment:
         Raises:
             InputError: the files and parameters are not a valid configuration.
         """
-        gin_files.parse(self.gin_file_names, self.gin_params)
+        gin_files.parse(self.gin_file_names, [*self.gin_params, *self._store_param])
         return gin_files.configured_run()
+
+    @property
+    def _store_param(self) -> list[str]:
+        return [] if self.stores is None else [f"STORE={f'{self.stores}/{self.data}'!r}"]
 
     def commands(self) -> list[list[str]]:
         """Returns the commands `prepare`, `train` and `evaluate`.
@@ -88,7 +94,7 @@ class Experiment:
         `prepare` does nothing if the store exists, and `train` continues from the newest checkpoint.
         """
         files = [word for name in self.gin_file_names for word in ("--gin-file", name)]
-        params = [word for param in self.gin_params for word in ("--gin-param", param)]
+        params = [word for param in (*self.gin_params, *self._store_param) for word in ("--gin-param", param)]
         program = [sys.executable, "-m", "block_recurrent"]
         ablations = ["--ablations"] if self._needs_ablations() else []
         return [
@@ -131,7 +137,7 @@ class Experiment:
         return self.workdir / "evaluation" / store / self.split / f"step_{run.train.num_steps}"
 
     def identity(self) -> dict[str, Any]:
-        """Returns everything that determines the numbers."""
+        """Returns everything that determines the numbers; the place of the store does not."""
         return {
             "gin_files": self.gin_file_names,
             "gin_params": self.gin_params,
@@ -230,6 +236,7 @@ def experiments(
     seeds: dict[str, tuple[int, ...]],
     rows: str = "",
     params: tuple[str, ...] = (),
+    stores: str | None = None,
 ) -> list[Experiment]:
     """Returns the runs of a table: all rows on the first data set, then on the next; each run once.
 
@@ -242,6 +249,7 @@ def experiments(
         seeds: seeds by row; a row that is not named has seed 0.
         rows: name of a row, or text that a row's name must contain.
         params: `--gin-param` values of all runs.
+        stores: folder of the token stores; None leaves them where the gin files have them.
 
     Raises:
         InputError: the table has no such data set or row.
@@ -270,6 +278,7 @@ def experiments(
             ablations=selected[row] in ablated,
             runs=runs,
             results=results,
+            stores=stores,
         )
         found.setdefault((experiment.gin_file, name, seed), experiment)
     return list(found.values())

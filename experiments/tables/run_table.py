@@ -21,6 +21,7 @@ from block_recurrent.cli import console
 from block_recurrent.errors import InputError
 from block_recurrent.files import expand, local_path
 from block_recurrent.model.language_model import count_params
+from block_recurrent.paper.reproduction import run_folder
 from block_recurrent.paper.tables import TABLES, PaperTable
 from experiments.laptop import python_packages
 from experiments.laptop.table import LAPTOP, SEEDS
@@ -64,18 +65,41 @@ def print_commands(missing: list[Experiment]) -> None:
 
 
 def print_tpu_commands(missing: list[Experiment], tpu: str) -> None:
-    """Prints the commands of the missing runs, with training on the TPU slice NAME:ZONE (see docs/tpu.md)."""
+    """Prints the commands of the missing runs, with training and evaluation on the TPU slice NAME:ZONE (docs/tpu.md).
+
+    Raises:
+        InputError: the name is not complete, or a run or its store is not on a bucket, which all hosts read.
+    """
     name, _, zone = tpu.partition(":")
     if not name or not zone:
         raise InputError(f"--tpu {tpu}: must be NAME:ZONE, e.g. table1:us-central2-b")
+    for experiment in missing:
+        _check_on_bucket("--runs", str(experiment.runs))
+        _check_on_bucket("DataConfig.store (--stores)", experiment.config().data.store)
+    script = f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh"
     for number, experiment in enumerate(missing, 1):
         prepare, train, evaluate = experiment.commands()
         arguments = [*train[train.index("train") :], "--gin-file", "gin/hardware/tpu.gin"]
+        local = run_folder(epath.Path("runs"), experiment.gin_file, experiment.data, experiment.seed)
         print(_heading(number, len(missing), experiment))
         print(f"{_shell(prepare)}  # from any machine")
-        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh {shlex.join(arguments)}")
-        print(f"NAME={name} ZONE={zone} experiments/tpu/tpu.sh status  # after the end of training:")
-        print(f"{_shell(evaluate)}  # from one machine")
+        print(f"{script} {shlex.join(arguments)}")
+        print(f"{script} status  # after the end of training:")
+        print(f"{script} {shlex.join(evaluate[evaluate.index('evaluate') :])}")
+        print(f"{script} fetch {experiment.workdir} {local}  # after the end of the evaluation")
+
+
+def _check_on_bucket(name: str, path: str) -> None:
+    if not path.startswith("gs://"):
+        raise InputError(f"--tpu: {name} = {path}: must be on gs://, because the hosts of a slice share no disk")
+
+
+def _stores(arguments: argparse.Namespace) -> str | None:
+    """Returns the folder of the stores: with --tpu the neighbour of the runs, unless a parameter names the store."""
+    named = any(param.partition("=")[0].strip() in ("STORE", "DataConfig.store") for param in arguments.gin_param)
+    if arguments.stores or not arguments.tpu or named:
+        return arguments.stores
+    return f"{arguments.runs.rstrip('/').rpartition('/')[0]}/prepared" if "://" in arguments.runs else None
 
 
 def _heading(number: int, count: int, experiment: Experiment) -> str:
@@ -130,7 +154,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--table", required=True, choices=list(ALL))
     parser.add_argument("--list", action="store_true", help="print every run with its size and state")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the missing runs")
-    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: train on this slice")
+    parser.add_argument("--tpu", metavar="NAME:ZONE", help="with --dry-run: train and evaluate on this slice")
+    parser.add_argument(
+        "--stores",
+        metavar="DIR",
+        help="folder of the token stores, local or gs:// [default: prepared; with --tpu, prepared next to --runs]",
+    )
     parser.add_argument("--rows", default="", help="only the row of this name, or rows with this text in their name")
     parser.add_argument("--data", nargs="+", help="names of files in gin/data/ [default: all columns]")
     parser.add_argument(
@@ -172,6 +201,7 @@ def main() -> int:
         seeds=seeds,
         rows=arguments.rows,
         params=tuple(arguments.gin_param),
+        stores=_stores(arguments),
     )
     if arguments.list:
         list_experiments(found)

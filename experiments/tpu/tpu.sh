@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates a TPU slice, trains on it and deletes it. docs/tpu.md describes the steps.
+# Creates a TPU slice, trains and evaluates on it and deletes it. docs/tpu.md describes the steps.
 set -euo pipefail
 
 usage() {
@@ -7,13 +7,16 @@ usage() {
 usage: experiments/tpu/tpu.sh COMMAND [ARGUMENT ...]
 
   create                  request the slice and wait until it is active
-  install                 copy the last commit of this checkout to every host and install it with TPU support
-  train TRAIN_ARGUMENT..  run `python -m block_recurrent train ...` on every host in the background; again: continue
+  install                 copy this working tree to every host and install it with TPU and bucket support; prints what
+                          it leaves out
+  train ARGUMENT..        run `python -m block_recurrent train ...` on every host in the background; again: continue
+  evaluate ARGUMENT..     the same for `evaluate`; also: compare, score, generate
   logs                    follow the first host's output
-  status                  show the state of the slice, and whether training runs on each host
-  stop                    make training save and stop (stop `supervise` first: it would restart training)
+  status                  show the state of the slice, and what runs on each host
+  stop                    make the command save and stop (stop `supervise` first: it would restart training)
   supervise TRAIN_ARG..   create, install, train and watch; requests a preempted slice again and restarts training that
-                          was stopped, was killed or lost a host: the run continues. Exits with training's exit code
+                          was stopped, was killed or lost a host, such as one that has rebooted: the run continues.
+                          Exits with training's exit code
   fetch URL FOLDER        copy a workdir from gs://, without its checkpoints
   delete                  delete the slice
 
@@ -24,6 +27,11 @@ Settings, as environment variables:
   RUNTIME    software version of the TPU VM                 (default: the one for TYPE)
   PROJECT    Google Cloud project                           (default: gcloud's)
   SPOT=1     request a preemptible slice
+  RESERVED=1 take the slice from the project's reservation
+  SERVICE_ACCOUNT  account of the hosts, NAME@PROJECT.iam.gserviceaccount.com; it needs rights on the bucket
+                   (default: the Compute Engine default account)
+  NETWORK, SUBNETWORK  network of the hosts                 (default: the project's network `default`)
+  INTERNAL_IPS=1   hosts without external addresses; ssh then goes through IAP, and `install` needs Cloud NAT
   HOST_ENVIRONMENT  settings on the hosts, NAME=VALUE ...   (in addition to experiments/tpu/host.env)
   DRY_RUN=1  print the commands without running them
 
@@ -33,12 +41,15 @@ TEXT
 
 NAME=${NAME:-block-recurrent}
 LOG=block_recurrent.log
-# Expanded on the hosts. The pattern matches the training process, but neither the shell that starts it nor one that
+# Expanded on the hosts. The pattern matches the process of a command, but neither the shell that starts it nor one that
 # searches for it.
 # shellcheck disable=SC2016
 PYTHON='"$HOME/block_recurrent_venv/bin/python"'
 # shellcheck disable=SC2016
-TRAINING='"^$HOME/block_recurrent_venv/bin/python -m block_recurrent train"'
+PROCESS='"^$HOME/block_recurrent_venv/bin/python -m block_recurrent (train|evaluate|compare|score|generate) "'
+# Prints one line for each host.
+STATE="if pgrep -f $PROCESS >/dev/null; then echo 'host: running'; elif [[ -s train.exit ]]; then \
+echo \"host: ended \$(cat train.exit)\"; else echo 'host: nothing runs'; fi"
 
 fail() {
   echo "tpu.sh: $1" >&2
@@ -63,7 +74,7 @@ tpu() {
 }
 
 on_every_host() {
-  tpu tpu-vm ssh "$NAME" --worker=all --command="$1"
+  tpu tpu-vm ssh "$NAME" --worker=all ${INTERNAL_IPS:+--tunnel-through-iap} --command="$1"
 }
 
 runtime() {
@@ -72,6 +83,7 @@ runtime() {
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
     v5p-*) echo v2-alpha-tpuv5 ;;
     v6e-*) echo v2-alpha-tpuv6e ;;
+    tpu7x*) fail "TYPE=$TYPE: TPU7x slices exist on GKE only; see experiments/tpu/jobset.yaml" ;;
     *) fail "TYPE=$TYPE: no runtime is known; set RUNTIME, or TYPE to v4-N, v5litepod-N, v5p-N or v6e-N" ;;
   esac
 }
@@ -89,10 +101,16 @@ queue_state() {
   fi
 }
 
+# Prints a line for each host; fails if a host is unreachable.
+host_states() {
+  gcloud compute tpus tpu-vm ssh "$NAME" --worker=all --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+    ${INTERNAL_IPS:+--tunnel-through-iap} --command="$STATE" 2>/dev/null | grep '^host: '
+}
+
 # Prints the exit code of training on the first host; nothing while training runs or if the host is unreachable.
 exit_code() {
   gcloud compute tpus tpu-vm ssh "$NAME" --worker=0 --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
-    --command='cat train.exit' 2>/dev/null | tail -n 1
+    ${INTERNAL_IPS:+--tunnel-through-iap} --command='cat train.exit' 2>/dev/null | tail -n 1
 }
 
 notify() {
@@ -104,7 +122,8 @@ create() {
   local version=${RUNTIME:-}
   [[ -n "$version" ]] || version=$(runtime)
   tpu queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" --runtime-version="$version" \
-    ${SPOT:+--spot}
+    ${SPOT:+--spot} ${RESERVED:+--reserved} ${SERVICE_ACCOUNT:+--service-account="$SERVICE_ACCOUNT"} \
+    ${NETWORK:+--network="$NETWORK"} ${SUBNETWORK:+--subnetwork="$SUBNETWORK"} ${INTERNAL_IPS:+--internal-ips}
   [[ -n "${DRY_RUN:-}" ]] || wait_until_active
 }
 
@@ -122,8 +141,8 @@ wait_until_active() {
 install() {
   local archive
   archive=$(mktemp --suffix=.tar.gz)
-  run git archive --format=tar.gz --output="$archive" HEAD
-  tpu tpu-vm scp "$archive" "$NAME:block_recurrent.tar.gz" --worker=all
+  run python3 experiments/tpu/pack.py "$archive"
+  tpu tpu-vm scp "$archive" "$NAME:block_recurrent.tar.gz" --worker=all ${INTERNAL_IPS:+--tunnel-through-iap}
   run rm "$archive"
   on_every_host 'set -e
     rm -rf block_recurrent_code && mkdir block_recurrent_code && tar -xzf block_recurrent.tar.gz -C block_recurrent_code
@@ -134,42 +153,56 @@ install() {
     block_recurrent_venv/bin/python -c "import jax; print(jax.__version__, jax.local_device_count(), \"local devices\")"'
 }
 
-check_training() {
-  [[ $# -gt 0 ]] || fail "train: give the arguments of python -m block_recurrent train"
-  [[ " $* " == *" --workdir gs://"* ]] || fail "train: --workdir must be on gs://, because the hosts of a slice share no disk"
+# Fails unless the folders that a command writes are on the bucket. Options may be written `--workdir X` or `--workdir=X`.
+check_arguments() {
+  local command=$1 workdir='' option='' word
+  shift
+  [[ $# -gt 0 ]] || fail "$command: give the arguments of python -m block_recurrent $command"
+  for word in "$@"; do
+    case "$word" in
+      --workdir | --checkpoint | --out) option=$word && continue ;;
+      --workdir=* | --checkpoint=* | --out=*) option=${word%%=*} && word=${word#*=} ;;
+      *) [[ -n "$option" ]] || continue ;;
+    esac
+    [[ "$word" == gs://* ]] || fail "$command: $option must be on gs://, because the hosts of a slice share no disk"
+    [[ "$option" != --workdir ]] || workdir=$word
+    option=''
+  done
+  [[ "$command" != train || -n "$workdir" ]] || fail "train: give --workdir gs://BUCKET/FOLDER"
 }
 
-train() {
-  check_training "$@"
+# Runs a command of the package on every host in the background.
+start() {
+  check_arguments "$@"
   local arguments
   arguments=$(printf ' %q' "$@")
-  # The lock keeps a host from starting training twice. `supervise` reads the exit code from train.exit. All streams of
+  # The lock keeps a host from starting a second command. `supervise` reads the exit code from train.exit. All streams of
   # the background job are redirected, because the ssh connection would stay open otherwise.
   on_every_host "cd block_recurrent_code || exit; { flock --nonblock 9 || exit 0; trap '' HUP; rm -f ../train.exit; \
 set -a; ${HOST_ENVIRONMENT:-:}; . experiments/tpu/host.env; set +a; \
-$PYTHON -m block_recurrent train$arguments; echo \$? >../train.exit; } \
+$PYTHON -m block_recurrent$arguments; echo \$? >../train.exit; } \
 9>>../train.lock >>../$LOG 2>&1 </dev/null & sleep 5; tail -n 3 ../$LOG"
 }
 
 status() {
   tpu queued-resources describe "$NAME"
-  on_every_host "pgrep -af $TRAINING || echo 'no training runs here'"
+  on_every_host "pgrep -af $PROCESS || echo 'nothing runs here'"
 }
 
 # Commands that a preemption may interrupt run as separate scripts, so that their failure does not end this one.
 supervise() {
   need ZONE
   need TYPE
-  check_training "$@"
+  check_arguments train "$@"
   if [[ -n "${DRY_RUN:-}" ]]; then
     create
     install
-    train "$@"
+    start train "$@"
     return
   fi
   while true; do
     get_slice
-    if on_every_host "pgrep -f $TRAINING >/dev/null" || { "$0" install && "$0" train "$@"; }; then
+    if ! nothing_runs || { "$0" install && "$0" train "$@"; }; then
       watch
     else
       notify "setup failed; trying again"
@@ -193,11 +226,24 @@ get_slice() {
   esac
 }
 
+# True if every host answers, and training runs on none.
+nothing_runs() {
+  local states
+  states=$(host_states) && [[ "$states" != *running* ]]
+}
+
 # Returns when training must be restarted; exits when training has ended by itself.
 watch() {
-  local state code
+  local state code lost=0
   while state=$(queue_state) && [[ "$state" == ACTIVE || "$state" == UNKNOWN ]]; do
     sleep 60
+    # A host that has rebooted neither runs training nor has its exit code. Seen twice: not just between the two.
+    if [[ "$(host_states)" == *"nothing runs"* ]]; then lost=$((lost + 1)); else lost=0; fi
+    if [[ "$lost" -ge 2 ]]; then
+      notify "a host runs nothing, as after a reboot; restarting training on all hosts"
+      end_everywhere
+      return
+    fi
     code=$(exit_code) || continue
     [[ -n "$code" ]] || continue
     on_every_host "tail -n 5 $LOG" || true
@@ -207,6 +253,11 @@ watch() {
       *) notify "training failed with exit code $code; see the log above" && exit "$code" ;;
     esac
   done
+}
+
+# Ends the processes that wait for a lost host; they can no longer save together.
+end_everywhere() {
+  on_every_host "pkill -TERM -f $PROCESS; sleep 10; pkill -KILL -f $PROCESS; true" || true
 }
 
 fetch() {
@@ -222,9 +273,10 @@ delete() {
 command=${1:-help}
 shift || true
 case "$command" in
-  create | install | train | status | supervise | fetch | delete) "$command" "$@" ;;
-  logs) tpu tpu-vm ssh "$NAME" --worker=0 --command="tail -n 50 -f $LOG" ;;
-  stop) on_every_host "pkill -TERM -f $TRAINING || echo 'no training runs here'" ;;
+  create | install | status | supervise | fetch | delete) "$command" "$@" ;;
+  train | evaluate | compare | score | generate) start "$command" "$@" ;;
+  logs) tpu tpu-vm ssh "$NAME" --worker=0 ${INTERNAL_IPS:+--tunnel-through-iap} --command="tail -n 50 -f $LOG" ;;
+  stop) on_every_host "pkill -TERM -f $PROCESS || echo 'nothing runs here'" ;;
   help | -h | --help) usage ;;
   *) fail "$command: no such command; see tpu.sh --help" ;;
 esac

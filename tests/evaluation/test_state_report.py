@@ -192,7 +192,7 @@ def test_the_losses_of_an_excerpt_are_those_of_its_tokens_in_the_whole_split(tmp
     placement = Placement(jax.devices()[:1])
     shape = Shape(batch_size=2, segment_length=16)
     whole = one_pass(tmp_path, carried(model), params, split)
-    part = score_split(carried(model), placement.replicate(params), excerpt, shape, placement=placement)
+    part = score_split(carried(model), placement.put_params(params), excerpt, shape, placement=placement)
     for index, document in enumerate(excerpt.documents):
         losses = whole.of(int(document))[: excerpt.lengths[index] - 1]
         np.testing.assert_allclose(part.of(index), losses, rtol=2e-5, atol=2e-6)

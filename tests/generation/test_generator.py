@@ -4,6 +4,7 @@ import dataclasses
 import math
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ FLAT = Sampling(temperature=1.5)
 TEXT = "The quick brown fox jumps over the lazy dog; "
 
 
-def make_generator(config: ModelConfig, **arguments: int) -> Generator:
+def make_generator(config: ModelConfig, **arguments: Any) -> Generator:
     config = dataclasses.replace(config, vocab_size=260)
     params = init_params(config, jax.random.key(0))
     return Generator(config, params, ByteVocabulary(), segment_length=16, **arguments)

@@ -60,6 +60,6 @@ def test_exported_functions_produce_the_same_tokens_in_a_new_process(store_folde
     # Outside the checkout, where the package cannot be imported by accident; the server asserts it too.
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout) == ours
-    assert json.loads((tmp_path / "functions.json").read_text())["platforms"] == ["cpu", "tpu"]
+    assert json.loads((tmp_path / "functions.json").read_text())["platforms"] == ["cpu", "tpu", "cuda"]
     with pytest.raises(InputError, match=r"functions.json is there already"):
         export_functions(tmp_path, **arguments)

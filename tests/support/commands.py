@@ -59,7 +59,9 @@ def _load(path: str, batch_size: int) -> Generator:
 def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `generate` and `score` load a run once, however often they are called."""
 
-    def from_workdir(path: str, *, batch_size: int = 8, vocabulary: str | None = None) -> Generator:
+    def from_workdir(
+        path: str, *, batch_size: int = 8, vocabulary: str | None = None, placement: None = None
+    ) -> Generator:
         if vocabulary is not None:
             return Generator.of_run(SavedRun.load(path), batch_size=batch_size, vocabulary=vocabulary)
         return _load(str(resolve(path)), batch_size)

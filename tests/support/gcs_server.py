@@ -15,6 +15,7 @@ class Handler(BaseHTTPRequestHandler):
         -1
     )  # headers and body in one packet: two would wait 40 ms for each other (Nagle, delayed acknowledgement)
     objects: dict[str, bytes]
+    generations: dict[str, int]
     uploads: dict[str, tuple[str, bytes]]
 
     def log_message(self, format, *args):
@@ -57,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             "name": name,
             "bucket": "bucket",
             "size": str(len(data)),
-            "generation": "1",
+            "generation": str(self.generations.get(name, 1)),
             "metageneration": "1",
             "md5Hash": base64.b64encode(hashlib.md5(data).digest()).decode(),
             "updated": "2024-01-01T00:00:00.000Z",
@@ -74,15 +75,15 @@ class Handler(BaseHTTPRequestHandler):
         elif name not in self.objects:
             self._answer(404, {"error": {"code": 404, "message": "No such object"}})
         elif query.get("alt") == "media":
-            self._media(self.objects[name])
+            self._media(self.objects[name], self.generations.get(name, 1))
         else:
             self._answer(200, self._describe(name))
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _media(self, data):
+    def _media(self, data, generation):
         requested = self.headers.get("Range")
-        extra = {"X_Goog_Generation": "1"}
+        extra = {"X_Goog_Generation": str(generation)}
         if not requested:
             self._answer(200, data, **extra)
             return
@@ -125,9 +126,13 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, Location=f"http://{self.headers['Host']}/upload/b/bucket/o?upload_id={key}")
         elif query.get("uploadType") == "multipart":
             mark = b"\n--" + self.headers["Content-Type"].split("boundary=")[1].strip('"').encode()
-            about, content = (part.split(b"\n\n", 1)[1] for part in (b"\n" + body).split(mark)[1:3])
+            parts = (b"\n" + body.replace(b"\r\n", b"\n")).split(mark)[1:3]
+            about, content = (part.split(b"\n\n", 1)[1] for part in parts)
             target = json.loads(about)["name"]
+            if self._refused(target, query):
+                return
             self.objects[target] = content
+            self.generations[target] = self.generations.get(target, 0) + 1
             self._answer(200, self._describe(target))
         else:
             self.objects[query["name"]] = body
@@ -144,8 +149,19 @@ class Handler(BaseHTTPRequestHandler):
             self.objects[target] = data
             self._answer(200, self._describe(target))
 
+    def _refused(self, name, query):
+        """Answers a request whose condition on the object's generation does not hold."""
+        wanted = query.get("ifGenerationMatch")
+        have = self.generations.get(name, 1) if name in self.objects else 0
+        if wanted is None or int(wanted) == have:
+            return False
+        self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
+        return True
+
     def do_DELETE(self):
-        name, _ = self._split()
+        name, query = self._split()
+        if self._refused(name, query):
+            return
         found = self.objects.pop(name, None)
         self._answer(204 if found is not None else 404)
 
@@ -153,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving():
     """Serves one bucket named `bucket`. Yields the server's address and the bucket's objects by name."""
-    handler = type("Bucket", (Handler,), {"objects": {}, "uploads": {}})
+    handler = type("Bucket", (Handler,), {"objects": {}, "uploads": {}, "generations": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)

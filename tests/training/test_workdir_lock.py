@@ -6,7 +6,9 @@ import pytest
 from etils import epath
 
 from block_recurrent.errors import InputError
+from block_recurrent.training import bucket_lock
 from block_recurrent.training.workdir_lock import hold_workdir
+from tests.support.gcs_server import serving
 
 HOLD = """
 import sys
@@ -46,7 +48,25 @@ def test_a_killed_process_releases_its_workdir(tmp_path):
         pass
 
 
-def test_a_remote_workdir_is_not_locked():
+def test_a_workdir_in_a_bucket_is_locked_or_says_why_not(monkeypatch, tmp_path):
+    """Through the client of Google Cloud Storage and a fake server; without the client, one sentence says so."""
+    pytest.importorskip("google.cloud.storage", reason="the extra `gcs` is not installed")
     workdir = epath.Path("gs://bucket/run")
-    with hold_workdir(workdir), hold_workdir(workdir):
+    with serving() as (address, objects):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        refused = rf"gs://bucket/run: a live run is using it \(process {os.getpid()} on .*remove gs://bucket/run/lock"
+        monkeypatch.setattr(bucket_lock, "_SECONDS_BETWEEN_WRITES", 0.05)
+        monkeypatch.setattr(bucket_lock, "_SECONDS_BETWEEN_READS", 0.2)
+        with hold_workdir(workdir), pytest.raises(InputError, match=refused), hold_workdir(workdir):
+            pass
+        assert objects == {}
+    said = []
+
+    def not_installed(url: str) -> None:
+        raise ImportError("No module named 'google'")
+
+    monkeypatch.setattr(bucket_lock, "CloudObject", not_installed)
+    with hold_workdir(workdir, said.append), hold_workdir(workdir):
         pass
+    assert "not locked" in said[0]
+    assert "extra `gcs`" in said[0]

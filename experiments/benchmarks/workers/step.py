@@ -50,7 +50,7 @@ def _compiler_options(**arguments: Any) -> dict[str, Any]:
     """Returns the options with which the commands compile their steps."""
     function = moved("parallel.compiler_options", "chips").compiler_options
     known = inspect.signature(function).parameters
-    return function("cpu", **{name: value for name, value in arguments.items() if name in known})
+    return function(jax.default_backend(), **{name: value for name, value in arguments.items() if name in known})
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:

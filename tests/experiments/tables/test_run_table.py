@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -141,6 +142,30 @@ def test_a_dry_run_prints_commands_for_this_machine_or_a_tpu(monkeypatch, capsys
     assert len(remote) == 2
     assert all(line.startswith("NAME=pod ZONE=us-central2-b experiments/tpu/tpu.sh train --gin") for line in remote)
     assert all(line.endswith("--gin-file gin/hardware/tpu.gin") for line in remote)
+
+
+def test_commands_for_a_tpu_read_and_write_the_bucket_alone(monkeypatch, capsys, tmp_path):
+    """Every folder in them is on the bucket; a folder that is not is an error before anything is printed."""
+    common = ("--table", "table1", "--data", "arxiv", "--rows", "rec:fixed:skip", "--dry-run", "--tpu", "pod:zone-b")
+    common += ("--results", tmp_path)
+    assert command(monkeypatch, *common, "--runs", "gs://bucket/my/runs") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
+    prepare, train, _, evaluate, fetch = (shlex.split(line, comments=True) for line in lines)
+    store = "STORE='gs://bucket/my/prepared/arxiv'"
+    assert store in prepare
+    assert store in train
+    workdir = train[train.index("--workdir") + 1]
+    assert workdir.startswith("gs://bucket/my/runs/table1/rec_fixed_skip/")
+    assert evaluate[2:] == ["experiments/tpu/tpu.sh", "evaluate", "--workdir", workdir, "--split", "test"]
+    assert fetch[3:] == ["fetch", workdir, workdir.replace("gs://bucket/my/", "")]
+    for arguments, named in (
+        (("--runs", "runs"), "--runs = runs"),
+        (("--runs", "gs://b/r", "--stores", "prepared"), "prepared/arxiv"),
+        (("--runs", "gs://b/r", "--gin-param", "STORE='/disk/arxiv'"), "/disk/arxiv"),
+    ):
+        with pytest.raises(InputError, match=re.escape(named)):
+            command(monkeypatch, *common, *arguments)
+        assert capsys.readouterr().out == ""
 
 
 def test_every_table_has_its_own_folder_of_results():

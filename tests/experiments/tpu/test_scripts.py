@@ -1,9 +1,11 @@
 """The launch scripts: the commands they print, their behaviour with a fake slice, and shellcheck."""
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -45,28 +47,39 @@ def test_create_requests_the_slice_with_its_runtime():
     assert "--runtime-version=other" in commands("create", RUNTIME="other")[0]
 
 
-def test_train_runs_the_same_command_on_every_host():
-    flags = [
-        "--gin-file",
-        "gin/runs/quickstart.gin",
-        "--gin-param",
-        "DataConfig.store='gs://b/s'",
-        "--workdir",
-        "gs://b/r",
-    ]
-    (train,) = commands("train", *flags)
+def test_create_passes_account_network_and_reservation():
+    (create,) = commands(
+        "create", RESERVED="1", SERVICE_ACCOUNT="a@mine.iam.gserviceaccount.com", NETWORK="n", SUBNETWORK="s"
+    )
+    assert {
+        "--reserved",
+        "--service-account=a@mine.iam.gserviceaccount.com",
+        "--network=n",
+        "--subnetwork=s",
+    } <= {*create}
+    (plain,) = commands("create")
+    assert not any(word.startswith(("--reserved", "--service", "--network", "--internal")) for word in plain)
+    assert "--internal-ips" in commands("create", INTERNAL_IPS="1")[0]
+    assert "--tunnel-through-iap" in commands("stop", INTERNAL_IPS="1")[0]
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "score", "generate"])
+@pytest.mark.parametrize("workdir", [["--workdir", "gs://b/r"], ["--workdir=gs://b/r"]])
+def test_a_command_runs_on_every_host(name, workdir):
+    flags = ["--gin-file", "gin/runs/quickstart.gin", "--gin-param", "DataConfig.store='gs://b/s'", *workdir]
+    (train,) = commands(name, *flags)
     assert train[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice"]
     assert "--worker=all" in train
     (remote,) = [argument.removeprefix("--command=") for argument in train if argument.startswith("--command=")]
     started = shlex.split(remote)
     first = started.index("block_recurrent")
-    assert started[first - 1 : first + 2] == ["-m", "block_recurrent", "train"]
+    assert started[first - 1 : first + 2] == ["-m", "block_recurrent", name]
     assert " ".join(started[first + 2 :]).startswith(" ".join(flags) + "; ")
 
 
 def test_the_other_commands_call_gcloud():
     archive, copy, _, install = commands("install")
-    assert archive[:2] == ["git", "archive"]
+    assert archive[:2] == ["python3", "experiments/tpu/pack.py"]
     assert {"scp", "--worker=all"} <= {*copy}
     assert "--worker=all" in install
     assert "pkill -TERM" in " ".join(commands("stop")[0])
@@ -83,6 +96,10 @@ def test_the_other_commands_call_gcloud():
         (["create"], {"TYPE": "v9-8"}, "TYPE=v9-8: no runtime is known"),
         (["train", "--workdir", "/tmp/run"], {}, "--workdir must be on gs://"),
         (["train"], {}, "give the arguments"),
+        (["train", "--gin-file", "x"], {}, "train: give --workdir gs://"),
+        (["train", "--workdir=/tmp/run"], {}, "--workdir must be on gs://"),
+        (["evaluate", "--workdir", "gs://b/r", "--out=here"], {}, "evaluate: --out must be on gs://"),
+        (["create"], {"TYPE": "tpu7x-16"}, "TPU7x slices exist on GKE only"),
         (["supervise", "--workdir", "/tmp/run"], {}, "--workdir must be on gs://"),
         (["supervise", "--workdir", "gs://b/r"], {"TYPE": ""}, "TYPE is not set"),
         (["fetch", "here"], {}, "give a workdir on gs://"),
@@ -123,7 +140,7 @@ class Cloud:
             "gcloud": f'exec {sys.executable} {Path(__file__).parents[2]}/support/fake_gcloud.py "$@"',
             "sleep": "exec /bin/sleep 0.05",
             "python3": f'case "$*" in "-m uv venv"*) mkdir -p block_recurrent_venv/bin &&'
-            f" cp {folder}/bin/python block_recurrent_venv/bin/;; esac",
+            f' cp {folder}/bin/python block_recurrent_venv/bin/;; *pack.py*) exec {sys.executable} "$@";; esac',
             "python": f'[[ "$1" == -c ]] || exec -a "$0" {sys.executable} "$@"',
         }
         (folder / "bin").mkdir()
@@ -175,6 +192,13 @@ class Cloud:
         for host in self.hosts:
             (host / "end").write_text(str(code))
 
+    def reboot(self, host: Path) -> None:
+        """Kills every process that runs in a host's folder, the shell that would write the exit code included."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(process / "cwd")).is_relative_to(host):
+                    os.kill(int(process.name), signal.SIGKILL)
+
     def preempt(self) -> None:
         (self.folder / "state").write_text("SUSPENDED\n")
         subprocess.run(["pkill", "-KILL", "-f", f"^{self.folder}/host_"], check=True)
@@ -199,15 +223,60 @@ def test_a_slice_is_created_used_and_deleted(cloud):
     once = [[["train", *FLAGS], f"{host}/jax_cache"] for host in cloud.hosts]
     wait_for(lambda: cloud.starts() == [[first] for first in once])
     cloud.run("train", *FLAGS)  # training runs already; nothing is started
-    assert "no training runs here" not in cloud.run("status")
+    assert "nothing runs here" not in cloud.run("status")
     cloud.run("stop")
     wait_for(lambda: all(exits.exists() and exits.read_text() for exits in cloud.exits))
     assert [exits.read_text() for exits in cloud.exits] == ["75\n", "75\n"]
     assert cloud.starts() == [[first] for first in once]
-    assert cloud.run("status").splitlines().count("no training runs here") == 2
-    assert cloud.run("stop").splitlines().count("no training runs here") == 2
+    assert cloud.run("status").splitlines().count("nothing runs here") == 2
+    assert cloud.run("stop").splitlines().count("nothing runs here") == 2
     cloud.run("delete")
     assert not (cloud.folder / "state").exists()
+
+
+def test_an_evaluation_runs_on_the_hosts_as_training_does(cloud):
+    for command in (["create"], ["install"], ["evaluate", "--workdir=gs://b/r", "--split", "test"]):
+        cloud.run(*command)
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
+    assert cloud.starts()[0][0][0] == ["evaluate", "--workdir=gs://b/r", "--split", "test"]
+    cloud.run("train", *FLAGS)  # waits for no turn: the evaluation still runs
+    assert [len(times) for times in cloud.starts()] == [1, 1]
+    assert "nothing runs here" not in cloud.run("status")
+    cloud.run("stop")
+
+
+def test_install_ships_the_working_tree_and_says_what_it_leaves(cloud):
+    """Uncommitted changes and new files arrive; deleted and ignored files do not."""
+    checkout = cloud.folder / "checkout"
+    (checkout / "block_recurrent" / "__main__.py").write_text("changed")
+    (checkout / "new run.gin").write_text("x = 1")
+    (checkout / "vocabulary.model").write_bytes(b"pieces")
+    (checkout / ".gitignore").write_text("/prepared/\n")
+    (checkout / "prepared").mkdir()
+    (checkout / "prepared" / "tokens").write_text("many")
+    (checkout / "experiments" / "tpu" / "jobset.yaml").unlink()
+    cloud.run("create")
+    output = cloud.run("install")
+    assert "left out, because git ignores them: prepared/" in output
+    for host in cloud.hosts:
+        code = host / "block_recurrent_code"
+        assert (code / "block_recurrent" / "__main__.py").read_text() == "changed"
+        assert (code / "new run.gin").exists()
+        assert (code / "vocabulary.model").read_bytes() == b"pieces"
+        assert not (code / "prepared").exists()
+        assert not (code / "experiments" / "tpu" / "jobset.yaml").exists()
+
+
+def test_install_refuses_raw_data_among_the_new_files(cloud):
+    with open(cloud.folder / "checkout" / "books.txt", "wb") as file:
+        file.truncate(101 * 10**6)
+    cloud.run("create")
+    process = cloud.start("install")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "new files that git does not ignore take 101 MB" in output
+    assert "books.txt" in output
+    assert cloud.calls("scp") == 0
 
 
 def test_a_supervised_run_continues_after_preemption_and_after_being_stopped(cloud):
@@ -223,6 +292,19 @@ def test_a_supervised_run_continues_after_preemption_and_after_being_stopped(clo
     assert "SUSPENDED; requesting another slice" in output
     assert "training has ended" in output
     assert cloud.calls("delete") == 1
+
+
+def test_a_run_continues_after_a_host_has_rebooted(cloud):
+    """The slice stays active: one host runs nothing and has no exit code, the other waits for it."""
+    watching = cloud.start("supervise", *FLAGS)
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [1, 1])
+    cloud.reboot(cloud.hosts[1])
+    wait_for(lambda: [len(times) for times in cloud.starts()] == [2, 2])
+    cloud.end_training(0)
+    output, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0, output
+    assert "a host runs nothing, as after a reboot" in output
+    assert (cloud.calls("create"), cloud.calls("delete")) == (1, 0)
 
 
 def test_an_unreachable_cloud_is_not_a_preemption(cloud):
