@@ -60,7 +60,7 @@ class Entry:
 
 
 # Entries with other settings: an experiment that does not fit a slice unchanged, with the first setting that `advice`
-# returns; and 4096 tokens a chip, the fewest that a v4-32 can train on.
+# returns; and 4096 tokens a chip of a v4-32 instead of 8192.
 ADJUSTED = (
     Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=("MeshConfig.fsdp=8",)),
     *(

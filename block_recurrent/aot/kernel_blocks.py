@@ -5,6 +5,7 @@ the next index differs.
 """
 
 import base64
+import importlib
 import json
 import math
 import re
@@ -69,11 +70,11 @@ def _program(one: Instruction) -> str | None:
     try:
         config, _ = json.JSONDecoder().raw_decode(one.attributes, start + len("backend_config="))
         body = base64.b64decode(config["custom_call_config"]["body"])
-        from jax._src.lib import tpu  # jax has no public reader of these programs
-        from jax._src.lib.mlir import ir
-
+        # jax has no public reader of these programs.
+        jaxlib: Any = importlib.import_module("jax._src.lib")
+        ir: Any = importlib.import_module("jax._src.lib.mlir").ir
         with ir.Context() as context:
-            tpu.register_dialect(context)
+            jaxlib.tpu.register_dialect(context)
             context.allow_unregistered_dialects = True
             return str(ir.Module.parse(body))
     except Exception:  # whatever changed between versions of jax: the caller counts each array once

@@ -40,8 +40,8 @@ def test_a_small_run_compiles(tmp_path, step):
     all_reduced = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
     assert (all_reduced > 1_000_000) == (step == "train")  # gradients; evaluation reduces one number for each row
     assert found["num_chips"] == (1 if step == "decode" else 4)
-    reads = 64 if step == "decode" else 1  # decoding reads all parameters once for each token
-    assert found["estimate"]["memory"] >= reads * found["parameters"] / 1200e9
+    assert found["hbm_bytes"] >= found["parameters"]  # once; this small model may then stay in a v4 chip's CMEM
+    assert not found["unknown_loops"]
 
 
 def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[str, Any]:
