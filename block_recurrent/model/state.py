@@ -49,7 +49,7 @@ class LayerState:
     memory_values: MemoryHeads | None = None
     memory_index: Int[Array, "B"] | None = None
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[GetAttrKey, Any]], tuple[str, ...]]:
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
         """Returns the children of the pytree node and their names.
 
         Without a memory there is no child for it, not even None: checkpoints record None, so those of earlier versions
@@ -74,7 +74,7 @@ class LayerState:
     def with_memory(self, memory: Memory) -> "LayerState":
         """Returns this state with another external memory."""
         return dataclasses.replace(
-            self, memory_keys=memory.keys, memory_values=memory.values, memory_index=memory.index
+            self, memory_keys=memory.keys, memory_values=memory.values, memory_index=memory.written
         )
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_the_model_with_the_fused_kernel_equals_the_official_code(path):
     assert parity.passed, (parity.errors, parity.places)
 
 
-def changed(tmp_path: Path, source: Path = SMALL, **entries: np.ndarray | None) -> Path:
+def changed(tmp_path: Path, source: Path = SMALL, **entries: Any) -> Path:
     """Writes a copy of a fixture with other entries; None removes an entry."""
     with np.load(source) as archive:
         content = {name: archive[name] for name in archive.files} | entries

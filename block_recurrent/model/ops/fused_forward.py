@@ -52,8 +52,8 @@ def forward(
     batch, length, width = inputs.queries.shape
     heads, dtype = len(inputs.bias), inputs.queries.dtype
     dim, count = width // heads, length // tiles.size
-    tile = pl.BlockSpec((1, tiles.size, dim), lambda head, row, tile: (row, tile, head))
-    cache = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
+    tile: Any = pl.BlockSpec((1, tiles.size, dim), lambda head, row, tile: (row, tile, head))
+    cache: Any = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
     statistic = pl.BlockSpec((1, 1, 1, tiles.size), lambda head, row, tile: (row, head, 0, tile))
     output, log_total = pl.pallas_call(
         functools.partial(_kernel, tiles, rate),
