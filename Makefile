@@ -93,6 +93,8 @@ quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, o
 	$(BIN)/python -m block_recurrent evaluate --checkpoint $(RUN)_random --gin-file gin/runs/quickstart.gin --ablations --diagnostics $(PART)
 	$(BIN)/python -m block_recurrent evaluate --workdir $(RUN)_slide --tokens $(PART)
 	$(BIN)/python -m block_recurrent compare $(RUN)_slide $(RUN) --out $(RUN)_against_slide $(PART)
+	$(BIN)/python -m block_recurrent generate --workdir $(RUN) --prompt "def parse_arguments(arguments):" \
+		--num-tokens 400 --temperature 0.8 --top-p 0.95 --jsonl $(RUN)/samples.jsonl
 	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
 
 test: .venv/all lint  ## lint, types and the fast tests; under 10 minutes with installation
@@ -124,7 +126,7 @@ test-slow: .venv/all  ## tests longer than a minute, all sharding cases among th
 test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints a table of faults and outcomes
 	$(BIN)/python -m pytest -s -m faults
 
-test-browser: .venv/all  ## the report in headless Chromium, which is installed from Debian if it is missing
+test-browser: .venv/all  ## the report in headless Chromium (installed from Debian if missing); screenshots in build/screenshots
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
 

@@ -4,9 +4,12 @@ import numpy as np
 from rich.console import Console
 
 from block_recurrent.cli.console import line, table
+from block_recurrent.evaluation.bootstrap import smallest_p_value
 from block_recurrent.evaluation.comparison_results import Comparison, Difference
 from block_recurrent.evaluation.records import DataSet, Estimate, Subject
 from block_recurrent.evaluation.results import Ablations, Curve, Diagnostics, OfficialScores, Scores
+from block_recurrent.evaluation.run_results import ResultSet
+from block_recurrent.report.formats import interval, p_value, perplexity
 
 
 def show_scores(console: Console, scores: Scores) -> None:
@@ -16,8 +19,8 @@ def show_scores(console: Console, scores: Scores) -> None:
         ("bits per token", *_cells(scores.bits_per_token)),
         ("bits per byte", *_cells(scores.bits_per_byte)),
         ("bits per character", *_cells(scores.bits_per_character)),
-        ("perplexity per token", *_cells(scores.token_perplexity)),
-        (f"perplexity per word ({scores.words_source} count)", *_cells(scores.word_perplexity)),
+        ("perplexity per token", *_perplexity(scores.token_perplexity)),
+        (f"perplexity per word ({scores.words_source} count)", *_perplexity(scores.word_perplexity)),
     ]
     table(console, ("metric", "value", level), rows, f"{_title(scores.subject, scores.data)}, {scores.data.scope}")
     line(
@@ -58,8 +61,8 @@ def show_curve(console: Console, curve: Curve) -> None:
             f"{point.step:,}",
             *_cells(point.bits_per_byte),
             f"{point.bits_per_token.value:.4f}",
-            f"{point.token_perplexity.value:.3f}",
-            f"{point.word_perplexity.value:,.3f}",
+            perplexity(point.token_perplexity.value),
+            perplexity(point.word_perplexity.value),
         )
         for point in curve.points
     ]
@@ -103,19 +106,22 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
     """Prints the paired differences from the baseline, and the most improved words."""
     about = comparison.data
     title = f"on {about.label}, {about.split}, {about.scope}: {comparison.tokens:,} scored tokens"
-    rows = [(comparison.baseline.name, f"{comparison.bits_per_byte.value:.4f}", "baseline", "", "", "")]
+    names = ResultSet(runs=(), comparisons=(comparison,))
+    rows = [(names.name_of(comparison.baseline), f"{comparison.bits_per_byte.value:.4f}", "baseline", "", "", "")]
     for item in comparison.differences:
         better = f"{item.documents_better:,} of {comparison.documents:,}"
-        p_value = "-" if item.p_value is None else f"{item.p_value:.4f}"
+        p = "-" if item.p_value is None else p_value(item.p_value)
         own = f"{item.bits_per_byte.value:.4f}"
-        rows.append((item.subject.name, own, *_cells(item.improvement_per_byte, sign="+"), p_value, better))
+        rows.append((names.name_of(item.subject), own, *_cells(item.improvement_per_byte, sign="+"), p, better))
     columns = ("model", "bits per byte", "saved", f"{comparison.bootstrap.level:.0%} interval", "p", "documents better")
     table(console, columns, rows, title)
+    reach = p_value(smallest_p_value(comparison.documents))
+    line(console, f"p: sign-flip test over documents; the smallest possible with {comparison.documents:,} is {reach}")
     for item in comparison.differences:
-        _show_words(console, item)
+        _show_words(console, item, names.name_of(item.subject))
 
 
-def _show_words(console: Console, difference: Difference) -> None:
+def _show_words(console: Console, difference: Difference, name: str) -> None:
     study = difference.words
     groups = [
         (
@@ -128,7 +134,7 @@ def _show_words(console: Console, difference: Difference) -> None:
     ]
     line(console, "")
     columns = ("last occurred", "", "words", "bits saved per word", "interval")
-    table(console, columns, groups, f"{difference.subject.name}: what improves ({study.rule})")
+    table(console, columns, groups, f"{name}: what improves ({study.rule})")
     shown = study.sampled
     names, outside = sum(word.name for word in shown), sum(word.reach != "inside" for word in shown)
     rows = [
@@ -152,6 +158,10 @@ def _show_words(console: Console, difference: Difference) -> None:
 def _title(subject: Subject, data: DataSet) -> str:
     step = "" if subject.step is None else f", step {subject.step:,}"
     return f"{subject.name}{step} on {data.label}, {data.split}"
+
+
+def _perplexity(estimate: Estimate) -> tuple[str, str]:
+    return perplexity(estimate.value), interval(estimate, perplexity) or "-"
 
 
 def _cells(estimate: Estimate, sign: str = "") -> tuple[str, str]:

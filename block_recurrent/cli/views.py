@@ -38,7 +38,8 @@ def show_prepared(console: Console, summaries: Sequence[SplitSummary]) -> None:
         rows.append([about.split, *cells, unknown, about.fingerprint[:12], written])
     first = summaries[0].metadata
     details = "".join(f", {name} {value}" for name, value in sorted(first.settings.items()))
-    line(console, f"{summaries[0].path.parent}: {first.source}{details}, vocabulary {first.vocabulary.spec}")
+    source = first.source if first.name == first.source else f"{first.name}, source {first.source}"
+    line(console, f"{summaries[0].path.parent}: {source}{details}, vocabulary {first.vocabulary.spec}")
     names = ("split", "documents", "tokens", "bytes", "characters", "words", "longest", "median", "unknown")
     table(console, (*names, "fingerprint", ""), rows)
     for summary in summaries:

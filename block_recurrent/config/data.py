@@ -21,6 +21,9 @@ class PrepareConfig:
 
     Attributes:
         source: name of the text source; `prepare --list` prints the names.
+        corpus: name of the text in results, reports and model cards. None means the corpus that the source is made for,
+            such as PG19 for `pg19`, otherwise the source's name. Set it when a source reads another corpus: only text
+            with the name of the paper's corpus, or without a name, is compared with the paper.
         store: output folder, local or `gs://`. It holds one token store per split. In all paths `~` is the home folder.
         input: folder or file of the source's text, local or `gs://`; None for a source without an input.
         splits: splits to prepare; None means all splits of the source.
@@ -53,10 +56,11 @@ class PrepareConfig:
     name_field: str | None = None
     repository_depth: int = 1
     workers: int | None = None
+    corpus: str | None = None
 
     def __post_init__(self):
         check_texts(self, ("source", "store", "vocabulary", "text_field"))
-        check_texts(self, (field for field in ("input", "name_field") if getattr(self, field) is not None))
+        check_texts(self, (field for field in ("input", "name_field", "corpus") if getattr(self, field) is not None))
         expand_paths(self, ("store", "input", "vocabulary"))
         check_text_tuples(self, ("splits", "extensions"))
         check_numbers(self, ("validation_percent", "test_percent"), 0, 100)

@@ -69,6 +69,11 @@ def sign_flip_p_value(differences: np.ndarray, seed: int) -> float | None:
     return (1 + extreme) / (1 + _PERMUTATIONS)
 
 
+def smallest_p_value(documents: int) -> float:
+    """Returns the smallest value that `sign_flip_p_value` can take: all differences have one sign, as have 2 of 2^D."""
+    return max(2.0 ** (1 - documents), 1 / (1 + _PERMUTATIONS))
+
+
 def _replicates(numerators: np.ndarray, denominators: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
     """Returns (R, K) ratios; NaN where no drawn document contributes to a column."""
     documents = len(numerators)

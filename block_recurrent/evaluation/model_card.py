@@ -250,10 +250,11 @@ def _model(saved: SavedRun) -> list[str]:
 def _training_data(saved: SavedRun, text: CardText) -> list[str]:
     training = saved.training()
     lines = [text.training_text, ""] if text.training_text else []
-    lines += ["| source | split | documents | bytes | tokens | fingerprint |", "|---|---|---|---|---|---|"]
+    lines += ["| corpus | source | split | documents | bytes | tokens | fingerprint |", "|---|---|---|---|---|---|---|"]
     for store in training["stores"]:
         counts = " | ".join(f"{store['counts'][name]:,}" for name in ("documents", "bytes", "tokens"))
-        lines.append(f"| {store['source']} | {store['split']} | {counts} | `{store['fingerprint'][:12]}` |")
+        name = store.get("corpus", store["source"])
+        lines.append(f"| {name} | {store['source']} | {store['split']} | {counts} | `{store['fingerprint'][:12]}` |")
     lines += [
         "",
         f"Tokens trained: at most {training['positions']:,} (steps x rows x segment length; the last segment of a "

@@ -55,7 +55,8 @@ def load_model_under_test(path: epath.Path, placement: Placement | None = None) 
     """
     if (path / CONFIG_FILE).exists():
         export = load_export(path)
-        subject = describe_subject(path.name, str(path), export.step, export.model, export.params)
+        control = export.training.get("control")
+        subject = describe_subject(path.name, str(path), export.step, export.model, export.params, control)
         return ModelUnderTest(
             subject, path, export.model, None, _shape(export.training), export.vocabulary["fingerprint"], export.params
         )

@@ -22,13 +22,15 @@ from block_recurrent.parallel.placement import to_host
 from block_recurrent.typing import Params
 
 _LIBRARIES = ("block-recurrent", "jax", "flax", "numpy", "tensorstore", "pyarrow")
-_PG19 = ("pg19", "pg19_tfds")
+_PG19 = "PG19"
 # Corpora of the paper that were never released; data that replaces them is labelled a stand-in.
-_STAND_INS: dict[str, Literal["arXiv", "GitHub"]] = {"arxiv": "arXiv", "github": "GitHub"}
+_UNRELEASED: dict[str | None, Literal["arXiv", "GitHub"]] = {"arXiv": "arXiv", "GitHub": "GitHub"}
 _T5_TABLE = 32_128
 
 
-def describe_subject(name: str, path: str, step: int | None, config: ModelConfig, params: Params) -> Subject:
+def describe_subject(
+    name: str, path: str, step: int | None, config: ModelConfig, params: Params, control: str | None = None
+) -> Subject:
     """Returns the description of a model and its parameters."""
     return Subject(
         name=name,
@@ -37,6 +39,7 @@ def describe_subject(name: str, path: str, step: int | None, config: ModelConfig
         fingerprint=params_fingerprint(params),
         parameters=count_params(config),
         config=dataclasses.asdict(config),
+        control=control,
     )
 
 
@@ -51,11 +54,13 @@ def params_fingerprint(params: Params) -> str:
 
 
 def describe_data(store: TokenStore) -> DataSet:
-    """Returns the description of a split, with a label for tables that marks stand-ins for the paper's corpora."""
+    """Returns the description of a split, with a label for tables that marks stand-ins for the paper's corpora.
+
+    Text that the user named otherwise than the source's published corpus is neither that corpus nor a stand-in for it.
+    """
     about = store.metadata
-    stand_in = about.source in _STAND_INS
-    label = "PG19" if about.source in _PG19 else about.source
-    label = f"{_STAND_INS[about.source]} (stand-in)" if stand_in else label
+    stand_in = about.published_corpus in _UNRELEASED
+    label = f"{about.name} (stand-in)" if stand_in else about.name
     return DataSet(
         store=str(store.path.parent),
         source=about.source,
@@ -74,18 +79,20 @@ def describe_data(store: TokenStore) -> DataSet:
 
 def _paper_column(store: TokenStore) -> Literal["PG19 bytes", "PG19 tokens", "arXiv", "GitHub"] | None:
     about = store.metadata
-    if about.source in _PG19 and about.vocabulary.fingerprint == ByteVocabulary.fingerprint:
+    if about.published_corpus == _PG19 and about.vocabulary.fingerprint == ByteVocabulary.fingerprint:
         return "PG19 bytes"
     if about.vocabulary.table_size != _T5_TABLE:
         return None
-    return "PG19 tokens" if about.source in _PG19 else _STAND_INS.get(about.source)
+    return "PG19 tokens" if about.published_corpus == _PG19 else _UNRELEASED.get(about.published_corpus)
 
 
 def official_words(store: TokenStore) -> int | None:
     """Returns the published word count of a split; None if there is none or the store lacks text of the split."""
     about = store.metadata
     whole = (
-        store.part is None and about.source in _PG19 and about.counts.documents == PUBLISHED_DOCUMENTS.get(about.split)
+        store.part is None
+        and about.published_corpus == _PG19
+        and about.counts.documents == PUBLISHED_DOCUMENTS.get(about.split)
     )
     return PUBLISHED_WORDS[about.split] if whole else None
 

@@ -53,6 +53,7 @@ class Subject:
         fingerprint: hex SHA-256 of the parameters.
         parameters: number of parameters, including the embedding table.
         config: fields of `ModelConfig`.
+        control: what was done to the model, if it is a control of an experiment, such as `random cells`; else None.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Subject:
     fingerprint: str
     parameters: int
     config: dict[str, Any]
+    control: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ class DataSet:
         store: folder of the token store.
         source: name of the text source.
         split: name of the split.
-        label: name of the data in tables; marks stand-ins for the paper's corpora, and parts of a split.
+        label: name of the data in tables: the user's (`PrepareConfig.corpus`), else that of the source; marks stand-ins
+            for the paper's corpora, and parts of a split.
         stand_in: True for data that replaces a corpus of the paper that was never released.
         paper_column: the comparable column of the paper's Table 1; None if there is none.
         fingerprint: hex SHA-256, equal for equal tokens.

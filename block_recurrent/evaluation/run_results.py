@@ -1,8 +1,10 @@
 """Results of runs: reads the evaluations, curves and metrics of runs, and comparisons, from their folders."""
 
 import dataclasses
+import functools
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -15,6 +17,7 @@ from block_recurrent.training.metric_writer import read_metrics
 from block_recurrent.training.run_record import has_run, read_run
 
 _STEP = re.compile(r"step_(\d+)(_max_\d+_documents)?(_max_\d+_tokens)?")
+_SAMPLES = "samples.jsonl"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,19 @@ class SplitResults:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A text that the model continued: a line of `generate --jsonl RUN/samples.jsonl`.
+
+    Attributes:
+        prompt: the given text.
+        text: its continuation.
+    """
+
+    prompt: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResults:
     """Results of a run, of an export, or of the output folder of an evaluation.
 
@@ -40,6 +56,7 @@ class RunResults:
         metrics: lines of `metrics.jsonl`.
         evaluations: the newest evaluation of every split.
         curves: scores of all checkpoints, one curve per split.
+        samples: texts that the model continued; empty without `samples.jsonl` in the folder.
     """
 
     name: str
@@ -49,6 +66,7 @@ class RunResults:
     metrics: list[dict[str, Any]]
     evaluations: tuple[SplitResults, ...]
     curves: tuple[Curve, ...]
+    samples: tuple[Sample, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,11 +96,40 @@ class ResultSet:
                     yield run, evaluated
 
     def name_of(self, subject: Subject) -> str:
-        """Returns the name of a model's run if these results include it, and otherwise the subject's own name."""
+        """Returns the name of a model, different from those of all other models.
+
+        It is the name of the model's run if these results include it, with the step if the run has a later evaluation;
+        otherwise the subject's own name, with the step or as a path if another model has this name.
+        """
+        return self._names[subject.fingerprint]
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        """The names of all models, by the fingerprints of their parameters."""
+        names: dict[str, str] = {}
         for run in self.runs:
-            if any(e.scores.subject.fingerprint == subject.fingerprint for e in run.evaluations):
-                return run.name
-        return subject.name
+            models = sorted((e.scores.subject for e in run.evaluations), key=lambda found: found.step or 0)
+            for model in reversed(models):
+                newest = model.fingerprint == models[-1].fingerprint
+                names.setdefault(model.fingerprint, run.name if newest else _with_step(model, run.name))
+        compared = [m for c in self.comparisons for m in (c.baseline, *(item.subject for item in c.differences))]
+        others = {model.fingerprint: model for model in compared if model.fingerprint not in names}
+        taken = [*names.values(), *(run.name for run in self.runs)]
+        return names | {key: _distinct(model, taken, list(others.values())) for key, model in others.items()}
+
+
+def _with_step(model: Subject, name: str) -> str:
+    return name if model.step is None else f"{name}, step {model.step:,}"
+
+
+def _distinct(model: Subject, taken: Sequence[str], others: Sequence[Subject]) -> str:
+    """Returns the shortest name that neither runs nor the other models have."""
+    choices: tuple[Callable[[Subject], str], ...] = (lambda m: m.name, lambda m: _with_step(m, m.name))
+    for choose in choices:
+        name = choose(model)
+        if name not in taken and [choose(other) for other in others].count(name) == 1:
+            return name
+    return model.path
 
 
 def read_results(paths: Sequence[epath.Path]) -> ResultSet:
@@ -124,7 +171,27 @@ def _read_run(path: epath.Path, name: str) -> RunResults:
         metrics=read_metrics(path),
         evaluations=evaluations,
         curves=curves,
+        samples=tuple(_samples(path)),
     )
+
+
+def _samples(path: epath.Path) -> Iterator[Sample]:
+    """Yields the records of `samples.jsonl`, without those of prompts that could not be continued.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    file = path / _SAMPLES
+    # Not `splitlines`, which also splits at line separators inside texts.
+    for number, line in enumerate(file.read_text().split("\n") if file.exists() else (), 1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            if "text" in record:
+                yield Sample(prompt=record["prompt_text"], text=record["text"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file}, line {number}: not a record of `generate --jsonl`; remove the file") from None
 
 
 def results_of_step(run: epath.Path, step: int) -> Iterator[tuple[epath.Path, SplitResults]]:

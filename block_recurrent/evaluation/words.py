@@ -17,6 +17,18 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Text before the first word of a sentence or quotation; a paragraph also starts a sentence.
 _SENTENCE_END = re.compile(r"[.!?:;\"'\u201c\u201d\u2018\u2019(\[*_—-]\s*$|\n\s*\n\s*$|^\s*$")
 _CODE_SOURCES = ("python_stdlib", "github")
+# String literals and comments of source code: Python's, and those of C and its relatives where they cannot be taken for
+# Python's operators. A `#` before a letter is C's preprocessor.
+_LITERAL = re.compile(
+    r'"""(?:[^\\]|\\.)*?"""'
+    r"|'''(?:[^\\]|\\.)*?'''"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|'(?:[^'\\\n]|\\.)*'"
+    r"|#(?![\w\[])[^\n]*"
+    r"|(?m:^[ \t]*)//[^\n]*"
+    r"|/\*.*?\*/",
+    re.DOTALL,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +38,12 @@ class NameRule:
     Attributes:
         text: the rule in words.
         is_name: called with a word and the text before it (at least the last 40 characters).
+        without: pattern of the parts of a text in which no word is a name; None for none.
     """
 
     text: str
     is_name: Callable[[str, str], bool]
+    without: re.Pattern[str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +83,10 @@ PROPER_NAMES = NameRule(
     _proper_name,
 )
 IDENTIFIERS = NameRule(
-    "identifiers: words of at least two characters that match [A-Za-z_][A-Za-z0-9_]* and are not Python keywords",
+    "identifiers: words of at least two characters that match [A-Za-z_][A-Za-z0-9_]*, are not Python keywords, and are "
+    "not in a string literal, a docstring or a comment",
     _identifier,
+    _LITERAL,
 )
 
 
@@ -99,6 +115,7 @@ def find_words(pieces: Sequence[bytes], window: int | None, rule: NameRule) -> l
     token_ends = list(itertools.accumulate(map(len, pieces)))
     last: dict[str, tuple[int, int]] = {}
     words, taken = [], 0
+    nameless = _Nameless(text, rule)
     for match in _WORD.finditer(text):
         first_byte = ends[match.start() - 1] if match.start() else 0
         start = max(taken, bisect.bisect_right(token_ends, first_byte))
@@ -109,8 +126,23 @@ def find_words(pieces: Sequence[bytes], window: int | None, rule: NameRule) -> l
         word, before = match.group(), text[max(0, match.start() - 60) : match.start()]
         since, reach = _occurrence(last.get(word), start, window)
         last[word] = start, stop
-        words.append(Word(word, start, stop, rule.is_name(word, before), since, reach))
+        name = rule.is_name(word, before) and not nameless.holds(match.start())
+        words.append(Word(word, start, stop, name, since, reach))
     return words
+
+
+class _Nameless:
+    """The parts of a text in which no word is a name; asked for places in ascending order."""
+
+    def __init__(self, text: str, rule: NameRule):
+        self._parts = iter(()) if rule.without is None else (match.span() for match in rule.without.finditer(text))
+        self._start, self._stop = next(self._parts, (len(text), len(text)))
+
+    def holds(self, place: int) -> bool:
+        """Returns whether the character at a place is in one of the parts."""
+        while self._stop <= place and (part := next(self._parts, None)):
+            self._start, self._stop = part
+        return self._start <= place < self._stop
 
 
 def _occurrence(last: tuple[int, int] | None, start: int, window: int | None) -> tuple[int | None, Reach]:

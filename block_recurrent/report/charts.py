@@ -13,6 +13,8 @@ from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.report.theme import PALETTE
 
 HEIGHT = 280
+# Dashes of lines by their names in captions: lengths of the strokes and gaps in pixels.
+DASHES = {"solid": [1, 0], "dashed": [6, 4], "dotted": [1, 3], "long dashes": [14, 4]}
 
 # One dictionary per mark; each has the key `run`.
 Rows = list[dict[str, Any]]
@@ -38,7 +40,16 @@ class Figure:
 
 
 def lines(
-    results: ResultSet, rows: Rows, x: alt.X, y: str, *, name: str, title: str, text: str, zero: bool = False
+    results: ResultSet,
+    rows: Rows,
+    x: alt.X,
+    y: str,
+    *,
+    name: str,
+    title: str,
+    text: str,
+    zero: bool = False,
+    dash: str | None = None,
 ) -> Figure | None:
     """Returns a figure of lines with bands for the intervals; None without rows.
 
@@ -51,11 +62,13 @@ def lines(
         title: as in `Figure`.
         text: as in `Figure`.
         zero: True to draw a line at 0.
+        dash: field that tells lines of one run apart, by the dashes of `DASHES` in the order of its values; None for
+            one line per run.
     """
     if not rows:
         return None
     color = color_of_runs(results, rows)
-    base = chart_of(rows).encode(x=x)
+    base = chart_of(rows).encode(x=x) if dash is None else chart_of(rows).encode(x=x, detail=f"{dash}:N")
     where = ["tokens:N"] if "tokens" in rows[0] else ["step:Q"]
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q", color=color)
     line = base.mark_line(point=True).encode(
@@ -63,6 +76,10 @@ def lines(
         color=color,
         tooltip=["run:N", *where, *interval_tooltip(y)],
     )
+    if dash is not None:
+        domain = list(dict.fromkeys(row[dash] for row in rows))
+        scale = alt.Scale(domain=domain, range=list(DASHES.values())[: len(domain)])
+        line = line.encode(strokeDash=alt.StrokeDash(f"{dash}:N", scale=scale, legend=None))
     chart = (zero_rule() + band + line) if zero else band + line
     return make_figure(chart, rows, name=name, title=title, text=text)
 

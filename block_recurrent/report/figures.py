@@ -4,11 +4,14 @@ Figures are Vega-Lite specifications; the page draws them, and `pictures.py` wri
 `runs`, the names of the selected runs, which the controls of the page set.
 """
 
+import itertools
+
 import altair as alt
 
 from block_recurrent.evaluation.records import DataSet
 from block_recurrent.evaluation.run_results import ResultSet
 from block_recurrent.report.charts import (
+    DASHES,
     Figure,
     Rows,
     axis,
@@ -40,12 +43,37 @@ def learning(results: ResultSet) -> Figure | None:
         tooltip=["run:N", "what:N", "step:Q", alt.Tooltip("bits:Q", title="bits per byte", format=".4f")],
     )
     training = base.transform_filter("datum.what == 'training'").mark_line(strokeWidth=1.2, opacity=0.7)
-    evaluated = base.transform_filter("datum.what != 'training'").mark_point(filled=True, size=70, opacity=1)
+    evaluated = base.transform_filter("datum.what != 'training'").mark_line(
+        strokeWidth=1.2, strokeDash=[4, 3], point=alt.OverlayMarkDef(filled=True, size=70, opacity=1)
+    )
     text = (
-        "Bits per byte by training step, on a logarithmic scale. Lines: training batches, as logged. Dots: evaluations "
-        "during training."
+        "Bits per byte by training step, on a logarithmic scale. Lines: training batches, as logged. Dots on dashes: "
+        "evaluations during training."
     )
     return make_figure(training + evaluated, rows, name="learning", title="Learning curves", text=text)
+
+
+def throughput(results: ResultSet) -> Figure | None:
+    """Returns the figure of training speed, as the runs logged it."""
+    rows: Rows = [
+        {"run": run.name, "step": line["step"], "speed": line["tokens_per_second"]}
+        for run in results.runs
+        for line in run.metrics
+        if line["group"] == "speed"
+    ]
+    if not rows:
+        return None
+    chart = chart_of(rows).mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=16)).encode(
+        x=alt.X("step:Q", title="training steps", axis=axis(",d")),
+        y=alt.Y("speed:Q", title="tokens per second", axis=axis(",d", 5), scale=alt.Scale(domainMin=0)),
+        color=color_of_runs(results, rows),
+        tooltip=["run:N", "step:Q", alt.Tooltip("speed:Q", title="tokens per second", format=",.0f")],
+    )  # fmt: skip
+    text = (
+        "Trained tokens per second between two lines of the log, without evaluations. The first point may contain "
+        "compilation."
+    )
+    return make_figure(chart, rows, name="throughput", title="Throughput", text=text, height=190)
 
 
 def checkpoints(results: ResultSet, about: DataSet) -> Figure | None:
@@ -82,7 +110,7 @@ def position(results: ResultSet, about: DataSet) -> Figure | None:
 def improvement(results: ResultSet, about: DataSet) -> Figure | None:
     """Returns the figure of improvement over the baseline by position."""
     rows = [
-        {"run": results.name_of(difference.subject), **row}
+        {"run": results.name_of(difference.subject), "baseline": results.name_of(comparison.baseline), **row}
         for comparison in results.comparisons
         if comparison.data.fingerprint == about.fingerprint
         for difference in comparison.differences
@@ -92,5 +120,10 @@ def improvement(results: ResultSet, about: DataSet) -> Figure | None:
         f"Bits per token saved over the baseline on the same tokens, by position in the document, {data_name(about)}. "
         "Above zero the model is better. Bands are confidence intervals."
     )
-    x, title = log_positions("position in the document (tokens)"), "Improvement by position"
-    return lines(results, rows, x, "bits per token saved", name="improvement", title=title, text=text, zero=True)
+    baselines = dict.fromkeys(row["baseline"] for row in rows)
+    if len(baselines) > 1:
+        named = (f"{name} ({dash})" for name, dash in zip(baselines, itertools.cycle(DASHES), strict=False))
+        text += f" Baselines: {', '.join(named)}."
+    x = log_positions("position in the document (tokens)")
+    about_figure = {"name": "improvement", "title": "Improvement by position", "text": text}
+    return lines(results, rows, x, "bits per token saved", **about_figure, zero=True, dash="baseline")

@@ -1,13 +1,17 @@
 """Formats of numbers and texts on the page."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import markupsafe
 
+from block_recurrent.evaluation.bootstrap import smallest_p_value
 from block_recurrent.evaluation.records import Estimate
 
 _HUGE = 1e5
+_FIGURES = 4
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_RAISED = str.maketrans("0123456789-", "\N{SUPERSCRIPT ZERO}¹²³⁴⁵⁶⁷⁸⁹\N{SUPERSCRIPT MINUS}")
 ABSENT = "\N{EN DASH}"
 
 
@@ -18,9 +22,12 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
-def short(value: float, digits: int = 4) -> str:
-    """Formats like `number`, but huge values, such as some perplexities, with three digits and an exponent."""
-    return number(value, digits) if abs(value) < _HUGE else f"{value:.2e}"
+def perplexity(value: float) -> str:
+    """Formats a perplexity with four significant figures; huge ones with a power of ten."""
+    if value >= _HUGE:
+        digits, exponent = f"{value:.2e}".split("e")
+        return f"{digits}{_TIMES}10{str(int(exponent)).translate(_RAISED)}"
+    return f"{value:,.{max(0, _FIGURES - len(str(int(value))))}f}"
 
 
 def signed(value: float, digits: int = 4) -> str:
@@ -28,11 +35,11 @@ def signed(value: float, digits: int = 4) -> str:
     return f"{value:+,.{digits}f}"
 
 
-def interval(estimate: Estimate, digits: int = 4) -> str:
+def interval(estimate: Estimate, form: Callable[[float], str] = number) -> str:
     """Formats the two ends of an estimate's interval; empty without an interval."""
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"{short(estimate.low, digits)} to {short(estimate.high, digits)}"
+    return f"{form(estimate.low)} to {form(estimate.high)}"
 
 
 def marked_code(text: str) -> markupsafe.Markup:
@@ -45,7 +52,13 @@ def marked_code(text: str) -> markupsafe.Markup:
 
 def p_value(value: float | None) -> str:
     """Formats a p-value; a dash for None."""
-    return ABSENT if value is None else f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"
+    return ABSENT if value is None else f"{value:.2g}" if value >= 0.001 else f"{value:.4f}"
+
+
+def p_value_with_reach(value: float | None, documents: int) -> str:
+    """Formats a p-value and the smallest one that the test can give for this number of documents."""
+    reach = p_value(smallest_p_value(documents))
+    return f"p = {p_value(value)}; the smallest possible with {documents:,} documents is {reach}"
 
 
 def command(words: Sequence[str]) -> str:

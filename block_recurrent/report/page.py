@@ -19,9 +19,12 @@ from block_recurrent.progress import ProgressCallback
 from block_recurrent.report import figures, formats, state_figures
 from block_recurrent.report.charts import Figure, run_names
 from block_recurrent.report.configs import settings
+from block_recurrent.report.explanations import explanations
+from block_recurrent.report.model_facts import model_facts
 from block_recurrent.report.paper import tables_with_runs
 from block_recurrent.report.passages import stretches
 from block_recurrent.report.pictures import embedding_script, write_pictures
+from block_recurrent.report.score_table import score_columns
 from block_recurrent.report.state_curves import dead_states, state_curves
 from block_recurrent.report.theme import DARK, LIGHT, PALETTE
 
@@ -95,9 +98,9 @@ def draw(results: ResultSet) -> PageFigures:
             placed[key] = tuple(dataclasses.replace(f, name=f"{f.name}_{number}") if several else f for f in flat)
         return placed
 
-    learning = figures.learning(results)
+    curves = [figures.learning(results), *state_curves(results), figures.throughput(results)]
     return PageFigures(
-        learning=(*(() if learning is None else (learning,)), *state_curves(results)),
+        learning=tuple(figure for figure in curves if figure is not None),
         context=each(figures.position, figures.improvement, figures.checkpoints),
         ablations=each(state_figures.ablations, state_figures.distance),
         gates=each(state_figures.half_lives, state_figures.lstm_gates),
@@ -124,10 +127,13 @@ def render(results: ResultSet, drawn: PageFigures, *, pictures: str) -> str:
         dead=dead_states(results),
         names=names,
         paper=tables_with_runs(results),
+        score_columns=score_columns,
+        model_facts=model_facts,
+        explanations=functools.partial(explanations, results),
         settings=settings(results.runs),
         sections=list(_sections(results, drawn)),
         level=" or ".join(sorted(levels)),
-        palette=PALETTE,
+        colours={name: PALETTE[k % len(PALETTE)] for k, name in enumerate(names)},
         verdicts=_VERDICTS,
         reaches=_REACHES,
         pictures=pictures,
@@ -148,9 +154,10 @@ def _sections(results: ResultSet, drawn: PageFigures) -> Iterator[tuple[str, str
     yield "summary", "Summary"
     if evaluated:
         yield "scores", "Scores"
-        yield "paper", "Paper"
     if drawn.learning:
         yield "learning", "Learning"
+    if any(run.samples for run in results.runs):
+        yield "samples", "Samples"
     if any(drawn.context.values()):
         yield "context", "Context"
     if any(e.ablations for run in results.runs for e in run.evaluations):
@@ -159,6 +166,8 @@ def _sections(results: ResultSet, drawn: PageFigures) -> Iterator[tuple[str, str
         yield "gates", "Gates and states"
     if results.comparisons:
         yield "words", "Words"
+    if evaluated:
+        yield "paper", "Paper"
     if results.runs:
         yield "configs", "Settings"
     yield "provenance", "Provenance"
@@ -173,10 +182,10 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": formats.number,
-        "short": formats.short,
+        "perplexity": formats.perplexity,
         "signed": formats.signed,
         "interval": formats.interval,
-        "p_value": formats.p_value,
+        "p_value_with_reach": formats.p_value_with_reach,
         "marked_code": formats.marked_code,
         "command": formats.command,
         "stretches": stretches,

@@ -1,13 +1,13 @@
 """The paper's tables with rows for the runs of the report."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Literal
 
-from block_recurrent.evaluation.records import Estimate
 from block_recurrent.evaluation.run_results import ResultSet, SplitResults
 from block_recurrent.paper.tables import LATER_RUNS, TABLE_1, TABLE_2, Column, PaperRow, PaperTable
-from block_recurrent.report.formats import interval, short
+from block_recurrent.report.formats import interval, number, perplexity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,51 +44,48 @@ class TableWithRuns:
     Attributes:
         title: title of the table.
         source: source of the paper's cells.
-        columns: `(title, unit, stand_in)` of each column.
+        columns: `(title, unit)` of each column.
         rows: the runs, then the rows of the paper.
     """
 
     title: str
     source: str
-    columns: tuple[tuple[str, str, bool], ...]
+    columns: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
+
+    @property
+    def has_runs(self) -> bool:
+        """True if a run of the report has a score for one of the columns."""
+        return any(row.run is not None for row in self.rows)
 
 
 def tables_with_runs(results: ResultSet) -> list[TableWithRuns]:
-    """Returns the paper's tables with the scores of the runs.
+    """Returns the paper's tables with the scores of the runs: each table that a run has a score for.
 
-    Table 1 is always included, with extra columns for data that the paper does not use; Table 2 and the later runs only
-    if a run has a score for one of their columns.
+    Without such a run, Table 1 alone, without runs. Scores on data that the paper does not use are in no table.
     """
-    others = list(dict.fromkeys(about.label for about in results.data if about.paper_column is None))
-    tables = [_table_with_runs(results, TABLE_1, others)]
-    fitting = [_table_with_runs(results, table, []) for table in (TABLE_2, LATER_RUNS)]
-    return tables + [table for table in fitting if table.rows[0].run is not None]
+    tables = [_table_with_runs(results, table) for table in (TABLE_1, TABLE_2, LATER_RUNS)]
+    return [table for table in tables if table.has_runs] or tables[:1]
 
 
-def _table_with_runs(results: ResultSet, table: PaperTable, others: list[str]) -> TableWithRuns:
-    columns = tuple((c.title, c.unit, c.stand_in) for c in table.columns)
-    columns += tuple((label, "bits per token; not the paper's data", False) for label in others)
+def _table_with_runs(results: ResultSet, table: PaperTable) -> TableWithRuns:
     return TableWithRuns(
         title=table.title,
         source=table.source,
-        columns=columns,
-        rows=(*_measured(results, table, others), *(_paper_row(row, table, len(others)) for row in table.rows)),
+        columns=tuple((column.title, column.unit) for column in table.columns),
+        rows=(*_measured(results, table), *(_paper_row(row, table) for row in table.rows)),
     )
 
 
-def _measured(results: ResultSet, table: PaperTable, others: list[str]) -> Iterator[Row]:
+def _measured(results: ResultSet, table: PaperTable) -> Iterator[Row]:
     """Yields a row for every run with a score, in the columns of its data."""
     for run in results.runs:
-        cells: list[Cell | None] = [None] * (len(table.columns) + len(others))
+        cells: list[Cell | None] = [None] * len(table.columns)
         for evaluated in run.evaluations:
             about = evaluated.scores.data
             for place, column in enumerate(table.columns):
                 if about.paper_column is not None and column.paper_column == about.paper_column:
                     cells[place] = _better(cells[place], _cell(column, evaluated))
-            if about.paper_column is None and about.label in others:
-                place = len(table.columns) + others.index(about.label)
-                cells[place] = _better(cells[place], _own(evaluated.scores.bits_per_token, evaluated))
         if any(cells):
             yield Row(name=run.name, run=run.name, cells=tuple(cells))
 
@@ -106,17 +103,14 @@ def _cell(column: Column, evaluated: SplitResults) -> Cell:
         "perplexity per token": scores.token_perplexity,
         "perplexity per word": scores.word_perplexity,
     }[column.unit]
-    return _own(value, evaluated)
-
-
-def _own(value: Estimate, evaluated: SplitResults) -> Cell:
-    about = evaluated.scores.data
+    form = perplexity if column.unit.startswith("perplexity") else functools.partial(number, digits=3)
+    about = scores.data
     notes = [] if about.split == "test" else [about.split]
     notes += [name for name, is_so in (("stand-in", about.stand_in), ("partial", about.part)) if is_so]
-    return Cell(text=short(value.value, 3), origin="measured", interval=interval(value, 3), note=", ".join(notes))
+    return Cell(text=form(value.value), origin="measured", interval=interval(value, form), note=", ".join(notes))
 
 
-def _paper_row(row: PaperRow, table: PaperTable, others: int) -> Row:
+def _paper_row(row: PaperRow, table: PaperTable) -> Row:
     found = [row.cells.get(column.name) for column in table.columns]
     cells = [None if cell is None else Cell(text=cell.text, origin=cell.provenance) for cell in found]
-    return Row(name=row.name, run=None, cells=(*cells, *[None] * others), note=row.note)
+    return Row(name=row.name, run=None, cells=tuple(cells), note=row.note)

@@ -45,7 +45,7 @@ def ablations(results: ResultSet, about: DataSet) -> Figure | None:
         "yOffset": alt.YOffset("run:N"),
         "color": color_of_runs(results, rows),
     }
-    x = alt.X("value:Q", title="bits per byte above the model with carried states")
+    x = alt.X("value:Q", title="increase in bits per byte")
     tooltip = ["run:N", "states:N", "meaning:N", *interval_tooltip("cost")]
     base = chart_of(rows)
     whiskers = base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q", **place).transform_calculate(value="datum.low")

@@ -73,6 +73,7 @@ class UserAction:
         action: the user's.
         log: the run's log.
         metrics: receives what the action measured; None on processes that do not write.
+        progress: shows the name of the action while it runs.
         notify: called with each sentence of the action.
         restored: step of the checkpoint that the run continues from; None for a new run.
     """
@@ -83,11 +84,12 @@ class UserAction:
         log: TrainLog,
         *,
         metrics: MetricsWriter | None,
+        progress: Progress,
         notify: Callable[[str], None],
         restored: int | None,
     ):
         self._action, self._log, self._restored = action, log, restored
-        self._metrics, self._notify = metrics, notify
+        self._metrics, self._progress, self._notify = metrics, progress, notify
 
     def due(self, step: int) -> bool:
         """Returns whether the user's action is due and did not run before the restored checkpoint was saved."""
@@ -96,6 +98,7 @@ class UserAction:
     def run(self, step: int, state: TrainState) -> None:
         """Reads the metrics of the last step, so that it is known to be finite, and runs the user's action."""
         self._log.catch_up()
+        self._progress.update(step, f"running {type(self._action).__name__}")
         measured = self._action.run(step, state)
         if measured is not None:
             for sentence in measured.sentences:

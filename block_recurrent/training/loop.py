@@ -252,9 +252,8 @@ class _Run:
                 trace = StartTrace(traced, self._workdir / "profile")
                 save = SaveCheckpoint(self._config, checkpoints, log, first=first)
                 evaluation = self._evaluation(log, metrics, progress, preemption)
-                user = functools.partial(
-                    UserAction, log=log, metrics=metrics, notify=self._print, restored=restored and restored.step
-                )
+                about = {"log": log, "metrics": metrics, "progress": progress, "notify": self._print}
+                user = functools.partial(UserAction, **about, restored=restored and restored.step)
                 in_order = [
                     StopTrace(trace, log, self._print),
                     *map(user, actions),
@@ -355,7 +354,7 @@ class _Run:
         for store in self._training.stores:
             counts = store.metadata.counts
             self._print(
-                f"{store.metadata.source}, split {store.metadata.split}: {counts.documents:,} documents, "
+                f"{store.metadata.name}, split {store.metadata.split}: {counts.documents:,} documents, "
                 f"{counts.bytes:,} bytes, {counts.tokens:,} tokens, fingerprint {store.fingerprint[:12]}"
             )
         if first:

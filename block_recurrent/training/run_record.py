@@ -60,7 +60,8 @@ def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
     old = dict(_leaves(_read(path) | {"config": config}))
     new = dict(_leaves(record))
     fields = {name for name in old | new if not name.startswith("versions.")} - _FREE
-    fields = {name for name in fields if not name.endswith(".vocabulary.spec")}  # a path; the fingerprint decides
+    # A path and a name; the fingerprints decide.
+    fields = {name for name in fields if not name.endswith((".vocabulary.spec", "].corpus"))}
     if new.get("config.optimizer.schedule") in _SCHEDULES_WITHOUT_END:
         fields.discard(_DECAY)
     different = sorted(name for name in fields if old.get(name) != new.get(name))

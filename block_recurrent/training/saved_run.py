@@ -83,8 +83,9 @@ class SavedRun:
         """Returns the facts of the training that an export records.
 
         `segment_length` and `batch_size` are the shape of the steps. `positions` is steps x tokens of a step: an
-        upper bound of the trained tokens, because the last segment of a document is padded. `stores` has the source,
-        split, fingerprint and counts of each training store. `init_from` is where the first parameters came from.
+        upper bound of the trained tokens, because the last segment of a document is padded. `stores` has the corpus
+        (absent for earlier runs), source, split, fingerprint and counts of each training store. `init_from` is where
+        the first parameters came from.
         """
         shape = self.config.data
         return {
@@ -92,18 +93,20 @@ class SavedRun:
             "batch_size": shape.batch_size,
             "positions": self.step * self.config.tokens_per_step,
             "stores": [
-                {name: store[name] for name in ("source", "split", "fingerprint", "counts")}
+                {name: store[name] for name in ("corpus", "source", "split", "fingerprint", "counts") if name in store}
                 for store in self.data["stores"]
             ],
             "init_from": None if self.folder is None else initialised_from(self.folder),
         }
 
-    def export(self, folder: epath.Path, vocabulary: Vocabulary | None = None) -> None:
+    def export(self, folder: epath.Path, vocabulary: Vocabulary | None = None, *, control: str | None = None) -> None:
         """Writes the parameters for other tools; see `interop.safetensors.export_params`.
 
         Args:
             folder: created if it does not exist.
             vocabulary: the run's vocabulary, whose file is copied; None copies the file if it is found.
+            control: for an export that is a control of an experiment, what was done to the parameters; the report
+                shows it.
         """
         if vocabulary is None:
             with contextlib.suppress(InputError):
@@ -116,7 +119,7 @@ class SavedRun:
             vocabulary=self.data["stores"][0]["vocabulary"],
             vocabulary_file=None if vocabulary is None else vocabulary.model,
             trained_on=[store["fingerprint"] for store in self.data["stores"]],
-            training=self.training(),
+            training=self.training() | ({} if control is None else {"control": control}),
         )
 
 

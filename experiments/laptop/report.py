@@ -34,9 +34,12 @@ Bits per byte of the validation split's first 245,760 tokens (15,360 of each doc
 """
 _STUDY = """\
 `python -m experiments.laptop.word_study` compares one pair of models token by token: the best seed of each of the two
-rows. A word is a run of letters, digits and underscores; an identifier is a word of at least two characters that is no
-Python keyword and does not start with a digit. Positive: Rec is better.
+rows. A word is a run of letters, digits and underscores; {rule}. Positive: Rec is better.
 """
+# Of studies that do not record their rule: words of docstrings, strings and comments count as identifiers too.
+_EARLIER_RULE = """\
+an identifier is a word of at least two characters that is no
+Python keyword and does not start with a digit"""
 _COMMANDS = """\
 They assume `source .venv/bin/activate`.
 
@@ -121,6 +124,11 @@ def _mean_curve(seeds: list[dict[str, Any]]) -> dict[int, float]:
     return {count: statistics.mean(_at(seeds, count)) for count in tokens}
 
 
+def _study(study: dict[str, Any] | None) -> str:
+    rule = (study or {}).get("rule")
+    return _STUDY.format(rule=_EARLIER_RULE if rule is None else rule)
+
+
 def word_study(study: dict[str, Any] | None) -> str:
     """Returns what `experiments.laptop.word_study` found, as tables."""
     if study is None:
@@ -181,7 +189,7 @@ def page(results: Results, seconds: dict[str, float], picture: bool, study: dict
         f"## Table\n\n{table(results, seconds)}\n\n{about}\n\n{image}"
         f"## Learning curves\n\n{_CURVES}\n{curves}"
         f"{learning_curves(results)}\n\n"
-        f"## Where the advantage lies\n\n{_STUDY}\n{word_study(study)}\n\n"
+        f"## Where the advantage lies\n\n{_study(study)}\n{word_study(study)}\n\n"
         f"## Method\n\n{_METHOD}\n## Commands\n\n{_COMMANDS}\n## Provenance\n\n{provenance(results)}\n"
     )
 

@@ -39,6 +39,7 @@ def main() -> None:
         "tokens": found.tokens,
         "documents": found.documents,
         "window": difference.words.window,
+        "rule": difference.words.rule,
         "improvement_per_byte": dataclasses.asdict(difference.improvement_per_byte),
         "documents_better": difference.documents_better,
         "words": [dataclasses.asdict(group) for group in difference.words.groups],

@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     saved = SavedRun.load(arguments.run)
     changed = dataclasses.replace(saved, params=with_random_cells(saved, arguments.seed))
-    changed.export(arguments.out)
+    changed.export(arguments.out, control="random cells")
     print(f"step {saved.step} with random cells written to {arguments.out}")
 
 

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from block_recurrent.evaluation.bootstrap import ratio_estimate, ratio_estimates, sign_flip_p_value, transformed
+from block_recurrent.evaluation.bootstrap import (
+    ratio_estimate,
+    ratio_estimates,
+    sign_flip_p_value,
+    smallest_p_value,
+    transformed,
+)
 from block_recurrent.evaluation.records import Bootstrap, Estimate
 
 BOOTSTRAP = Bootstrap(replicates=2000, level=0.95, seed=3)
@@ -48,3 +54,9 @@ def test_permutation_p_values_of_known_cases():
     assert sign_flip_p_value(np.full(40, 0.1), seed=0) == 1 / 10_000
     assert sign_flip_p_value(np.array([0.0, 0.0]), seed=0) == 1
     assert sign_flip_p_value(np.array([1.0]), seed=0) is None
+
+
+@pytest.mark.parametrize("documents", [2, 3, 5, 40])
+def test_the_smallest_p_value_is_that_of_differences_with_one_sign(documents):
+    differences = 2.0 ** -np.arange(documents)  # no other choice of signs has a sum as large
+    assert sign_flip_p_value(differences, seed=1) == pytest.approx(smallest_p_value(documents), rel=0.1)

@@ -36,7 +36,7 @@ def test_a_hand_computed_example(tmp_path):
 
 def test_word_perplexity_divides_by_the_published_words_of_a_whole_split(tmp_path, monkeypatch):
     store = write_store(tmp_path / "test", ["one two three", "four five"])
-    monkeypatch.setattr(provenance, "_PG19", (store.metadata.source,))
+    monkeypatch.setattr(type(store.metadata), "published_corpus", "PG19")
     monkeypatch.setattr(provenance, "PUBLISHED_WORDS", {store.metadata.split: 10})
     losses = TokenLosses(np.full(20, math.log(4), np.float32), scored_starts(store.lengths))
     for documents, source, perplexity in ((2, "published", 16), (3, "store", 256)):

@@ -64,6 +64,23 @@ def test_the_rule_for_identifiers():
     assert rule_for("pg19") is PROPER_NAMES
 
 
+def test_words_of_docstrings_strings_and_comments_are_no_identifiers():
+    code = '''def total(parts):
+    """Adds up "parts" of the bill."""  # not the tips
+    key = f'sum \\' of {parts}'
+    # whole line
+    return {"name": parts[0]} // parts[-1]
+#include <header>
+    // remark of C
+/* long
+remark */ tail = '' + later
+'''
+    names = [w.text for w in find_words(pieces_of(code), 8, IDENTIFIERS) if w.name]
+    assert names == ["total", "parts", "key", "parts", "parts", "include", "header", "tail", "later"]
+    unfinished = find_words(pieces_of('tail """ of a document'), 8, IDENTIFIERS)
+    assert [w.text for w in unfinished if w.name] == ["tail", "of", "document"]
+
+
 def test_a_word_s_loss_is_the_sum_of_its_tokens(pieces):
     text = "the river of the silent night"
     ids = pieces.encode(text)

@@ -105,6 +105,9 @@ class _RandomResults:
         write_record(folder, make_record(config, {"stores": stores}))
         lines = [{"step": step, "group": "train", "bits_per_byte": 8 / (seed + step)} for step in range(1, 9)]
         lines.append({"step": 8, "group": "validation", "bits_per_byte": 0.9})
+        lines += [{"step": step, "group": "speed", "tokens_per_second": 1000.0 * seed + step} for step in (2, 4, 6)]
+        records = [{"prompt": 0, "error": "too long"}, {"prompt_text": HOSTILE, "text": " goes on"}]
+        (folder / "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         if config.model.recurrent_layers:  # the other run is one of a version without these lines
             lines += [self.state_report(step) for step in (4, 8)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 WIDTHS = {"desktop": 1280, "phone": 390}
 _PATIENCE = 120_000  # milliseconds; a busy machine is slow, not wrong
 
@@ -102,6 +103,7 @@ def test_choosing_runs_hides_their_rows_and_marks(opened):
 
 def test_tables_are_sorted_by_their_headings_with_the_keyboard(opened):
     tab = opened.tab
+    tab.locator("#paper summary").click()  # folded: the runs are on other data
     table = tab.locator("#paper table").first
     heading = table.locator("thead th").nth(2)
     heading.locator("button").focus()
@@ -152,6 +154,54 @@ def test_settings_show_differences_first(opened):
     assert same.first.is_hidden()
     tab.locator("#all-settings").check()
     assert same.first.is_visible()
+
+
+def test_tables_show_that_they_scroll_until_their_end(opened):
+    tab = opened.tab
+    box = tab.locator("#scores .scroll")
+    scrolls = "element => [element.scrollWidth > element.clientWidth + 1, element.classList.contains('scrolls')]"
+    assert box.evaluate(scrolls) == [tab.viewport_size["width"] == WIDTHS["phone"]] * 2
+    if box.evaluate(scrolls)[0]:
+        hint = "element => getComputedStyle(element.querySelector('caption'), '::after').content"
+        assert "Scroll sideways" in box.evaluate(hint)
+        mask = "element => getComputedStyle(element).maskImage"
+        assert "gradient" in box.evaluate(mask)
+        box.evaluate("element => { element.scrollLeft = element.scrollWidth; }")
+        tab.wait_for_function("element => element.classList.contains('at-end')", arg=box.element_handle())
+        assert box.evaluate(mask) == "none"
+        first = box.locator("tbody th").first.bounding_box()  # the name of the row stays in sight
+        assert first is not None
+        assert first["x"] >= 0
+
+
+def test_legends_are_whole(opened):
+    tab = opened.tab
+    width = tab.viewport_size["width"]
+    for key in tab.locator("figure:not([hidden]) .keys span[data-run]").all():
+        box = key.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= width
+        assert key.evaluate("element => element.scrollWidth <= element.clientWidth + 1 || element.clientWidth === 0")
+    for figure in tab.locator(".plot svg").all():
+        outer = figure.bounding_box()
+        assert outer is not None
+        for label in figure.locator(".role-legend-label text").all():
+            box = label.bounding_box()
+            assert box is not None
+            assert "\N{HORIZONTAL ELLIPSIS}" not in label.inner_text()
+            assert box["x"] + box["width"] <= outer["x"] + outer["width"] + 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", WIDTHS)
+def test_screenshots_for_a_look(browser, page, device, scheme):
+    """Writes screenshots of the whole page; git ignores their folder."""
+    window = Opened(browser, page, WIDTHS[device], scheme)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    file = SCREENSHOTS / f"report_{device}_{scheme}.png"
+    window.tab.screenshot(path=file, full_page=True)
+    assert file.stat().st_size > 100_000  # not an empty page
+    window.tab.close()
 
 
 def test_sections_are_reached_from_the_bar(opened):

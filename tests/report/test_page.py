@@ -1,5 +1,6 @@
 """The report page as a file: content, escaping, figure files and errors."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -11,10 +12,10 @@ import pytest
 from etils import epath
 
 from block_recurrent.errors import InputError
-from block_recurrent.evaluation.run_results import read_results
-from block_recurrent.report import figures
+from block_recurrent.evaluation.run_results import ResultSet, read_results
+from block_recurrent.report import figures, formats
 from block_recurrent.report.configs import settings
-from block_recurrent.report.page import draw, write_report
+from block_recurrent.report.page import draw, render, write_report
 from block_recurrent.report.passages import level, stretches
 from block_recurrent.report.state_curves import state_curves
 from tests.report.conftest import HOSTILE
@@ -51,7 +52,7 @@ def test_the_page_shows_the_results_of_the_evaluations(results, read):
     for run in results.runs:
         (evaluated,) = run.evaluations
         assert f"{evaluated.scores.bits_per_byte.value:,.4f}" in text
-        assert f"{evaluated.scores.word_perplexity.value:,.2f}" in text
+        assert formats.perplexity(evaluated.scores.word_perplexity.value) in text
         assert evaluated.scores.data.fingerprint in text
         assert evaluated.scores.subject.fingerprint in text
     (studied,) = results.runs[0].evaluations
@@ -63,6 +64,49 @@ def test_the_page_shows_the_results_of_the_evaluations(results, read):
     assert all(word.text in text for word in comparison.differences[0].words.top)
     assert "not exact" in text
     assert "model.recurrent_layers" in text
+
+
+def test_cards_say_what_each_model_is(read):
+    text = " ".join(read.text.split())
+    shape = "2 layers of width 16window of 8 tokens"
+    assert f"1,002 parametersstep 8 of 10{shape}4 state vectors in layer 1 (fixed gate)" in text
+    assert f"1,001 parametersstep 8 of 10{shape}no recurrent layer" in text
+    assert "trained at 2,004 tokens per second (median)" in text
+
+
+def test_samples_are_shown_as_text(results, read):
+    assert [sample.text for sample in results.runs[0].samples] == [" goes on"]
+    assert f"{HOSTILE} goes on" in read.text
+
+
+def test_a_control_is_called_so(results, tmp_path):
+    (evaluated,) = results.runs[0].evaluations
+    subject = dataclasses.replace(evaluated.scores.subject, control="random cells")
+    scores = dataclasses.replace(evaluated.scores, subject=subject)
+    run = dataclasses.replace(results.runs[0], evaluations=(dataclasses.replace(evaluated, scores=scores),))
+    text = rendered(ResultSet(runs=(run,), comparisons=()))
+    assert "control: random cells" in Text(text).text
+
+
+def test_one_run_needs_no_filter(results):
+    alone = Text(rendered(ResultSet(runs=results.runs[:1], comparisons=())))
+    both = Text(rendered(results))
+    assert ["hidden" in attrs for page in (alone, both) for _, attrs in page.elements if attrs.get("id") == "runs"] == [
+        True,
+        False,
+    ]
+
+
+def test_the_paper_s_table_is_folded_without_data_of_the_paper(results):
+    folds = [attrs for _, attrs in Text(rendered(results)).elements if attrs.get("class") == "fold"]
+    assert ["open" in attrs for attrs in folds] == [False]
+    run = results.runs[0]
+    (evaluated,) = run.evaluations
+    data = dataclasses.replace(evaluated.scores.data, paper_column="PG19 tokens")
+    moved = dataclasses.replace(evaluated, scores=dataclasses.replace(evaluated.scores, data=data))
+    comparable = ResultSet(runs=(dataclasses.replace(run, evaluations=(moved,)),), comparisons=())
+    folds = [attrs for _, attrs in Text(rendered(comparable)).elements if attrs.get("class") == "fold"]
+    assert ["open" in attrs for attrs in folds] == [True]
 
 
 def test_the_page_is_one_file_that_needs_no_network(read):
@@ -97,6 +141,7 @@ def test_figures_are_next_to_the_page_as_png_and_svg(results, page, read):
         "learning_half_lives",
         "learning_states_share",
         "learning_state_change",
+        "throughput",
         "position",
         "improvement",
         "checkpoints",
@@ -202,8 +247,12 @@ def test_a_run_without_evaluation_shows_the_command_to_evaluate(folders, tmp_pat
         (bare / name).write_bytes((folders[0] / name).read_bytes())
     write_report(read_results([epath.Path(bare)]), epath.Path(tmp_path / "page.html"))
     text = Text((tmp_path / "page.html").read_text()).text
-    assert "None of these runs has been evaluated" in text
+    assert "bare has not been evaluated" in text
     assert "Learning curves" in text
+
+
+def rendered(results: ResultSet) -> str:
+    return render(results, draw(results), pictures="figures")
 
 
 def _rows(spec: dict) -> list[dict]:

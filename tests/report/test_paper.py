@@ -20,18 +20,12 @@ def on(results: ResultSet, **data) -> ResultSet:
     return ResultSet(runs=(run,), comparisons=())
 
 
-def test_other_data_has_a_column_of_its_own(results):
+def test_other_data_is_not_among_the_paper_s_numbers(results):
     (table,) = tables_with_runs(results)
-    assert table.columns[-1] == ("jsonl", "bits per token; not the paper's data", False)
-    measured, paper = table.rows[: len(results.runs)], table.rows[len(results.runs) :]
-    for row, run in zip(measured, results.runs, strict=True):
-        assert row.run == run.name
-        assert row.cells[:-1] == (None,) * len(TABLE_1.columns)
-        assert row.cells[-1] is not None
-        assert row.cells[-1].text == f"{run.evaluations[0].scores.bits_per_token.value:.3f}"
-        assert row.cells[-1].note == "validation"
-    assert [row.name for row in paper] == [row.name for row in TABLE_1.rows]
-    assert all(row.cells[-1] is None and row.run is None for row in paper)
+    assert not table.has_runs
+    assert [title for title, _ in table.columns] == [column.title for column in TABLE_1.columns]
+    assert [row.name for row in table.rows] == [row.name for row in TABLE_1.rows]
+    assert all(row.run is None for row in table.rows)
 
 
 def test_the_paper_s_cells_mark_recalled_numbers(results):
@@ -56,6 +50,7 @@ def test_scores_on_the_paper_s_data_are_in_the_paper_s_columns(results, column, 
     moved = on(results, paper_column=column, stand_in=stand_in, split=split, label="data")
     table, *others = tables_with_runs(moved)
     own = table.rows[0]
+    assert table.has_runs
     assert len(own.cells) == len(TABLE_1.columns)
     assert [index for index, cell in enumerate(own.cells) if cell] == [place]
     assert table.columns[place][0] == column
@@ -66,7 +61,7 @@ def test_scores_on_the_paper_s_data_are_in_the_paper_s_columns(results, column, 
         assert words.title == TABLE_2.title
         expected = moved.runs[0].evaluations[0].scores.word_perplexity.value
         assert words.rows[0].cells[0] is not None
-        assert words.rows[0].cells[0].text == formats.short(expected, 3)
+        assert words.rows[0].cells[0].text == formats.perplexity(expected)
     else:
         assert others == []
 
@@ -75,9 +70,18 @@ def test_formats_of_numbers():
     assert formats.number(None) == "\N{EN DASH}"
     assert formats.number(1234567) == "1,234,567"
     assert formats.number(1234.5, 1) == "1,234.5"
-    assert formats.short(7_929_004.2) == "7.93e+06"
+    assert [formats.perplexity(value) for value in (1.0, 28.456, 1234.5, 36660.2)] == [
+        "1.000",
+        "28.46",
+        "1,234",
+        "36,660",
+    ]
+    assert formats.perplexity(7_929_004.2) == "7.93\N{MULTIPLICATION SIGN}10\N{SUPERSCRIPT SIX}"
+    assert formats.perplexity(1e304).endswith("10\N{SUPERSCRIPT THREE}\N{SUPERSCRIPT ZERO}\N{SUPERSCRIPT FOUR}")
     assert formats.signed(0.00123) == "+0.0012"
-    assert formats.p_value(0.00012) == "1.2e-04"
+    assert [formats.p_value(value) for value in (None, 1.0, 0.03125, 0.0001)] == ["\N{EN DASH}", "1", "0.031", "0.0001"]
+    assert formats.p_value_with_reach(0.25, 3) == "p = 0.25; the smallest possible with 3 documents is 0.25"
+    assert formats.p_value_with_reach(0.0002, 26) == "p = 0.0002; the smallest possible with 26 documents is 0.0001"
     assert (
         formats.command(["/x/block_recurrent/__main__.py", "report", "a b"]) == "python -m block_recurrent report 'a b'"
     )

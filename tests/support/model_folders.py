@@ -24,6 +24,7 @@ def check_complete(folder: Path) -> None:
     assert f"{config['training']['positions']:,}" in card
     for store in config["training"]["stores"]:
         assert f"{store['counts']['bytes']:,}" in card
+        assert f"| {store.get('corpus', store['source'])} | {store['source']} | {store['split']} |" in card
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["license"] not in ("", "unknown")
     check_scores(folder)

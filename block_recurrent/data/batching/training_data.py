@@ -50,9 +50,10 @@ class TrainingData:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """JSON for the run record: equal facts mean equal batches."""
+        """JSON for the run record: equal facts mean equal batches; names of corpora may differ."""
         stores = [
             {
+                "corpus": store.metadata.name,
                 "source": store.metadata.source,
                 "split": store.metadata.split,
                 "settings": dict(store.metadata.settings),

@@ -1,6 +1,7 @@
 """The folder that `prepare` writes: one writer at a time, and an unfinished store is never taken for a finished one."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -90,6 +91,12 @@ class StoreOutput:
         if changes:
             raise InputError(f"{path} holds another store ({changes}): remove it or choose another folder")
         return found
+
+    def rename(self, split: str, found: StoreMetadata, corpus: str) -> StoreMetadata:
+        """Writes another name of the corpus into a finished store, and returns its metadata. Nothing else changes."""
+        renamed = dataclasses.replace(found, corpus=corpus)
+        files.write_whole(self.final_folder(split) / metadata.FILE_NAME, renamed.to_json())
+        return renamed
 
     def _half_uploaded(self, split: str) -> bool:
         """Returns whether an upload was interrupted: the store is whole in the local folder, not in the remote one."""

@@ -35,7 +35,7 @@ class SplitSummary:
     Attributes:
         path: folder of the store.
         metadata: the store's metadata.
-        unchanged: True if the store existed already and nothing was written.
+        unchanged: True if the store existed already and no text was written.
         warnings: warnings for the user.
     """
 
@@ -91,7 +91,7 @@ def write_stores(
     """
     splits = chosen_splits(config, source)
     output = StoreOutput(config.store)
-    job = _Job(source, vocabulary, output, groups, _Progress(source, splits, progress))
+    job = _Job(source, vocabulary, output, groups, _Progress(source, splits, progress), config.corpus)
     with output.locked():
         summaries = [_prepare_split(job, split) for split in splits]
         _publish(job, summaries)
@@ -133,11 +133,13 @@ def _publish(job: "_Job", summaries: list[SplitSummary]) -> None:
 def warnings_about(source: Source, described: StoreMetadata) -> tuple[str, ...]:
     """Returns a warning if the number of words differs from the one that the corpus's authors published."""
     published, counts = source.published_words.get(described.split), described.counts
-    if published is None or published == counts.words:
+    another = described.corpus not in (None, described.published_corpus)
+    if another or published is None or published == counts.words:
         return ()
     return (
         f"{source.name} {described.split}: {counts.words:,} words in {counts.documents:,} documents; "
-        f"{published:,} words were published, and only with that number is word-level perplexity comparable",
+        f"{published:,} words were published, and only with that number is word-level perplexity comparable; results "
+        f"call this text {described.name}: PrepareConfig.corpus gives another text its name",
     )
 
 
@@ -169,6 +171,7 @@ class _Job:
     output: StoreOutput
     groups: Groups
     progress: _Progress
+    corpus: str | None
 
 
 def identity_of(source: Source, split: str, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -188,6 +191,9 @@ def _prepare_split(job: _Job, split: str) -> SplitSummary:
             _publish_split(job, split)
     else:
         described = found
+        if job.corpus not in (None, found.corpus):
+            with _named_errors(path):
+                described = job.output.rename(split, found, job.corpus)
     job.progress.finish(split)
     warnings = warnings_about(job.source, described)
     if described.rules_version != job.source.rules_version:
@@ -226,7 +232,7 @@ def _write(job: _Job, split: str, wanted: dict[str, Any]) -> StoreMetadata:
             table_size=vocabulary.table_size,
         )
         keep_vocabulary(vocabulary, job.output.work_folder(split))
-        return writer.finish(described, left_out)
+        return writer.finish(described, left_out, job.corpus)
     finally:
         writer.close()
 

@@ -50,6 +50,7 @@ def describe(store: TokenStore) -> list[tuple[str, str]]:
     """Returns the summary of a store as rows (name, value) of a table."""
     about, counts = store.metadata, store.metadata.counts
     rows = [
+        ("corpus", about.name),
         ("source", f"{about.source}, split {about.split}"),
         *((key.replace("_", " "), str(value)) for key, value in sorted(about.settings.items())),
         ("vocabulary", f"{about.vocabulary.spec} (table of {about.vocabulary.table_size:,} rows)"),

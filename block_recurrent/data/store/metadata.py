@@ -11,6 +11,8 @@ from block_recurrent.errors import InputError
 FILE_NAME = "store.json"
 FORMAT_VERSION = 1
 RULES_VERSION = "rules_version"  # key in `StoreMetadata.settings`
+# The published corpus that a source is made for. The source reads other text of the same format too.
+_PUBLISHED = {"pg19": "PG19", "pg19_tfds": "PG19", "arxiv": "arXiv", "github": "GitHub"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class StoreMetadata:
         vocabulary: the vocabulary of the tokens.
         token_dtype: numpy name of the tokens' type.
         files: size in bytes and hex sha256 of every other file of the store, by relative path.
+        corpus: name that the user gave to the text (`PrepareConfig.corpus`); None without one. It is no part of the
+            identity or the fingerprint, which depend on the text alone.
     """
 
     source: str
@@ -83,11 +87,23 @@ class StoreMetadata:
     vocabulary: VocabularyMetadata
     token_dtype: str
     files: Mapping[str, tuple[int, str]]
+    corpus: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Hex sha256 of the content and the vocabulary, equal for equal tokens."""
         return hashlib.sha256(f"{self.content_fingerprint} {self.vocabulary.fingerprint}".encode()).hexdigest()
+
+    @property
+    def published_corpus(self) -> str | None:
+        """The published corpus that the source is made for; None for other sources and for text with another name."""
+        published = _PUBLISHED.get(self.source)
+        return published if self.corpus in (None, published) else None
+
+    @property
+    def name(self) -> str:
+        """Name of the text for people: the user's, else that of the source's published corpus, else the source."""
+        return self.corpus or self.published_corpus or self.source
 
     @property
     def rules_version(self) -> int:
@@ -102,6 +118,8 @@ class StoreMetadata:
     def to_json(self) -> str:
         """Returns the text of `store.json`; equal metadata yields equal bytes."""
         content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        if self.corpus is None:  # as in stores from before the field, which this leaves byte by byte the same
+            del content["corpus"]
         return json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod

@@ -143,12 +143,15 @@ class StoreWriter:
             start += size
         return found
 
-    def finish(self, vocabulary: VocabularyMetadata, left_out: Mapping[str, int]) -> StoreMetadata:
+    def finish(
+        self, vocabulary: VocabularyMetadata, left_out: Mapping[str, int], corpus: str | None = None
+    ) -> StoreMetadata:
         """Writes the last shard, the columns and `store.json`, which makes the folder a store.
 
         Args:
             vocabulary: the vocabulary of the tokens.
             left_out: numbers of omissions and repairs by reason.
+            corpus: name that the user gave to the text.
 
         Returns:
             The metadata in `store.json`.
@@ -169,6 +172,7 @@ class StoreWriter:
             vocabulary=vocabulary,
             token_dtype=self._buffer.dtype.name,
             files=self._files(),
+            corpus=corpus,
         )
         self._journal.close()
         for left in (self._folder / _JOURNAL, self._folder / _PROGRESS, files.partial_path(self._folder / _PROGRESS)):

@@ -16,12 +16,25 @@
   // Figures are drawn when one of their runs is selected, and again for another theme; selecting runs sets a parameter.
   const shownIn = (name, shown) => figures[name].runs.filter((run) => shown.includes(run));
 
+  // The page's own legend of the runs, which breaks long names, replaces that of a specification.
+  function withoutRunLegend(spec) {
+    if (spec.encoding?.color?.field === "run") spec.encoding.color.legend = null;
+    (spec.layer ?? []).forEach(withoutRunLegend);
+    return spec;
+  }
+
+  // Other legends have as many columns as fit, one on a phone.
+  function withLegends(config, width) {
+    const columns = Math.max(1, Math.floor(width / 210));
+    return { ...config, legend: { ...config.legend, columns, labelLimit: width - 100 } };
+  }
+
   async function drawOne(place, runsShown) {
     const { spec } = structuredClone(figures[place.dataset.figure]);
     spec.params.find((parameter) => parameter.name === "runs").value = runsShown;
-    const config = isDark() ? themes.dark : themes.light;
+    const config = withLegends(isDark() ? themes.dark : themes.light, place.clientWidth);
     const tooltip = { theme: isDark() ? "dark" : "light" };
-    const { view } = await vegaEmbed(place, spec, { config, tooltip, actions: false, renderer: "svg" });
+    const { view } = await vegaEmbed(place, withoutRunLegend(spec), { config, tooltip, actions: false, renderer: "svg" });
     all("svg", place).forEach((svg) => svg.setAttribute("aria-hidden", "true")); // the container has the label
     views.set(place.dataset.figure, view);
   }
@@ -71,6 +84,8 @@
   const cellValue = (row, column) => {
     const cell = row.cells[column];
     const text = (cell.querySelector(".value") ?? cell).textContent.trim();
+    const exact = cell.querySelector(".value")?.dataset.value;
+    if (exact) return Number(exact);
     const number = Number(text.replaceAll(",", "").replaceAll("−", "-").replace(/[?*†]/g, ""));
     return text === "" || text === "–" ? null : Number.isNaN(number) ? text : number;
   };
@@ -96,6 +111,17 @@
         body.append(...keyed.map(([, row]) => row));
       });
     });
+  }
+
+  // Tables and the bar of sections show that they are wider than the screen, until their end is reached.
+  function showScrolling(box) {
+    const mark = () => {
+      const hidden = box.scrollWidth - box.clientWidth;
+      box.classList.toggle("scrolls", hidden > 1);
+      box.classList.toggle("at-end", box.scrollLeft >= hidden - 1);
+    };
+    box.addEventListener("scroll", mark, { passive: true });
+    new ResizeObserver(mark).observe(box);
   }
 
   function showSettings() {
@@ -124,6 +150,7 @@
   theme.addEventListener("change", chooseTheme);
   prefersDark.addEventListener("change", () => { if (!theme.value) redraw(); });
   all("table.sortable").forEach(makeSortable);
+  all(".scroll, nav").forEach(showScrolling);
   for (const box of all(".coloring")) {
     box.addEventListener("change", () => box.closest("[data-run]").classList.toggle("uncoloured", !box.checked));
   }

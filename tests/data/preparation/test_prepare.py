@@ -133,6 +133,21 @@ def test_a_finished_store_is_left_alone(source, tmp_path):
     assert contents(tmp_path / "s") == before
 
 
+def test_another_name_of_the_corpus_changes_the_name_alone(source, tmp_path):
+    source()
+    unnamed = run(tmp_path / "s")
+    before = contents(tmp_path / "s")
+    named = run(tmp_path / "s", corpus="my texts")
+    assert [summary.metadata.name for summary in unnamed] == ["texts", "texts"]
+    assert [(summary.metadata.name, summary.unchanged) for summary in named] == [("my texts", True)] * 2
+    assert [s.metadata.fingerprint for s in named] == [s.metadata.fingerprint for s in unnamed]
+    after = contents(tmp_path / "s")
+    assert {path.name for path in before if before[path] != after[path]} == {"store.json"}
+    assert TokenStore.open(tmp_path / "s" / "test").metadata == named[1].metadata
+    kept = run(tmp_path / "s")  # without a name, the store keeps its own
+    assert [summary.metadata.name for summary in kept] == ["my texts", "my texts"]
+
+
 def test_another_store_is_never_overwritten(source, tmp_path, model_path):
     source()
     run(tmp_path / "s")
