@@ -22,6 +22,7 @@ from block_recurrent.cli import (
     table,
     train,
 )
+from block_recurrent.cli.modules import takes_modules
 from block_recurrent.cli.narrow_output import narrow_output
 from block_recurrent.errors import EXIT_CODES, InputError, PreemptedError
 
@@ -59,6 +60,8 @@ app.command()(generate.generate)
 app.command()(score.score)
 app.command()(export.export)
 app.command("check-parity")(parity.check_parity)
+for _command in app.registered_commands:
+    _command.callback = takes_modules(_command.callback)
 
 
 def _show_version(wanted: bool) -> None:

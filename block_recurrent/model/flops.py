@@ -5,7 +5,9 @@ the 2 W that the implementation multiplies, so the number describes the model an
 step has three times the operations of the forward pass; rematerialisation is not counted.
 """
 
+import block_recurrent.model.layers.cells  # noqa: F401  (registers the built-in cells and gates)
 from block_recurrent.config import ModelConfig
+from block_recurrent.registry import CELLS
 
 TRAINING_FACTOR = 3
 
@@ -36,18 +38,5 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
         per_token = len(config.recurrent_indices) * config.num_states / config.window_length
         flops["state projections"] = per_token * 8 * config.embed_dim * heads
         flops["state attention"] = per_token * 4 * heads * (config.num_states + 2 * config.window_length)
-        flops["state cell"] = per_token * _cell_flops(config)
+        flops["state cell"] = per_token * CELLS.get(config.cell).flops(config)
     return {part: float(count) for part, count in flops.items()}
-
-
-def _cell_flops(config: ModelConfig) -> int:
-    """Returns the FLOPs of the cell per state vector."""
-    gated = {"fixed": 1, "lstm": 3}[config.gate]  # products as large as the candidate's, the candidate included
-    attended = 2 * config.num_heads * config.head_dim
-    attention = gated * 2 * attended * config.embed_dim
-    feed_forward = gated * 2 * config.mlp_dim * config.embed_dim
-    return {
-        "skip": attention,
-        "single": 2 * attended * config.mlp_dim + feed_forward,
-        "dual": attention + 2 * config.embed_dim * config.mlp_dim + feed_forward,
-    }[config.cell]
