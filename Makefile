@@ -5,7 +5,7 @@ BIN := .venv/bin
 STEPS ?=
 RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 
-.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean
+.PHONY: help quickstart quickstart-report test test-slow test-faults test-browser test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop notebook cost-by-length lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -132,6 +132,9 @@ laptop: .venv/core  ## the paper's comparison at laptop size: runs what experime
 	$(BIN)/python -m experiments.tables.run_table --table laptop
 	$(BIN)/python -m experiments.laptop.report
 
+notebook: .venv/all  ## execute experiments/tour.ipynb with a short training; a minute
+	$(BIN)/python -m pytest -m slow tests/experiments/test_tour.py
+
 cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, continues where it stopped
 	$(BIN)/python -m experiments.studies.cost_by_length
 
@@ -142,7 +145,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra tpu --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra gcs --extra hub --extra tpu --extra wandb --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .venv-tpu .venv-port .peers .pytest_cache .ruff_cache build *.egg-info
