@@ -79,7 +79,7 @@ def test_a_revision_is_another_version(fake):
     shutil.copytree(PACKAGED / "sample", fake.folder / "me" / "sample" / "v1")
     folder = hub.download(hub.HubModel.parse("hf://me/sample@v1", "--model"))
     assert (folder / "config.json").exists()
-    assert list(folder.glob("evaluation/**/scores.json")), "the results come with the model"
+    assert list(Path(folder).glob("evaluation/**/scores.json")), "the results come with the model"
     with pytest.raises(
         InputError, match=r"--model hf://me/sample: cannot be downloaded: 404 Client Error: me/sample \("
     ):
