@@ -42,9 +42,9 @@ def run(config: ModelConfig, params: Any) -> Any:
     return jax.jit(apply, static_argnums=0)(config, params, tokens, init_state(config, params, 2))
 
 
-def assert_equal_outputs(ours: Any, theirs: Any, **tolerance: float) -> None:
+def assert_equal_outputs(ours: Any, theirs: Any, tolerance: float) -> None:
     pair = (ours.logits, ours.state), (theirs.logits, theirs.state)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **tolerance), *pair)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance), *pair)
 
 
 def test_the_scalar_gate_is_a_fixed_gate_with_equal_biases():
@@ -53,7 +53,7 @@ def test_the_scalar_gate_is_a_fixed_gate_with_equal_biases():
     for name, bias in {"attention": 0.7, "mlp": -0.4}.items():
         place(params, name)["gate"] = {"bias": jnp.full((fixed.embed_dim,), bias)}
         place(other, name)["gate"] = {"bias": jnp.full((1,), bias)}
-    assert_equal_outputs(run(scalar, other), run(fixed, params), rtol=1e-6, atol=1e-6)
+    assert_equal_outputs(run(scalar, other), run(fixed, params), tolerance=1e-6)
     ours, theirs = constant_half_lives(scalar, other), constant_half_lives(fixed, params)
     assert ours.keys() == theirs.keys() == {"layer_01/attention", "layer_01/mlp"}
     for name, half_lives in ours.items():
@@ -76,7 +76,7 @@ def test_the_vector_gate_is_an_lstm_gate_with_equal_columns(cell):
             "input_gate": {"kernel": -kernel, "bias": 1 - bias},
         }
         place(other, name)["gate"] = {"logit": logit}
-    assert_equal_outputs(run(vector, other), run(lstm, params), rtol=2e-5, atol=2e-5)
+    assert_equal_outputs(run(vector, other), run(lstm, params), tolerance=2e-5)
 
 
 @pytest.mark.parametrize(
