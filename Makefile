@@ -9,7 +9,7 @@ RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
 PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory check-card
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory check-card notebook
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -183,6 +183,9 @@ laptop: .venv/core  ## the paper's comparison at laptop size: runs what experime
 	$(BIN)/python -m experiments.tables.run_table --table laptop
 	$(BIN)/python -m experiments.laptop.report
 
+notebook: .venv/all  ## execute experiments/tour.ipynb with a short training; a minute
+	$(BIN)/python -m pytest -m slow tests/experiments/test_tour.py
+
 cost-by-length: .venv/core  ## time of a document of 1k to 64k tokens, five architectures; 30 minutes, continues where it stopped
 	$(BIN)/python -m experiments.studies.cost_by_length
 
@@ -196,7 +199,7 @@ lint: .venv/all  ## ruff and pyright on package, tests and experiments
 
 lock: .venv/all  ## resolve requirements.lock again from setup.py
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra docs --extra gcs --extra tpu --extra cuda --no-header setup.py -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --extra data --extra dev --extra docs --extra gcs --extra hub --extra tpu --extra cuda --extra wandb --no-header setup.py -o requirements.lock
 
 clean:  ## remove environments and caches; prepared data and runs stay
 	rm -rf .venv .venv-beam .venv-tpu .venv-port .venv-lowest .venv-py3* .peers .pytest_cache .ruff_cache build site *.egg-info

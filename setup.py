@@ -50,9 +50,17 @@ DOCS = [
     "sphinx>=9.0",
     "sphinx-copybutton>=0.5.2",
 ]
+HUB = [
+    "huggingface-hub>=2.4",
+]
+WANDB = [
+    "wandb>=0.31",
+]
 DEV = [
     "beartype>=0.23",
     "hypothesis>=6.170",
+    "ipykernel>=7.4",
+    "nbclient>=0.11",
     "playwright>=1.65",
     "pre-commit>=4.7",
     "pyright>=1.1.414",
@@ -96,8 +104,10 @@ setuptools.setup(
         "dev": DEV,
         "docs": DOCS,
         "gcs": GCS,
+        "hub": HUB,
         "tpu": ["jax[tpu]>=0.10.1,!=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.1,!=0.10.2"],
+        "wandb": WANDB,
     },
     entry_points={"console_scripts": ["block-recurrent = block_recurrent.__main__:run"]},
 )

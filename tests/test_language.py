@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[1]
 CODE = sorted(path for folder in ("block_recurrent", "experiments", "tests") for path in (ROOT / folder).rglob("*.py"))
 PROSE = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "gin/**/*.gin", "gin/*.md", "experiments/**/*.md", "block_recurrent/**/*.html")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "gin/**/*.gin",
+        "gin/*.md",
+        "experiments/**/*.md",
+        "experiments/*.ipynb",
+        "block_recurrent/**/*.html",
+    )
     for path in ROOT.glob(pattern)
 )
 # Name -> the one to write.

@@ -14,6 +14,8 @@ _EXTRAS = {
     "tensorflow": "data",
     "gcsfs": "gcs",
     "fsspec": "gcs",
+    "huggingface_hub": "hub",
+    "wandb": "wandb",
 }
 _REMOTE_LIBRARIES = {"tensorflow", "gcsfs", "google", "aiohttp", "fsspec"}  # their own classes of errors
 _NO_BACKEND = ("Unable to initialize backend", "Unknown backend", "No visible", "Backend 'tpu' failed to initialize")

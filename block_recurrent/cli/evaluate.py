@@ -272,14 +272,15 @@ def _with_shape(data: DataConfig, model: "ModelUnderTest") -> DataConfig:
 
 def _folder(path: str | None, model: str | None, out: str | None) -> epath.Path:
     """Returns the folder of a run, checkpoint or export."""
-    from block_recurrent.interop.model_folder import is_packaged, model_folder
+    from block_recurrent.interop.model_folder import is_read_only, model_folder
 
     if model is None:
         return resolve(path or "")
     folder = model_folder(model)
-    if is_packaged(folder) and out is None:
+    if is_read_only(model, folder) and out is None:
         raise InputError(
-            f"--model {model}: results are not written into the installed package; name a folder with --out"
+            f"--model {model}: results are not written into the installed package or the hub's cache; name a folder "
+            "with --out"
         )
     return folder
 

@@ -9,10 +9,11 @@ from etils import epath
 from block_recurrent.cli.options import CONSOLE, STDERR, VocabularyFile, Workdir
 from block_recurrent.data.recorded_vocabulary import VOCABULARY_FILE
 from block_recurrent.errors import InputError
-from block_recurrent.files import resolve, whole_folder
+from block_recurrent.files import is_remote, resolve, whole_folder
 
 if TYPE_CHECKING:
     from block_recurrent.data.vocabulary import Vocabulary
+    from block_recurrent.interop.hub import HubModel
     from block_recurrent.training.saved_run import SavedRun
 
 
@@ -34,6 +35,15 @@ def export(
             "model card.",
         ),
     ] = None,
+    push_to: Annotated[
+        str | None,
+        typer.Option(
+            "--push-to",
+            metavar="OWNER/NAME",
+            help="Then upload the folder to the Hugging Face hub (extra `hub`); a new repository is private.",
+        ),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push-to: everyone sees a new repository.")] = False,
     vocabulary: VocabularyFile = None,
 ) -> None:
     """Write a run's parameters as safetensors, its configuration as JSON, its vocabulary's file and a model card.
@@ -44,6 +54,8 @@ def export(
     With --functions, also write prefill.stablehlo and decode.stablehlo (jax.export), which run without this package;
     functions.json documents their arguments.
 
+    With --push-to, the folder also becomes a repository of the Hugging Face hub, for --model hf://OWNER/NAME.
+
     The newest checkpoint is exported; pass --workdir WORKDIR/checkpoints/STEP for another one.
 
     Example: python -m block_recurrent export --workdir runs/quickstart --out exported
@@ -51,10 +63,12 @@ def export(
     from block_recurrent.cli import console
     from block_recurrent.evaluation.model_card import CARD_FILE, CardText, read_card_text, write_card
     from block_recurrent.generation.stablehlo import MANIFEST_FILE
+    from block_recurrent.interop import hub
     from block_recurrent.interop.safetensors import CONFIG_FILE, PARAMS_FILE
     from block_recurrent.training.saved_run import SavedRun
 
     folder = resolve(out)
+    model = None if push_to is None else _hub_model(push_to, folder)
     _refuse_another_export(folder, (PARAMS_FILE, CONFIG_FILE, MANIFEST_FILE))
     text = CardText() if card is None else read_card_text(resolve(card))
     saved = SavedRun.load(resolve(workdir))
@@ -75,6 +89,20 @@ def export(
         )
     if functions:
         console.line(CONSOLE, f"prefill.stablehlo, decode.stablehlo and functions.json written to {out}")
+    if model is not None:
+        address = hub.upload(folder, model, private=not public)
+        console.line(CONSOLE, f"uploaded: {address}; use it with --model {hub.PREFIX}{model.name}")
+
+
+def _hub_model(push_to: str, folder: epath.Path) -> "HubModel":
+    """Returns the repository of --push-to, and checks that the upload is possible."""
+    from block_recurrent.interop import hub
+
+    if is_remote(folder):
+        raise InputError(f"--push-to {push_to}: uploads a local folder, not --out {folder}")
+    model = hub.HubModel.parse(push_to, "--push-to")
+    hub.check_upload(model)
+    return model
 
 
 def _refuse_another_export(folder: epath.Path, names: Sequence[str]) -> None:

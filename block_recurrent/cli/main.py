@@ -24,6 +24,7 @@ from block_recurrent.cli import (
     table,
     train,
 )
+from block_recurrent.cli.modules import takes_modules
 from block_recurrent.cli.narrow_output import narrow_output
 from block_recurrent.errors import EXIT_CODES, InputError, PreemptedError
 
@@ -64,6 +65,8 @@ app.command()(score.score)
 app.command()(export.export)
 app.command("check-parity")(parity.check_parity)
 app.command()(doctor.doctor)
+for _command in app.registered_commands:
+    _command.callback = takes_modules(_command.callback)
 
 
 def _show_version(wanted: bool) -> None:

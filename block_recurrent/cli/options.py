@@ -55,7 +55,8 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         metavar="NAME_OR_FOLDER",
-        help="An exported model: a packaged one by name, such as sample, or a folder that `export` wrote.",
+        help="An exported model: a packaged one by name, such as sample; a folder that `export` wrote; or "
+        "hf://OWNER/NAME of the Hugging Face hub, with @REVISION or without (extra `hub`).",
     ),
 ]
 VocabularyFile = Annotated[

@@ -11,6 +11,7 @@ from block_recurrent.cli.options import CONSOLE, GinFiles, GinParams, Vocabulary
 from block_recurrent.cli.several_processes import Coordinator, NumProcesses, ProcessId
 from block_recurrent.config import RunConfig
 from block_recurrent.errors import InputError
+from block_recurrent.registry import TRACKERS
 
 
 def train(
@@ -35,6 +36,13 @@ def train(
     num_processes: NumProcesses = None,
     process_id: ProcessId = None,
     vocabulary: VocabularyFile = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also send the metrics to a tracker: wandb (extra `wandb`), or one that an imported module registers.",
+        ),
+    ] = None,
     compilation_cache: CompilationCache = True,
 ) -> None:
     """Train a model; with a workdir that holds a run, continue from its newest good checkpoint.
@@ -49,7 +57,7 @@ def train(
     """
     gin_files.parse(gin_file, gin_param)
     run = gin_files.configured_run()
-    steps = _profiled_steps(profile)
+    steps, make_tracker = _profiled_steps(profile), _tracker(tracker)
     from block_recurrent.cli import views
     from block_recurrent.parallel import preflight, processes
     from block_recurrent.training.loop import train as train_run
@@ -69,6 +77,7 @@ def train(
         profile=steps,
         actions=actions,
         vocabulary=vocabulary,
+        tracker=make_tracker,
     )
     if not processes.is_primary():
         return
@@ -92,6 +101,16 @@ def _state_reports(run: RunConfig) -> list[Any]:
     from block_recurrent.evaluation.state_report import make_state_reports
 
     return make_state_reports(run)
+
+
+def _tracker(name: str | None) -> Any:
+    """Returns the class of a tracker."""
+    if name is None:
+        return None
+    if name == "wandb":
+        import block_recurrent.training.wandb_tracker  # noqa: F401  (registers itself)
+
+    return TRACKERS.get(name)
 
 
 def _profiled_steps(profile: str | None) -> range:

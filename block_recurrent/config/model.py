@@ -4,11 +4,10 @@ import dataclasses
 from typing import Any, Literal
 
 from block_recurrent.errors import InputError
+from block_recurrent.registry import check_names
 from block_recurrent.validation import check_booleans, check_choices, check_integers, check_numbers, refuse
 
 Layer = Literal["transformer", "lstm"]
-Cell = Literal["dual", "single", "skip"]
-Gate = Literal["fixed", "lstm"]
 GateEquations = Literal["official", "paper"]
 ActivationDType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
@@ -51,9 +50,10 @@ class ModelConfig:
         num_states: S, state vectors of each recurrent layer; at least 1 with recurrent layers. Ignored without them.
         cell: update of the states (paper, section 3.2 and figure 2): `dual` (gated attention, then a gated feed-forward
             network), `single` (a gated feed-forward network on the attention outputs) or `skip` (gated attention
-            without a feed-forward network).
+            without a feed-forward network), or the name of a registered cell (docs/extending.md).
         gate: gate of the update (paper, section 3.2): `fixed` (a learned constant per channel; `bias` in the official
-            code) or `lstm` (input and forget gates computed from the candidate's features).
+            code) or `lstm` (input and forget gates computed from the candidate's features), or the name of a
+            registered gate (docs/extending.md).
         feedback: block feedback (paper, section 3.4): the other layers also attend to the state of the last recurrent
             layer, and the layers run block by block. Needs recurrent layers.
         gate_equations: differences between the official code and the paper. `official`: the candidate has no bias, and
@@ -108,8 +108,8 @@ class ModelConfig:
     layer: Layer = "transformer"
     recurrent_layers: tuple[int, ...] = ()
     num_states: int = 0
-    cell: Cell = "skip"
-    gate: Gate = "fixed"
+    cell: str = "skip"
+    gate: str = "fixed"
     feedback: bool = False
     gate_equations: GateEquations = "official"
     gate_init_bias: float | None = dataclasses.field(default=None, metadata=_INITIAL)
@@ -130,9 +130,9 @@ class ModelConfig:
         check_integers(self, ("num_states", "memory_size", "memory_neighbors"), 0)
         check_numbers(self, ("dropout_rate", "attention_dropout_rate"), 0, 1)
         check_booleans(self, ("feedback", "scan_layers"))
-        choices = {"cell": Cell, "gate": Gate, "gate_equations": GateEquations, "dtype": ActivationDType}
-        choices |= {"remat": Remat, "layer": Layer, "memory_retrieval": Retrieval, "attention_kernel": AttentionKernel}
-        check_choices(self, choices)
+        check_names(self)
+        choices = {"gate_equations": GateEquations, "dtype": ActivationDType, "remat": Remat, "layer": Layer}
+        check_choices(self, choices | {"memory_retrieval": Retrieval, "attention_kernel": AttentionKernel})
         if self.layer == "lstm":
             self._check_lstm()
         else:

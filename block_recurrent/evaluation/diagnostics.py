@@ -107,7 +107,7 @@ def _probe_layer(layer: RecurrentLayer, x: Activations, before: LayerState) -> t
 
 
 def _of_the_only_row(gate: Float[Array, "..."]) -> Float[Array, "..."]:
-    return gate if gate.ndim == 1 else gate[0]  # the fixed gate has no row axis
+    return gate if gate.ndim == 1 else gate[0]  # a constant gate has no row axis
 
 
 def _states_share(layer: RecurrentLayer, tokens: Projected, before: LayerState, states: KeyValues) -> Float[Array, ""]:
@@ -162,7 +162,7 @@ def watch(
         for name, probe in probes.items():
             watchers[name].add(jax.tree.map(np.asarray, probe))
         progress(block + 1, blocks)
-    return tuple(watcher.result(config.gate) for watcher in watchers.values())
+    return tuple(watcher.result() for watcher in watchers.values())
 
 
 class _Watcher:
@@ -194,9 +194,8 @@ class _Watcher:
         for place, gates in probe.gates.items():
             self._gates.setdefault(place, _GateSums()).add(gates)
 
-    def result(self, gate: str) -> LayerDiagnostics:
-        statistics_of = {"fixed": _GateSums.fixed, "lstm": _GateSums.lstm}[gate]
-        gates = [statistics_of(sums, place, self._window) for place, sums in self._gates.items()]
+    def result(self) -> LayerDiagnostics:
+        gates = [sums.result(place, self._window) for place, sums in self._gates.items()]
         return LayerDiagnostics(
             layer=self._layer,
             fixed_gates=tuple(gate for gate in gates if isinstance(gate, FixedGate)),
@@ -210,8 +209,10 @@ class _GateSums:
 
     def __init__(self):
         self._count, self._sums = 0, np.zeros(())
+        self._constant = True  # and the two gates sum to 1
 
     def add(self, gates: Gates) -> None:
+        self._constant &= gates.forget.ndim == 1 and np.allclose(gates.forget + gates.input, 1)
         forget, input_gate = (np.atleast_2d(np.asarray(gate, np.float64)) for gate in gates)
         log_forget = np.log(np.clip(forget, _TINY, _LARGEST_GATE))
         self._sums = self._sums + np.stack(
@@ -219,13 +220,16 @@ class _GateSums:
         )
         self._count += len(forget)
 
-    def fixed(self, place: Any, window: int) -> FixedGate:
+    def result(self, place: str, window: int) -> FixedGate | LSTMGate:
+        return self._fixed(place, window) if self._constant else self._lstm(place, window)
+
+    def _fixed(self, place: str, window: int) -> FixedGate:
         forget, _, _, _, log_forget = self._sums / self._count
         return FixedGate(
             place=place, keep=_floats(forget), half_life_tokens=_floats(half_life_tokens(log_forget, window))
         )
 
-    def lstm(self, place: Any, window: int) -> LSTMGate:
+    def _lstm(self, place: str, window: int) -> LSTMGate:
         forget, forget_square, input_gate, input_square, log_forget = self._sums / self._count
         return LSTMGate(
             place=place,

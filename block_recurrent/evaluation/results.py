@@ -191,27 +191,27 @@ class Ablations(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FixedGate:
-    """A fixed gate, a learned constant per channel: state = g * state + (1 - g) * candidate, once per block.
+    """A constant gate, such as the fixed gate: state = g * state + (1 - g) * candidate, once per block.
 
     Attributes:
-        place: position of the gate in the cell, `attention` or `mlp`.
+        place: position of the gate in the cell, such as `attention` or `mlp`.
         keep: (D,), g of each channel.
         half_life_tokens: (D,), tokens after which half of a channel's content is left: W ln(1/2) / ln(g).
     """
 
-    place: Literal["attention", "mlp"]
+    place: str
     keep: tuple[float, ...]
     half_life_tokens: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LSTMGate:
-    """An LSTM gate, which depends on the input: state = f * state + i * candidate, once per block.
+    """Any other gate, such as the LSTM gate: state = f * state + i * candidate, once per block.
 
     Means and deviations are over blocks and state vectors; the half-life uses the geometric mean of f.
 
     Attributes:
-        place: position of the gate in the cell, `attention` or `mlp`.
+        place: position of the gate in the cell, such as `attention` or `mlp`.
         forget_mean: (D,), mean of the forget gate f.
         forget_deviation: (D,), standard deviation of f.
         input_mean: (D,), mean of the input gate i.
@@ -219,7 +219,7 @@ class LSTMGate:
         half_life_tokens: (D,), in tokens: W ln(1/2) / mean(ln f).
     """
 
-    place: Literal["attention", "mlp"]
+    place: str
     forget_mean: tuple[float, ...]
     forget_deviation: tuple[float, ...]
     input_mean: tuple[float, ...]
@@ -261,8 +261,8 @@ class LayerDiagnostics:
 
     Attributes:
         layer: index of the layer.
-        fixed_gates: gates of a cell with fixed gates, else empty.
-        lstm_gates: gates of a cell with LSTM gates, else empty.
+        fixed_gates: the gates that are constant and sum to 1.
+        lstm_gates: the other gates, which depend on the input or have a separate input gate.
         states: the states before each block of the document.
     """
 

@@ -137,7 +137,7 @@ class Generator:
         """Creates a generator from a model that was exported, by name or by folder.
 
         Args:
-            name_or_folder: name of a packaged model, such as `sample`, or a folder that `export` wrote.
+            name_or_folder: name of a packaged model, such as `sample`, folder that `export` wrote, or `hf://OWNER/NAME`.
             batch_size: number of rows that are computed together.
             vocabulary: file of the model's vocabulary, if the export has no copy of it.
             segment_length: None is that of the model's training.

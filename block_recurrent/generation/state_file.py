@@ -24,6 +24,7 @@ from block_recurrent.files import write_whole
 from block_recurrent.generation.decode_state import DecodeState
 from block_recurrent.parallel.placement import to_host
 from block_recurrent.parallel.processes import is_primary
+from block_recurrent.registry import check_modules, modules_of
 from block_recurrent.training.checksum import checksums
 from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
@@ -41,11 +42,13 @@ class ModelIdentity:
         config: the fields of `ModelConfig` that decide the model's results.
         parameters: hex sha256 of the parameters' checksums.
         vocabulary: the vocabulary's fingerprint.
+        modules: modules from outside the package that define the cell or the gate; see `registry.modules_of`.
     """
 
     config: Mapping[str, Any]
     parameters: str
     vocabulary: str
+    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, config: ModelConfig, params: Params, vocabulary_fingerprint: str) -> "ModelIdentity":
@@ -56,7 +59,12 @@ class ModelIdentity:
             config=_as_json({name: value for name, value in dataclasses.asdict(config).items() if name not in free}),
             parameters=hashlib.sha256(sums.encode()).hexdigest(),
             vocabulary=vocabulary_fingerprint,
+            modules=modules_of(config),
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields for the header; without `modules` if there are none, so that older versions read it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "modules" or value}
 
 
 def check_room(path: Path, state: Any) -> None:
@@ -87,7 +95,7 @@ def save_state(path: Path, state: DecodeState, identity: ModelIdentity) -> None:
     arrays = {name: to_host(leaf) for name, leaf in named_leaves(state).items()}
     if not is_primary():
         return
-    header = {"format": _FORMAT, "model": json.dumps(dataclasses.asdict(identity), sort_keys=True)}
+    header = {"format": _FORMAT, "model": json.dumps(identity.as_dict(), sort_keys=True)}
     try:
         write_whole(path, save(arrays, header))
     except OSError as error:
@@ -152,6 +160,7 @@ def _check_identity(path: Path, header: Mapping[str, str], identity: ModelIdenti
         saved = ModelIdentity(**json.loads(header["model"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the header cannot be read: {error}") from None
+    check_modules(saved.config, saved.modules, path)
     saved_config = _defaults() | dict(saved.config)  # a field that is younger than the file has its default
     names = sorted(saved.config.keys() | identity.config.keys())
     pairs = [(f"ModelConfig.{name}", saved_config.get(name), identity.config.get(name)) for name in names]

@@ -16,6 +16,7 @@ from block_recurrent.config.stored import read_model_config
 from block_recurrent.errors import InputError
 from block_recurrent.files import write_whole
 from block_recurrent.model.language_model import abstract_params
+from block_recurrent.registry import modules_of
 from block_recurrent.trees import from_named_leaves, named_leaves
 from block_recurrent.typing import Params
 
@@ -82,6 +83,8 @@ def export_params(
         "training": dict(training),
         "versions": {name: metadata.version(name) for name in ("block-recurrent", "jax")},
     }
+    if modules := modules_of(config):
+        record["modules"] = modules
     folder.mkdir(parents=True, exist_ok=True)
     if vocabulary_file is not None:
         write_whole(folder / VOCABULARY_FILE, vocabulary_file)
@@ -100,7 +103,7 @@ def load_export(folder: epath.Path) -> Exported:
         config = json.loads((folder / CONFIG_FILE).read_text())
         if config["format"] not in _FORMATS:
             raise InputError(f"{folder}: format {config['format']!r}; this version reads: {', '.join(_FORMATS)}")
-        model = read_model_config(config["model"], folder / CONFIG_FILE)
+        model = read_model_config(config["model"], folder / CONFIG_FILE, config.get("modules"))
         flat = load_tensors((folder / PARAMS_FILE).read_bytes())
         like = abstract_params(model)
         _check_shapes(flat, like)

@@ -6,7 +6,9 @@ step has three times the operations of the forward pass, except for an external 
 rematerialisation is not counted.
 """
 
+import block_recurrent.model.layers.cells  # noqa: F401  (registers the built-in cells and gates)
 from block_recurrent.config import ModelConfig
+from block_recurrent.registry import CELLS
 
 TRAINING_FACTOR = 3
 
@@ -43,7 +45,7 @@ def forward_flops(config: ModelConfig, segment_length: int) -> dict[str, float]:
         per_token = len(config.recurrent_indices) * config.num_states / config.window_length
         flops["state projections"] = per_token * 8 * config.embed_dim * heads
         flops["state attention"] = per_token * 4 * heads * (config.num_states + 2 * config.window_length)
-        flops["state cell"] = per_token * _cell_flops(config)
+        flops["state cell"] = per_token * CELLS.get(config.cell).flops(config)
     return {part: float(count) for part, count in flops.items()}
 
 
@@ -56,16 +58,3 @@ def training_flops(config: ModelConfig, segment_length: int) -> float:
     parts = forward_flops(config, segment_length)
     constant = 2 * parts.get("memory retrieval", 0.0) + parts.get("memory attention", 0.0)
     return TRAINING_FACTOR * sum(parts.values()) - constant
-
-
-def _cell_flops(config: ModelConfig) -> int:
-    """Returns the FLOPs of the cell per state vector."""
-    gated = {"fixed": 1, "lstm": 3}[config.gate]  # products as large as the candidate's, the candidate included
-    attended = 2 * config.num_heads * config.head_dim
-    attention = gated * 2 * attended * config.embed_dim
-    feed_forward = gated * 2 * config.mlp_dim * config.embed_dim
-    return {
-        "skip": attention,
-        "single": 2 * attended * config.mlp_dim + feed_forward,
-        "dual": attention + 2 * config.embed_dim * config.mlp_dim + feed_forward,
-    }[config.cell]

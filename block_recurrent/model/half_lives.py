@@ -11,6 +11,7 @@ import numpy as np
 
 from block_recurrent.config import ModelConfig
 from block_recurrent.model.language_model import layer_name
+from block_recurrent.registry import GATES
 from block_recurrent.typing import Params
 
 _PERCENTILES = (10, 50, 90, 99)
@@ -27,8 +28,8 @@ def half_life_tokens(log_forget: np.ndarray, window_length: int) -> np.ndarray:
     return window_length * math.log(0.5) / np.minimum(log_forget, _SLOWEST)
 
 
-def fixed_half_lives(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
-    """Returns the half-lives of the fixed gates, from the parameters alone; nothing is compiled.
+def constant_half_lives(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
+    """Returns the half-lives of gates that depend on parameters alone, such as the fixed gate; nothing is compiled.
 
     In the `dual` cell both gates act in every block: the content decays with the product of the two.
 
@@ -37,19 +38,19 @@ def fixed_half_lives(config: ModelConfig, params: Params) -> dict[str, np.ndarra
         params: its parameters.
 
     Returns:
-        (D,) float64 in tokens, by `LAYER/PLACE`, such as `layer_01/attention`. Empty for a model without recurrent
-        layers, and for lstm gates, which depend on the tokens.
+        (D,) float64 in tokens, or (1,) for a gate that all channels share, by `LAYER/PLACE`, such as
+        `layer_01/attention`. Empty for a model without recurrent layers, and for gates that depend on the tokens, such
+        as the lstm gate.
     """
-    if config.gate != "fixed" or config.window_length is None:
+    if config.window_length is None:
         return {}
-    found = {}
+    found, gate = {}, GATES.get(config.gate)
     for index in sorted(config.recurrent_indices):
         name = layer_name(index)
         for place, weights in params["layers"][name]["states"]["cell"].items():
-            if "gate" in weights:
-                bias = np.asarray(weights["gate"]["bias"], np.float64)
-                log_forget = -np.logaddexp(0, -bias)  # ln sigmoid(bias), also where sigmoid(bias) rounds to 1
-                found[f"{name}/{place}"] = half_life_tokens(log_forget, config.window_length)
+            log_forget = gate.log_forget(weights["gate"]) if "gate" in weights else None
+            if log_forget is not None:
+                found[f"{name}/{place}"] = half_life_tokens(np.atleast_1d(log_forget), config.window_length)
     return found
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from block_recurrent.config import RunConfig
 from block_recurrent.data.store.token_store import TokenStore
-from block_recurrent.model.half_lives import fixed_half_lives, half_life_metrics
+from block_recurrent.model.half_lives import constant_half_lives, half_life_metrics
 from block_recurrent.parallel.preemption import Preemption
 from block_recurrent.parallel.processes import agree, is_primary
 from block_recurrent.progress import Progress
@@ -175,7 +175,7 @@ class EvaluateSplit:
         self._notify(f"step {step}: {self._split} {scores}")
         self._evaluated.add(step)
         if self._metrics is not None:
-            half_lives = half_life_metrics(fixed_half_lives(self._run.model, state.params))
+            half_lives = half_life_metrics(constant_half_lives(self._run.model, state.params))
             self._metrics.write(step, self._split, scores.as_dict() | half_lives)
         self._log.start_clock()
 

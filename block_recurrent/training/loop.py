@@ -55,6 +55,7 @@ from block_recurrent.training.step import (
     init_train_state,
 )
 from block_recurrent.training.step_program import compiled_in_background, jit_train_step, lower_train_step
+from block_recurrent.training.tracker import MakeTracker, WriteLine, tracked
 from block_recurrent.training.watchdog import Watchdog
 from block_recurrent.training.workdir_lock import hold_workdir
 from block_recurrent.typing import Params
@@ -149,6 +150,7 @@ def train(
     profile: range = range(0),
     actions: Sequence[Action] = (),
     vocabulary: str | None = None,
+    tracker: MakeTracker | None = None,
 ) -> TrainResult:
     """Trains from the newest checkpoint of the workdir, or from the start, to the end of the run.
 
@@ -164,6 +166,7 @@ def train(
         profile: steps to trace, into `profile/`.
         actions: further actions to run between steps. They run before the evaluation and the checkpoint of their step.
         vocabulary: file of the data's vocabulary, which the workdir keeps; None searches for it.
+        tracker: creates a tracker, on the primary process, which also receives the metrics; None for none.
 
     Raises:
         InputError: the data is missing or does not fit the model or the mesh, the workdir holds another run or is in
@@ -187,11 +190,13 @@ def train(
     if init_from is not None and not (workdir / CHECKPOINTS).exists():
         params = load_initial_params(init_from, run.model, vocabulary=fingerprint)
     barrier(f"every process to have checked {workdir}")
+    notify = functools.partial(_show, shown)
     with contextlib.ExitStack() as held:
         with together():
             if is_primary():
-                held.enter_context(_claimed(workdir, record, config_gin, own, functools.partial(_show, shown)))
-        return _Run(run, workdir, shown, mesh, training, held_out).train(params, profile, actions)
+                held.enter_context(_claimed(workdir, record, config_gin, own, notify))
+        also = held.enter_context(tracked(tracker if is_primary() else None, run, workdir, notify))
+        return _Run(run, workdir, shown, mesh, training, held_out, also).train(params, profile, actions)
 
 
 @contextlib.contextmanager
@@ -223,14 +228,15 @@ class _Run:
         mesh: Mesh,
         training: TrainingData,
         held_out: TokenStore,
+        also: WriteLine,
     ):
         self._config, self._workdir, self._console, self._mesh = run, workdir, console, mesh
-        self._training, self._held_out = training, held_out
+        self._training, self._held_out, self._also = training, held_out, also
 
     def train(self, params: Params | None, profile: range, actions: Sequence[Action]) -> TrainResult:
         """Trains, and waits until everything is written."""
         settings = self._config.train
-        writer = functools.partial(MetricsWriter, self._workdir, notify=self._print)
+        writer = functools.partial(MetricsWriter, self._workdir, notify=self._print, also=self._also)
         with (
             Checkpoints(self._workdir, keep=settings.keep_checkpoints, notify=self._print) as checkpoints,
             Preemption() as preemption,

@@ -33,9 +33,17 @@ class MetricsWriter:
         step: the step that the run continues from. Lines of later steps are dropped, so that the file equals that of
             an uninterrupted run.
         notify: called with one sentence when lines cannot be written and when they can be written again.
+        also: called with the arguments of each `write`; see `tracker.tracked`.
     """
 
-    def __init__(self, workdir: epath.Path, *, step: int, notify: Callable[[str], None] = lambda message: None):
+    def __init__(
+        self,
+        workdir: epath.Path,
+        *,
+        step: int,
+        notify: Callable[[str], None] = lambda message: None,
+        also: Callable[[int, str, dict[str, Any]], None] = lambda step, group, values: None,
+    ):
         self.kept = [line for line in read_metrics(workdir) if _precedes(line, step)]
         self._path = workdir / _FILE
         self._remote = is_remote(workdir)
@@ -46,7 +54,7 @@ class MetricsWriter:
         self._failing = False
         self._uploaded = time.monotonic()
         self._events = _Events(workdir / "tensorboard", first_step=step)
-        self._notify = notify
+        self._notify, self._also = notify, also
 
     def write(self, step: int, group: str, values: dict[str, Any]) -> None:
         """Appends one line, `{"step": ..., "group": ..., **values}`; its numbers also go to TensorBoard.
@@ -70,6 +78,7 @@ class MetricsWriter:
             if self._failing:
                 self._notify(f"{self._path}: written again; no line is missing")
             self._failing = False
+        self._also(step, group, values)
 
     def _flush(self, *, at_end: bool = False) -> None:
         if self._remote:

@@ -18,7 +18,7 @@ from block_recurrent.trees import leaf_name
 LearningRate: TypeAlias = Callable[[jax.typing.ArrayLike], jax.Array]
 
 _MIN_RSQRT_STEP = 100.0  # the inverse square root is constant before this step
-_GATE_BIAS = re.compile(r"(^|/)gate/((forget|input)_gate/)?bias$")
+_GATE_BIAS = re.compile(r"(^|/)gate/([^/]+/)*bias$")
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> LearningRate:

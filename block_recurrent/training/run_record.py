@@ -13,6 +13,7 @@ from block_recurrent.config import MeshConfig, RunConfig, TrainConfig, fields_th
 from block_recurrent.config.stored import read_run_config
 from block_recurrent.errors import InputError
 from block_recurrent.files import write_whole
+from block_recurrent.registry import modules_of
 
 _FILE = "run.json"
 _LIBRARIES = ("block-recurrent", "jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
@@ -43,7 +44,10 @@ def make_record(run: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     config = dataclasses.asdict(dataclasses.replace(run, optimizer=optimizer))
     versions = {name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
     # Through JSON once, so that the record compares equal to the one that is read back.
-    return json.loads(json.dumps({"config": config, "data": dict(data), "versions": versions}))
+    record = {"config": config, "data": dict(data), "versions": versions}
+    if modules := modules_of(run.model):
+        record["modules"] = modules
+    return json.loads(json.dumps(record))
 
 
 def check_record(workdir: epath.Path, record: Mapping[str, Any]) -> None:
@@ -105,7 +109,7 @@ def read_run(workdir: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     record = _read(path)
     if missing := {"config", "data"} - record.keys():
         raise InputError(f"{path}: not a record of a run: {', '.join(sorted(missing))} missing")
-    return read_run_config(record["config"], path), record["data"]
+    return read_run_config(record["config"], path, record.get("modules")), record["data"]
 
 
 def initialised_from(workdir: epath.Path) -> str | None:

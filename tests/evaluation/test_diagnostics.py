@@ -93,6 +93,10 @@ class MovingAverage(Cell):
     def fused_weights(self):
         return {"average": self.average.fused_weights()}
 
+    @classmethod
+    def flops(cls, config):
+        return GatedUpdate.flops(config, 2 * config.num_heads * config.head_dim)
+
     def update(self, state, attended, fused_weights=None):
         state, gates = self.average(state, attended, (fused_weights or {}).get("average"))
         return state, {"average": gates}

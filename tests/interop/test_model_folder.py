@@ -11,7 +11,7 @@ from setuptools import Distribution
 
 from block_recurrent.errors import InputError
 from block_recurrent.interop import model_folder
-from block_recurrent.interop.model_folder import is_packaged, packaged_models
+from block_recurrent.interop.model_folder import is_read_only, packaged_models
 from block_recurrent.interop.model_folder import model_folder as find
 from tests.support.model_folders import LARGEST, check_complete, size
 
@@ -48,10 +48,10 @@ def test_a_packaged_name_comes_before_a_folder_with_that_name(packaged, tmp_path
     (packaged / "notes").mkdir()  # not a model
     assert packaged_models() == ["sample"]
     assert find("sample") == epath.Path(ours)
-    assert is_packaged(find("sample"))
+    assert is_read_only("sample", find("sample"))
     for folder in ("./sample", own, str(own)):
         assert find(folder) == epath.Path(own)
-        assert not is_packaged(find(folder))
+        assert not is_read_only(folder, find(folder))
 
 
 def test_an_unknown_name_lists_the_packaged_models(packaged):

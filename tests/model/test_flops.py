@@ -1,7 +1,6 @@
 """The analytic count against the matrix products of the program, loops included, and against XLA's count."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -11,37 +10,14 @@ import pytest
 from block_recurrent.cli import gin_files
 from block_recurrent.config import ModelConfig
 from block_recurrent.model.flops import TRAINING_FACTOR, forward_flops, training_flops
-from block_recurrent.model.language_model import abstract_params, apply, init_state
+from block_recurrent.model.language_model import abstract_params, init_state
 from block_recurrent.model.ops.positions import NUM_BUCKETS
 from block_recurrent.training.step import SegmentBatch, score_tokens
 from tests.support.architectures import ALL, LSTM, MEMORY, WINDOW
+from tests.support.flops import product_flops, program_flops
 
 SEGMENT = 4 * WINDOW
 CONFIGS = ALL | MEMORY
-
-
-def product_flops(jaxpr) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * size * math.prod(equation.outvars[0].aval.shape)
-            continue
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                total += times * product_flops(inner)
-    return total
-
-
-def program_flops(config: ModelConfig) -> float:
-    params = abstract_params(config)
-    state = jax.eval_shape(lambda params: init_state(config, params, 1), params)
-    tokens = jax.ShapeDtypeStruct((1, SEGMENT), jnp.int32)
-    program = jax.make_jaxpr(lambda *arguments: apply(config, *arguments))(params, tokens, state)
-    return product_flops(program.jaxpr) / SEGMENT
 
 
 @pytest.mark.parametrize(
@@ -63,7 +39,9 @@ def test_the_count_equals_that_of_the_program(name):
     masked = 4 * heads * (keys - seen)
     bias = 2 * NUM_BUCKETS * config.num_heads * queries * keys / SEGMENT
     biased = config.num_layers - len(config.memory_indices)
-    assert program_flops(config) == pytest.approx(counted + config.num_layers * masked + biased * bias, rel=1e-12)
+    assert program_flops(config, SEGMENT) == pytest.approx(
+        counted + config.num_layers * masked + biased * bias, rel=1e-12
+    )
 
 
 def test_no_gradient_of_a_memory_is_counted():
@@ -85,7 +63,7 @@ def test_no_gradient_of_a_memory_is_counted():
 
 
 def test_the_count_of_an_lstm_equals_that_of_the_program():
-    assert program_flops(LSTM) == pytest.approx(sum(forward_flops(LSTM, SEGMENT).values()), rel=1e-12)
+    assert program_flops(LSTM, SEGMENT) == pytest.approx(sum(forward_flops(LSTM, SEGMENT).values()), rel=1e-12)
 
 
 def training_arguments(config: ModelConfig, length: int) -> Any:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from block_recurrent.model.half_lives import fixed_half_lives, half_life_metrics, half_life_tokens
+from block_recurrent.model.half_lives import constant_half_lives, half_life_metrics, half_life_tokens
 from block_recurrent.model.ops.gates import fixed_gates, mix
 from tests.support.architectures import CACHED, CELLS_AND_GATES, RECURRENT, WINDOW, perturbed_params
 
@@ -42,7 +42,7 @@ def blocks_until_half(bias):
 def test_a_half_life_is_the_time_in_which_half_of_a_simulated_state_decays(name):
     config = RECURRENT[name]
     bias = np.linspace(-2, 4, config.embed_dim)
-    found = fixed_half_lives(config, with_bias(config, bias))
+    found = constant_half_lives(config, with_bias(config, bias))
     places = {"fixed_skip": ["attention"], "fixed_dual": ["attention", "mlp"], "two_recurrent": ["attention"]}[name]
     layers = sorted(config.recurrent_indices)
     assert list(found) == [f"layer_{layer:02}/{place}" for layer in layers for place in places]
@@ -55,7 +55,7 @@ def test_a_gate_at_one_half_loses_half_in_each_block_and_a_closed_gate_has_a_fin
     config = RECURRENT["fixed_skip"]
     bias = np.zeros(config.embed_dim)
     bias[1], bias[2] = math.log(3), 1e4
-    (half_lives,) = fixed_half_lives(config, with_bias(config, bias)).values()
+    (half_lives,) = constant_half_lives(config, with_bias(config, bias)).values()
     assert half_lives[0] == pytest.approx(WINDOW)
     assert half_lives[1] == pytest.approx(WINDOW * math.log(1 / 2) / math.log(3 / 4))
     assert 1e100 < half_lives[2] < math.inf
@@ -68,7 +68,7 @@ def test_metrics_are_percentiles_over_the_channels():
 
 def test_other_models_have_none():
     for config in (CACHED["slide"], CELLS_AND_GATES["lstm_dual"]):
-        assert fixed_half_lives(config, perturbed_params(config)) == {}
+        assert constant_half_lives(config, perturbed_params(config)) == {}
 
 
 def test_nothing_is_compiled():
@@ -83,7 +83,7 @@ def test_nothing_is_compiled():
     jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        half_life_metrics(fixed_half_lives(config, params))
+        half_life_metrics(constant_half_lives(config, params))
         assert compiled == []
         jax.jit(lambda x: x + 1)(np.float32(1))
         assert any("compile" in event for event in compiled)  # the listener hears compilations

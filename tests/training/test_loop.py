@@ -19,7 +19,7 @@ from rich.console import Console
 
 from block_recurrent.config import OptimizerConfig, RunConfig
 from block_recurrent.errors import InputError, PreemptedError
-from block_recurrent.model.half_lives import fixed_half_lives, half_life_metrics
+from block_recurrent.model.half_lives import constant_half_lives, half_life_metrics
 from block_recurrent.training.actions import Measured
 from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.loop import train
@@ -134,7 +134,7 @@ def test_evaluations_hold_the_half_lives_of_fixed_gates(uninterrupted):
     run, whole = uninterrupted
     *_, line = [line for line in metrics_without_speed(whole) if line["group"] == "validation"]
     found = {name: value for name, value in line.items() if name.startswith("half_life")}
-    assert found == half_life_metrics(fixed_half_lives(run.model, final_state(whole, run).params))
+    assert found == half_life_metrics(constant_half_lives(run.model, final_state(whole, run).params))
     assert len(found) == 4
 
 

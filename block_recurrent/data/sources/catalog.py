@@ -125,6 +125,21 @@ SOURCES: dict[str, SourceEntry] = {
 }
 
 
+def register_source(name: str, entry: SourceEntry) -> None:
+    """Adds a source of a module outside the package (docs/extending.md); `prepare` takes it after `--import`.
+
+    Args:
+        name: value of `PrepareConfig.source`, and `Source.name`.
+        entry: the source. Its class must be at the top level of a module, because workers import it from there.
+
+    Raises:
+        InputError: there is a source of this name already.
+    """
+    if name in SOURCES and SOURCES[name].make is not entry.make:
+        raise InputError(f"source {name!r}: there is a source of this name already; choose another one")
+    SOURCES[name] = entry
+
+
 def load_source(config: PrepareConfig) -> Source:
     """Creates the source of a configuration.
 

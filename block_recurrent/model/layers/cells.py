@@ -1,6 +1,10 @@
-"""Recurrent cells: the update of a recurrent layer's states from their attention outputs (paper, figure 2)."""
+"""Recurrent cells: the update of a recurrent layer's states from their attention outputs (paper, figure 2).
+
+`registry.CELLS.register` gives a class its name in `ModelConfig.cell`, here and outside the package.
+"""
 
 import abc
+import itertools
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -9,32 +13,32 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from block_recurrent.config import ModelConfig
-from block_recurrent.errors import InputError
-from block_recurrent.model.layers.gates import FixedGate, make_gate
+from block_recurrent.model.layers.gates import check_shapes, make_gate
 from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.norm import RMSNorm
-from block_recurrent.model.ops.gates import Gates, lstm_gates, mix
+from block_recurrent.model.ops.gates import Gates, mix
+from block_recurrent.registry import CELLS, GATES
 from block_recurrent.typing import States
 
-# Gates by their place in the cell, `attention` or `mlp`: each (B, S, D), or (D,) for the fixed gate.
+# Gates by their place in the cell, such as `attention` or `mlp`: each (B, S, D), or (D,) for a constant gate.
 CellGates: TypeAlias = dict[str, Gates]
-# Means of `CellGates` over states and channels, float32: each (B,), or () for the fixed gate. There is no mean over
+# Means of `CellGates` over states and channels, float32: each (B,), or () for a constant gate. There is no mean over
 # rows, because it would be an exchange between devices in every block.
 GateMeans: TypeAlias = dict[str, Gates]
 
 
 class FusedWeights(NamedTuple):
-    """Weights of a candidate and its lstm gates, concatenated along the output axis.
+    """Weights of a candidate and of its gate's projections, concatenated along the output axis.
 
-    One product replaces three. Concatenated outside the loop over blocks, the gradients of the three kernels are also
-    summed between devices as one array.
+    With the lstm gate, one product replaces three. Concatenated outside the loop over blocks, the gradients of the
+    kernels are also summed between devices as one array.
     """
 
-    kernel: Float[Array, "F 3D"]
-    bias: Float[Array, "3D"]
+    kernel: Float[Array, "F O"]
+    bias: Float[Array, "O"]
 
 
-CellWeights: TypeAlias = dict[str, FusedWeights | None]  # by place, as in CellGates; None for a fixed gate
+CellWeights: TypeAlias = dict[str, FusedWeights | None]  # by place, as in CellGates; None without projections
 
 
 class Candidate(nnx.Module):
@@ -42,7 +46,7 @@ class Candidate(nnx.Module):
 
     def __init__(self, config: ModelConfig, hidden_dim: int, *, official_tanh: bool, rngs: nnx.Rngs):
         as_in_paper = config.gate_equations == "paper"
-        self.tanh = config.gate == "lstm" if as_in_paper else official_tanh
+        self.tanh = GATES.get(config.gate).paper_tanh if as_in_paper else official_tanh
         bias_init = nnx.initializers.zeros_init() if as_in_paper else None
         self.projection = linear(config, hidden_dim, config.embed_dim, rngs=rngs, bias_init=bias_init)
 
@@ -59,14 +63,21 @@ class GatedUpdate(nnx.Module):
     """A candidate and its gates, both computed from the same hidden features."""
 
     def __init__(self, config: ModelConfig, hidden_dim: int, *, official_tanh: bool = False, rngs: nnx.Rngs):
+        self.gate_name = config.gate
         self.candidate = Candidate(config, hidden_dim, official_tanh=official_tanh, rngs=rngs)
         self.gate = make_gate(config, hidden_dim, rngs=rngs)
 
+    @staticmethod
+    def flops(config: ModelConfig, hidden_dim: int) -> int:
+        """Returns the FLOPs of the candidate and its gates for one state vector."""
+        return 2 * hidden_dim * config.embed_dim + GATES.get(config.gate).flops(config, hidden_dim)
+
     def fused_weights(self) -> FusedWeights | None:
-        """Returns the concatenated weights of the candidate and its gates; None for the fixed gate."""
-        if isinstance(self.gate, FixedGate):
+        """Returns the concatenated weights of the candidate and its gate's projections; None without projections."""
+        projections = self.gate.projections()
+        if not projections:
             return None
-        parts = (self.candidate.projection, self.gate.forget_gate, self.gate.input_gate)
+        parts = (self.candidate.projection, *projections)
         biases = [jnp.zeros(part.out_features) if part.bias is None else part.bias[...] for part in parts]
         return FusedWeights(jnp.concatenate([part.kernel[...] for part in parts], axis=1), jnp.concatenate(biases))
 
@@ -77,31 +88,39 @@ class GatedUpdate(nnx.Module):
 
         Args:
             state: the state before the update.
-            hidden: features from which the candidate and the lstm gates are computed.
+            hidden: features from which the candidate and the gate's projections are computed.
             fused_weights: result of `fused_weights()`; computed here if None.
 
         Returns:
-            The next state, and the gates: (B, S, D), or (D,) for the fixed gate.
+            The next state, and the gates: (B, S, D), or (D,) for a gate that depends on parameters alone.
         """
-        candidate, gates = self._candidate_and_gates(hidden, fused_weights)
+        fused_weights = fused_weights or self.fused_weights()
+        if fused_weights is None:
+            candidate, projected = self.candidate(hidden), ()
+        else:
+            candidate, projected = self._project(hidden, fused_weights)
+        gates = self.gate.gates(state, *projected)
+        check_shapes(self.gate_name, state, gates)
         return mix(state, candidate, gates), gates
 
-    def _candidate_and_gates(
-        self, hidden: Float[Array, "B S F"], fused_weights: FusedWeights | None
-    ) -> tuple[States, Gates]:
-        if isinstance(self.gate, FixedGate):
-            return self.candidate(hidden), self.gate()
-        fused_weights = fused_weights or self.fused_weights()
-        assert fused_weights is not None
+    def _project(
+        self, hidden: Float[Array, "B S F"], fused_weights: FusedWeights
+    ) -> tuple[States, tuple[jax.Array, ...]]:
+        """Returns the candidate and the outputs of the gate's projections, computed in one product."""
         kernel, bias = (part.astype(hidden.dtype) for part in fused_weights)
         rows = hidden.reshape(-1, hidden.shape[-1])  # flattened as in `layers.linear`
         product = (rows @ kernel + bias[None]).reshape(*hidden.shape[:-1], -1)
-        projected, forget, input_gate = jnp.split(product, 3, axis=-1)
-        return self.candidate.activate(projected), lstm_gates(forget, input_gate)
+        widths = [part.out_features for part in (self.candidate.projection, *self.gate.projections())]
+        candidate, *projected = jnp.split(product, list(itertools.accumulate(widths[:-1])), axis=-1)
+        return self.candidate.activate(candidate), tuple(projected)
 
 
 class Cell(nnx.Module):
-    """Base class of the cells. A cell implements `update` and `fused_weights`."""
+    """Base class of the cells; `registry.CELLS.register` gives a class its name (docs/extending.md).
+
+    A cell implements `update`, `fused_weights` and `flops`, and is created with `(config, *, rngs)`. It keeps each
+    `GatedUpdate` in an attribute with the name of its place.
+    """
 
     @abc.abstractmethod
     def update(
@@ -122,6 +141,11 @@ class Cell(nnx.Module):
     def fused_weights(self) -> CellWeights:
         """Returns the fused weights of every gated update, by place."""
 
+    @classmethod
+    @abc.abstractmethod
+    def flops(cls, config: ModelConfig) -> int:
+        """Returns the FLOPs of the cell's matrix products for one state vector and block."""
+
     def __call__(
         self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
     ) -> tuple[States, GateMeans]:
@@ -130,6 +154,7 @@ class Cell(nnx.Module):
         return state, {place: _mean_gates(at_place) for place, at_place in gates.items()}
 
 
+@CELLS.register("skip")
 class SkipCell(Cell):
     """Gated attention without a feed-forward network."""
 
@@ -140,6 +165,11 @@ class SkipCell(Cell):
         """See `Cell.fused_weights`."""
         return {"attention": self.attention.fused_weights()}
 
+    @classmethod
+    def flops(cls, config: ModelConfig) -> int:
+        """See `Cell.flops`."""
+        return GatedUpdate.flops(config, 2 * config.num_heads * config.head_dim)
+
     def update(
         self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
     ) -> tuple[States, CellGates]:
@@ -148,6 +178,7 @@ class SkipCell(Cell):
         return state, {"attention": gates}
 
 
+@CELLS.register("single")
 class SingleCell(Cell):
     """A gated feed-forward network on the attention outputs, without a projection, norm or residual before it."""
 
@@ -159,6 +190,12 @@ class SingleCell(Cell):
         """See `Cell.fused_weights`."""
         return {"mlp": self.mlp.fused_weights()}
 
+    @classmethod
+    def flops(cls, config: ModelConfig) -> int:
+        """See `Cell.flops`."""
+        attended = 2 * config.num_heads * config.head_dim
+        return 2 * attended * config.mlp_dim + GatedUpdate.flops(config, config.mlp_dim)
+
     def update(
         self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
     ) -> tuple[States, CellGates]:
@@ -167,6 +204,7 @@ class SingleCell(Cell):
         return state, {"mlp": gates}
 
 
+@CELLS.register("dual")
 class DualCell(Cell):
     """A transformer layer with gates in place of its two residual connections."""
 
@@ -179,6 +217,12 @@ class DualCell(Cell):
     def fused_weights(self) -> CellWeights:
         """See `Cell.fused_weights`."""
         return {"attention": self.attention.fused_weights(), "mlp": self.mlp.fused_weights()}
+
+    @classmethod
+    def flops(cls, config: ModelConfig) -> int:
+        """See `Cell.flops`."""
+        attention = GatedUpdate.flops(config, 2 * config.num_heads * config.head_dim)
+        return attention + 2 * config.embed_dim * config.mlp_dim + GatedUpdate.flops(config, config.mlp_dim)
 
     def update(
         self, state: States, attended: Float[Array, "B S NH"], fused_weights: CellWeights | None = None
@@ -207,7 +251,4 @@ def make_cell(config: ModelConfig, *, rngs: nnx.Rngs) -> Cell:
     Raises:
         InputError: there is no cell of this name.
     """
-    cells: dict[str, type[Any]] = {"skip": SkipCell, "single": SingleCell, "dual": DualCell}
-    if config.cell not in cells:
-        raise InputError(f"ModelConfig.cell = {config.cell!r}: must be one of {', '.join(cells)}")
-    return cells[config.cell](config, rngs=rngs)
+    return CELLS.get(config.cell)(config, rngs=rngs)
