@@ -30,13 +30,13 @@ class Memory(NamedTuple):
     Attributes:
         keys: (B, N, M, H) keys of unit length; zeros in slots that no token has reached.
         values: (B, N, M, H) values.
-        index: (B,) int32, tokens written since the document's start. The next token's slot is `index` modulo M, so
-            documents must be shorter than 2 ** 31 tokens.
+        written: (B,) int32, number of tokens written since the document's start. The next token's slot is this number
+            modulo M, so documents must be shorter than 2 ** 31 tokens.
     """
 
     keys: MemoryHeads
     values: MemoryHeads
-    index: Int[Array, "B"]
+    written: Int[Array, "B"]
 
 
 class Retrieved(NamedTuple):
@@ -68,13 +68,13 @@ def write(memory: Memory, keys: TokenHeads, values: TokenHeads) -> Memory:
         keys: keys of the segment's tokens, at most M.
         values: their values.
     """
-    slots = (memory.index[:, None] + jnp.arange(keys.shape[1])[None]) % memory.keys.shape[2]
+    slots = (memory.written[:, None] + jnp.arange(keys.shape[1])[None]) % memory.keys.shape[2]
 
     def put(ring: MemoryHeads, tokens: TokenHeads) -> MemoryHeads:
         new = jax.lax.stop_gradient(jnp.swapaxes(tokens, 1, 2)).astype(ring.dtype)
         return jax.vmap(lambda ring, slots, new: ring.at[:, slots].set(new))(jax.lax.stop_gradient(ring), slots, new)
 
-    return Memory(put(memory.keys, keys), put(memory.values, values), memory.index + keys.shape[1])
+    return Memory(put(memory.keys, keys), put(memory.values, values), memory.written + keys.shape[1])
 
 
 def retrieve(queries: TokenHeads, memory: Memory, neighbors: int, method: Retrieval) -> Retrieved:

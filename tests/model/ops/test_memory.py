@@ -63,7 +63,7 @@ def test_bucketed_retrieval_is_the_best_slot_of_each_bucket():
     queries, memory = random_memory(1)
     found = retrieve(queries, memory, 4, "bucketed")
     for bucket in range(4):
-        part = Memory(memory.keys[:, :, bucket::4], memory.values[:, :, bucket::4], memory.index)
+        part = Memory(memory.keys[:, :, bucket::4], memory.values[:, :, bucket::4], memory.written)
         best = retrieve(queries, part, 1, "exact")
         chosen = Retrieved(found.keys[..., bucket, :], found.values[..., bucket, :], found.scores[..., bucket])
         assert_retrieved(chosen, best.keys[..., 0, :], best.values[..., 0, :])
@@ -112,7 +112,7 @@ def test_writing_wraps_around(lengths):
     draw = np.random.default_rng(0).normal
     tokens = jnp.asarray(draw(size=(ROWS, sum(lengths), HEADS, DIM)), jnp.float32)
     memory, first = empty_memory(ROWS, HEADS, SLOTS, DIM, "float32"), 0
-    memory = memory._replace(index=jnp.array([0, 10]))  # row 1 has begun elsewhere
+    memory = memory._replace(written=jnp.array([0, 10]))  # row 1 has begun elsewhere
     for length in lengths:
         segment = tokens[:, first : first + length]
         memory, first = write(memory, segment, -segment), first + length
@@ -121,14 +121,14 @@ def test_writing_wraps_around(lengths):
                 kept = memory.keys[row, :, (start + number) % SLOTS]
                 np.testing.assert_array_equal(kept, tokens[row, number])
     np.testing.assert_array_equal(memory.values, -memory.keys)
-    np.testing.assert_array_equal(memory.index, [first, first + 10])
+    np.testing.assert_array_equal(memory.written, [first, first + 10])
 
 
 def test_nothing_that_is_retrieved_or_written_has_a_gradient():
     queries, memory = random_memory(4)
 
     def retrieved(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-        found = retrieve(queries, Memory(keys, values, memory.index), 4, "bucketed")
+        found = retrieve(queries, Memory(keys, values, memory.written), 4, "bucketed")
         return jnp.sum(jnp.sin(found.keys) + found.values)
 
     def written(keys: jax.Array, values: jax.Array) -> jax.Array:
