@@ -40,6 +40,7 @@ class LayerState:
             that they have no additional leaf. No gradient flows through a memory.
         memory_values: (B, N, M, H) their values; None where `memory_keys` is None.
         memory_index: (B,) int32, number of tokens written since the document's start; None where `memory_keys` is None.
+        has_memory: True if the layer has an external memory.
     """
 
     keys: CacheHeads | None
@@ -48,6 +49,10 @@ class LayerState:
     memory_keys: MemoryHeads | None = None
     memory_values: MemoryHeads | None = None
     memory_index: Int[Array, "B"] | None = None
+    has_memory: bool = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "has_memory", self.memory_keys is not None)
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
         """Returns the children of the pytree node and their names.
@@ -55,13 +60,16 @@ class LayerState:
         Without a memory there is no child for it, not even None: checkpoints record None, so those of earlier versions
         would have another structure.
         """
-        names = _PARTS if self.memory_keys is None else _PARTS + _MEMORY_PARTS
+        names = _PARTS + _MEMORY_PARTS if self.has_memory else _PARTS
         return [(GetAttrKey(name), getattr(self, name)) for name in names], names
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], children: Iterable[Any]) -> "LayerState":
         """Returns the state with these children; the inverse of `tree_flatten_with_keys`."""
-        return cls(**dict(zip(names, children, strict=True)))
+        state = cls(**dict(zip(names, children, strict=True)))
+        # JAX also puts None in place of arrays, as the layouts of a jitted function.
+        object.__setattr__(state, "has_memory", len(names) > len(_PARTS))
+        return state
 
     @property
     def memory(self) -> Memory:

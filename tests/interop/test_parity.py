@@ -1,7 +1,7 @@
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +37,12 @@ def test_the_model_with_the_fused_kernel_equals_the_official_code(path):
     assert parity.passed, (parity.errors, parity.places)
 
 
-def changed(tmp_path: Path, source: Path = SMALL, **entries: Any) -> Path:
+def changed(tmp_path: Path, **entries: np.ndarray | None) -> Path:
     """Writes a copy of a fixture with other entries; None removes an entry."""
+    return changed_copy(tmp_path, SMALL, entries)
+
+
+def changed_copy(tmp_path: Path, source: Path, entries: Mapping[str, np.ndarray | None]) -> Path:
     with np.load(source) as archive:
         content = {name: archive[name] for name in archive.files} | entries
     path = tmp_path / "changed.npz"
@@ -92,7 +96,7 @@ def test_a_spoiled_memory_exceeds_its_limit(tmp_path, entry):
     with np.load(WITH_MEMORY) as archive:
         spoiled = archive[f"seg3/{entry}"].copy()
     spoiled.flat[np.abs(spoiled).argmin()] += 3e-5
-    parity = check_fixture(changed(tmp_path, WITH_MEMORY, **{f"seg3/{entry}": spoiled}))
+    parity = check_fixture(changed_copy(tmp_path, WITH_MEMORY, {f"seg3/{entry}": spoiled}))
     assert [name for name in LIMITS if not parity.errors[name] <= LIMITS[name]] == ["memory"]
     assert parity.places["memory"] == f"seg3/{entry}"
 

@@ -173,6 +173,19 @@ def test_a_layer_without_a_memory_has_no_leaf_for_it():
     assert len(set(pointers)) == len(pointers)
 
 
+def test_the_structure_of_a_state_does_not_depend_on_its_leaves():
+    """A jitted function with shardings of its results builds the state of layouts, all of them None."""
+    config = MEMORY["memory_and_recurrence"]
+    params = init_params(config, jax.random.key(0))
+    state = init_state(config, params, 2)
+    without = jax.tree.map(lambda leaf: None, state)
+    assert [layer.has_memory for layer in without.layers] == [False, True, True]
+    assert [len(layer.tree_flatten_with_keys()[0]) for layer in without.layers] == [3, 6, 6]
+    one_device = jax.tree.map(lambda leaf: leaf.sharding, state)
+    placed = jax.jit(functools.partial(init_state, config, batch_size=2), out_shardings=one_device)(params)
+    jax.tree.map(np.testing.assert_array_equal, placed, state)
+
+
 def test_a_segment_that_does_not_divide_the_memory_is_refused():
     config = MEMORY["memory"]
     params = init_params(config, jax.random.key(0))

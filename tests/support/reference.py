@@ -91,10 +91,9 @@ def _tokens(
                     logits[k] = (own["q"][j, cut] @ keys[k, cut] + bias) * abs(scales["attention_scale"][head])
             out[j, cut] = _softmax(logits) @ values[:, cut]
             if memory is not None:
-                old_keys, old_values = (_slots(config.memory_size, part[:, cut]) for part in memory)
-                external = _from_memory(
-                    config, own["q"][j, cut], old_keys, old_values, abs(scales["attention_scale"][head])
-                )
+                held_keys, held_values = (_slots(config.memory_size, part[:, cut]) for part in memory)
+                scale = abs(scales["attention_scale"][head])
+                external = _from_memory(config, own["q"][j, cut], held_keys, held_values, scale)
                 gate = _sigmoid(p["external_memory_bias"][head])
                 out[j, cut] = (1 - gate) * out[j, cut] + gate * external
             if states is not None:

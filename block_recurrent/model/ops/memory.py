@@ -30,8 +30,8 @@ class Memory(NamedTuple):
     Attributes:
         keys: (B, N, M, H) keys of unit length; zeros in slots that no token has reached.
         values: (B, N, M, H) values.
-        written: (B,) int32, tokens written since the document's start. The next token's slot is `written` modulo M, so
-            documents must be shorter than 2 ** 31 tokens.
+        written: (B,) int32, number of tokens written since the document's start. The next token's slot is this number
+            modulo M, so documents must be shorter than 2 ** 31 tokens.
     """
 
     keys: MemoryHeads

@@ -112,7 +112,7 @@ def test_writing_wraps_around(lengths):
     draw = np.random.default_rng(0).normal
     tokens = jnp.asarray(draw(size=(ROWS, sum(lengths), HEADS, DIM)), jnp.float32)
     memory, first = empty_memory(ROWS, HEADS, SLOTS, DIM, "float32"), 0
-    memory = memory._replace(index=jnp.array([0, 10]))  # row 1 has begun elsewhere
+    memory = memory._replace(written=jnp.array([0, 10]))  # row 1 has begun elsewhere
     for length in lengths:
         segment = tokens[:, first : first + length]
         memory, first = write(memory, segment, -segment), first + length
