@@ -71,22 +71,22 @@ def backward(tiles: Tiles, rate: float, inputs: Inputs, outputs: FromOutputs, *,
     heads, buckets = inputs.bias.shape
     dim, count, late = width // heads, length // tiles.size, tiles.previous
 
-    def spec(place: Any) -> pl.BlockSpec:
+    def spec(place: Any) -> Any:
         return pl.BlockSpec((1, tiles.size, dim), lambda head, row, tile: (row, place(tile), head))
 
-    def whole(shape: Any) -> pl.BlockSpec:
+    def whole(shape: Any) -> Any:
         return pl.BlockSpec((1, 1, *shape), lambda head, row, tile: (row, head, 0, 0))
 
     now = spec(lambda tile: jnp.minimum(tile, count - 1))
-    cache = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
-    statistic = pl.BlockSpec(
+    cache: Any = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
+    statistic: Any = pl.BlockSpec(
         (1, 1, 1, tiles.size), lambda head, row, tile: (row, head, 0, jnp.minimum(tile, count - 1))
     )
     before, cached = spec(lambda tile: jnp.maximum(tile - late, 0)), spec(lambda tile: jnp.minimum(tile, late - 1))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    by_place = jax.ShapeDtypeStruct((batch, heads, buckets, tiles.size), jnp.float32)
+    by_place: Any = jax.ShapeDtypeStruct((batch, heads, buckets, tiles.size), jnp.float32)
     masks = None if inputs.kept is None else mask_spec(tiles)
-    smem = pl.BlockSpec(memory_space=pltpu.SMEM)
+    smem: Any = pl.BlockSpec(memory_space=pltpu.SMEM)
     found = pl.pallas_call(
         functools.partial(_kernel, tiles, rate, count),
         grid=(heads, batch, count + late),

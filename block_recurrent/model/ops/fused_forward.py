@@ -52,8 +52,8 @@ def forward(
     batch, length, width = inputs.queries.shape
     heads, dtype = len(inputs.bias), inputs.queries.dtype
     dim, count = width // heads, length // tiles.size
-    tile = pl.BlockSpec((1, tiles.size, dim), lambda head, row, tile: (row, tile, head))
-    cache = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
+    tile: Any = pl.BlockSpec((1, tiles.size, dim), lambda head, row, tile: (row, tile, head))
+    cache: Any = pl.BlockSpec((1, tiles.window, dim), lambda head, row, tile: (row, 0, head))
     statistic = pl.BlockSpec((1, 1, 1, tiles.size), lambda head, row, tile: (row, head, 0, tile))
     output, log_total = pl.pallas_call(
         functools.partial(_kernel, tiles, rate),
@@ -89,7 +89,7 @@ def by_kind(tiles: Tiles) -> Any:
     return pltpu.VMEM((len(tiles.examples), tiles.size, tiles.size), jnp.float32)
 
 
-def mask_spec(tiles: Tiles) -> pl.BlockSpec:
+def mask_spec(tiles: Tiles) -> Any:
     """Returns the block of `Inputs.kept` for a tile of queries: all tiles of keys of two blocks."""
     shape = (1, 2 * tiles.previous, tiles.size, tiles.size)
     return pl.BlockSpec(shape, lambda head, row, tile: (head, 0, 0, jax.lax.rem(tile, tiles.previous)))
