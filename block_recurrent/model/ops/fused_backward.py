@@ -48,7 +48,7 @@ class Gradients(NamedTuple):
 
 
 class FromOutputs(NamedTuple):
-    """What the backward pass receives about the outputs.
+    """Inputs of the backward pass that belong to the outputs.
 
     Attributes:
         gradient: of the outputs.
