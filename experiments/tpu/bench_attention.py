@@ -106,8 +106,7 @@ def largest_difference(ours: Any, expected: Any) -> float:
 
 
 def seconds(program: Callable[..., Any], arguments: Any) -> float:
-    started = time.perf_counter()
-    result = None
+    result, started = None, time.perf_counter()
     for _ in range(CALLS):
         result = program(*arguments)
     jax.block_until_ready(result)

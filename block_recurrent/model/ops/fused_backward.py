@@ -48,7 +48,7 @@ class Gradients(NamedTuple):
 
 
 class FromOutputs(NamedTuple):
-    """What the backward pass receives about the outputs.
+    """Inputs of the backward pass that belong to the outputs.
 
     Attributes:
         gradient: of the outputs.
@@ -85,7 +85,7 @@ def backward(tiles: Tiles, rate: float, inputs: Inputs, outputs: FromOutputs, *,
     before, cached = spec(lambda tile: jnp.maximum(tile - late, 0)), spec(lambda tile: jnp.minimum(tile, late - 1))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
     by_place: Any = jax.ShapeDtypeStruct((batch, heads, buckets, tiles.size), jnp.float32)
-    masks: Any = None if inputs.kept is None else mask_spec(tiles)
+    masks = None if inputs.kept is None else mask_spec(tiles)
     smem: Any = pl.BlockSpec(memory_space=pltpu.SMEM)
     found = pl.pallas_call(
         functools.partial(_kernel, tiles, rate, count),

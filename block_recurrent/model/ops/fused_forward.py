@@ -89,7 +89,7 @@ def by_kind(tiles: Tiles) -> Any:
     return pltpu.VMEM((len(tiles.examples), tiles.size, tiles.size), jnp.float32)
 
 
-def mask_spec(tiles: Tiles) -> pl.BlockSpec:
+def mask_spec(tiles: Tiles) -> Any:
     """Returns the block of `Inputs.kept` for a tile of queries: all tiles of keys of two blocks."""
     shape = (1, 2 * tiles.previous, tiles.size, tiles.size)
     return pl.BlockSpec(shape, lambda head, row, tile: (head, 0, 0, jax.lax.rem(tile, tiles.previous)))
