@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from block_recurrent.config import ModelConfig, OptimizerConfig
-from block_recurrent.config.model import Gate
 from block_recurrent.model.language_model import apply, init_state
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
@@ -94,7 +93,7 @@ def accuracy_after_training(
     recurrent: bool,
     steps: int,
     segments_in_step: int | None = None,
-    gate: Gate = "lstm",
+    gate: str = "lstm",
     gate_init_bias: float | None = 3.0,
     gate_rate_multiplier: float = 1.0,
     memory: bool = False,
