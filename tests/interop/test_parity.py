@@ -41,7 +41,7 @@ def changed(tmp_path: Path, **entries: np.ndarray | None) -> Path:
     return changed_copy(tmp_path, SMALL, entries)
 
 
-def changed_copy(tmp_path: Path, source: Path, entries: dict[str, Any]) -> Path:
+def changed_copy(tmp_path: Path, source: Path, entries: dict[str, np.ndarray | None]) -> Path:
     with np.load(source) as archive:
         content = {name: archive[name] for name in archive.files} | entries
     path = tmp_path / "changed.npz"
