@@ -115,8 +115,7 @@ def generate(
     """Continue texts, carrying the recurrent state through prompt and continuation.
 
     Without --prompt, --prompt-file, --prompts or --load-state the prompt is read from standard input. The prompt may be
-    of any length; time and memory per token do not depend on it. With several processes, one on each host, all of them
-    run the same command; the first one prints and writes.
+    of any length; time and memory per token do not depend on it. Several processes run the same command.
 
     Example: python -m block_recurrent generate --workdir runs/quickstart --prompt-file setup.py --top-p 0.95
 
@@ -155,14 +154,8 @@ def generate(
     use_compilation_cache(compilation_cache)
     placement = several_processes.placement_if_needed(fsdp)
     with several_processes.loading(fsdp):
-        generator = load_generator(
-            workdir,
-            model,
-            batch_size=batch_size,
-            vocabulary=vocabulary,
-            segment_length=segment_length,
-            placement=placement,
-        )
+        settings = {"batch_size": batch_size, "vocabulary": vocabulary, "segment_length": segment_length}
+        generator = load_generator(workdir, model, placement=placement, **settings)
     if save_state is not None:
         generator.check_room_for_state(save_state)
     state = None if load_state is None else generator.load_state(load_state)

@@ -18,6 +18,7 @@ AttentionKernel = Literal["xla", "fused"]
 # model, a saved decoding state is loaded, the token losses of an evaluation are read again.
 Purpose = Literal["resume", "init_from", "saved_state", "token_losses"]
 _EXECUTION = {"may_differ": ("resume", "init_from", "saved_state")}  # execution fields: they do not change results
+_YOUNG_EXECUTION = {"may_differ": ("resume", "init_from", "saved_state", "token_losses")}
 _TRAINING = {"may_differ": ("init_from", "saved_state")}  # fields that matter only while a run trains
 # The older fields are not free for `token_losses`: files of 0.1.0 hold them.
 _INITIAL = {"may_differ": ("init_from", "saved_state", "token_losses")}  # fields that decide only initial parameters
@@ -123,7 +124,7 @@ class ModelConfig:
     remat: Remat = dataclasses.field(default="none", metadata=_EXECUTION)
     scan_layers: bool = dataclasses.field(default=False, metadata=_EXECUTION)
     loss_chunk: int | None = dataclasses.field(default=None, metadata=_EXECUTION)
-    attention_kernel: AttentionKernel = dataclasses.field(default="xla", metadata=_EXECUTION)
+    attention_kernel: AttentionKernel = dataclasses.field(default="xla", metadata=_YOUNG_EXECUTION)
 
     def __post_init__(self):
         check_integers(self, ("vocab_size", "embed_dim", "num_layers"), 1)

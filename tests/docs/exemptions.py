@@ -33,6 +33,11 @@ class Exemption:
 
 # What the reader of a page has by then, and the bare machine does not: page -> (commands, reason).
 SETUP = {
+    "docs/extending.md": (
+        'python -c "from pathlib import Path; from tests.support.extensions import write_examples; '
+        'write_examples(Path())"',
+        "the reader's files",
+    ),
     "docs/evaluation.md": (
         "cp -r runs/quickstart runs/pg19 && cp -r runs/mine runs/xl && "
         "python -m block_recurrent export --workdir runs/quickstart --out exported_models/arxiv",
@@ -138,6 +143,47 @@ EXEMPTIONS = (
         f"{_BR} train-vocab vocabularies/own.model --size 400 --gin-file gin/data/text_folder.gin "
         "--gin-param \"PrepareConfig.input='~/my/texts'\"",
     ),
+    Exemption(
+        f"{_BR} prepare --gin-file gin/data/pg19_bytes.gin --gin-param \"PrepareConfig.input='/my/books'\" "
+        "--gin-param \"PrepareConfig.store='prepared/my_books'\" --gin-param \"PrepareConfig.corpus='my books'\"",
+        "the reader's books",
+        f"{_BR} prepare --gin-file gin/data/pg19_bytes.gin "
+        "--gin-param \"PrepareConfig.store='prepared/my_books'\" --gin-param \"PrepareConfig.corpus='my books'\"",
+    ),
+    # docs/extending.md
+    Exemption(
+        f"{_BR} train --gin-file scalar.gin --workdir runs/scalar",
+        _LONG,
+        f"{_BR} train --gin-file scalar.gin --workdir runs/scalar --gin-param TrainConfig.num_steps=10",
+    ),
+    Exemption(
+        f"{_BR} evaluate --import scalar_gate --workdir runs/scalar --ablations --diagnostics",
+        _LONG,
+        f"{_BR} evaluate --import scalar_gate --workdir runs/scalar --ablations --diagnostics {_QUICK}",
+    ),
+    Exemption(
+        f"{_BR} prepare --import subtitles --gin-param \"PrepareConfig.source='subtitles'\" "
+        "--gin-param \"PrepareConfig.input='/my/films'\" --gin-param \"PrepareConfig.store='prepared/films'\"",
+        "the reader's films; tests/cli/test_extending.py prepares some",
+    ),
+    Exemption(
+        f"{_BR} train --gin-file gin/runs/quickstart.gin --workdir runs/fixed",
+        _LONG,
+        f"{_BR} train --gin-file gin/runs/quickstart.gin --workdir runs/fixed --gin-param TrainConfig.num_steps=10",
+    ),
+    Exemption(
+        f"{_BR} compare --import scalar_gate runs/fixed runs/scalar --split test --out runs/scalar_against_fixed",
+        _LONG,
+        f"{_BR} compare --import scalar_gate runs/fixed runs/scalar --split test --out runs/scalar_against_fixed "
+        "--max-documents 3",
+    ),
+    # docs/gpu.md
+    Exemption("make check-card", "needs a GPU"),
+    Exemption(
+        f"{_BR} train --gin-file gin/table1/rec_fixed_skip.gin --gin-file gin/data/pg19_tokens.gin "
+        "--gin-file gin/recipes/cosine.gin --gin-file gin/hardware/gpu.gin --workdir runs/rec_fixed_skip",
+        "days on a GPU",
+    ),
     # docs/evaluation.md
     Exemption(
         f"{_BR} evaluate --checkpoint runs/pg19/checkpoints/400000 --gin-file gin/runs/evaluate_pg19.gin --split test",
@@ -213,7 +259,16 @@ EXEMPTIONS = (
         "needs the extra `dev`; tests/training/test_recall.py calls it",
     ),
     # docs/tpu.md
-    Exemption("pip install -e '.[tpu]'", _TPU),
+    Exemption("pip install -c requirements.lock -e '.[tpu,gcs]'", _TPU),
+    Exemption("pip install -c requirements.lock -e '.[gcs]'", "a download; make test installs it"),
+    Exemption("gcloud auth application-default login", _CLOUD),
+    Exemption("gcloud iam service-accounts create trainer", _CLOUD),
+    Exemption(
+        "gcloud storage buckets add-iam-policy-binding gs://my-bucket --role=roles/storage.objectUser "
+        "--member=serviceAccount:trainer@my-project.iam.gserviceaccount.com",
+        _CLOUD,
+    ),
+    Exemption("python -m experiments.tpu.bench_attention", "needs a TPU; a test runs it with --interpret"),
     Exemption(
         f"{_BR} compile --gin-file gin/table1/rec_fixed_skip.gin --gin-file gin/data/pg19_tokens.gin "
         "--gin-file gin/recipes/cosine.gin --gin-file gin/hardware/tpu.gin --topology v4:2x2x4 --step train "
@@ -225,15 +280,16 @@ EXEMPTIONS = (
     Exemption("gcloud storage buckets create gs://my-bucket --location=us-central2", _CLOUD),
     Exemption(
         f"{_BR} prepare --gin-file gin/data/pg19_tokens.gin "
-        "--gin-param \"PrepareConfig.store='gs://my-bucket/prepared/pg19_tokens'\"",
+        "--gin-param \"STORE='gs://my-bucket/prepared/pg19_tokens'\"",
         _BUCKET,
-        f"{_BR} prepare --gin-file gin/data/pg19_tokens.gin "
-        "--gin-param \"PrepareConfig.store='bucket/prepared/pg19_tokens'\"",
+        f"{_BR} prepare --gin-file gin/data/pg19_tokens.gin --gin-param \"STORE='bucket/prepared/pg19_tokens'\"",
     ),
     Exemption(
-        "export ZONE=us-central2-b TYPE=v4-32 NAME=table1 SPOT=1",
+        "export ZONE=us-central2-b TYPE=v4-32 NAME=table1 SPOT=1 "
+        "SERVICE_ACCOUNT=trainer@my-project.iam.gserviceaccount.com",
         "a dry run, since there is no TPU",
-        "export ZONE=us-central2-b TYPE=v4-32 NAME=table1 SPOT=1 DRY_RUN=1",
+        "export ZONE=us-central2-b TYPE=v4-32 NAME=table1 SPOT=1 DRY_RUN=1 "
+        "SERVICE_ACCOUNT=trainer@my-project.iam.gserviceaccount.com",
     ),
     # docs/training.md
     Exemption(

@@ -22,7 +22,7 @@ def test_every_field_that_the_table_names_exists():
 
 def test_every_model_option_with_an_official_counterpart_is_in_the_table():
     named = {field for name, field in re.findall(r"`(\w+Config)\.(\w+)", SECTION) if name == "ModelConfig"}
-    ours_alone = {"gate_equations", "gate_init_bias", "remat", "scan_layers", "loss_chunk"}
+    ours_alone = {"gate_equations", "gate_init_bias", "remat", "scan_layers", "loss_chunk", "attention_kernel"}
     assert {field.name for field in dataclasses.fields(configuration.ModelConfig)} == named | ours_alone
 
 

@@ -13,7 +13,6 @@ import pytest
 from block_recurrent import apply, init_params, init_state
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
-from block_recurrent.generation.decode_state import init
 from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
 from tests.support import reference
 from tests.support.architectures import CACHED, MEMORY, SEGMENT, WINDOW, perturbed_params, random_tokens
@@ -191,5 +190,3 @@ def test_a_segment_that_does_not_divide_the_memory_is_refused():
     params = init_params(config, jax.random.key(0))
     with pytest.raises(InputError, match=r"tokens per row = 24: must divide ModelConfig.memory_size = 32: the memory"):
         apply(config, params, random_tokens(config, 1, 24), init_state(config, params, 1))
-    with pytest.raises(InputError, match="memory_layers"):
-        init(config, params, 1, segment_length=SEGMENT)

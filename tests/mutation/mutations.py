@@ -67,7 +67,7 @@ MUTATIONS = (
     Mutation(
         "attention: a query without keys",
         "model/ops/attention.py",
-        " + jnp.exp(_NULL_LOGIT - largest)",
+        " + jnp.exp(NULL_LOGIT - largest)",
         "",
         (_ATTENTION,),
     ),
@@ -102,8 +102,8 @@ MUTATIONS = (
     Mutation(
         "dropout: mean of the mask",
         "model/ops/dropout.py",
-        "keep.astype(jnp.float32) / (1 - rate)",
-        "keep.astype(jnp.float32)",
+        ".astype(jnp.float32) / (1 - rate)",
+        ".astype(jnp.float32)",
         ("tests/model/ops/test_dropout.py",),
     ),
     Mutation(

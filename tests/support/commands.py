@@ -60,7 +60,12 @@ def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `generate` and `score` load a run once, however often they are called."""
 
     def from_workdir(
-        path: str, *, batch_size: int = 8, vocabulary: str | None = None, placement: None = None
+        path: str,
+        *,
+        batch_size: int = 8,
+        vocabulary: str | None = None,
+        segment_length: None = None,
+        placement: None = None,
     ) -> Generator:
         if vocabulary is not None:
             return Generator.of_run(SavedRun.load(path), batch_size=batch_size, vocabulary=vocabulary)
