@@ -26,6 +26,7 @@ def once(*command: str) -> None:
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(byte_run, tmp_path):
     def command(out: str) -> list[str]:
         return ["evaluate", "--workdir", str(byte_run), "--tokens", "--out", str(tmp_path / out)]

@@ -300,7 +300,7 @@ def test_public_names_resolve_lazily():
         ("slide", {"remat": "dots"}),
         ("lstm_dual", {"remat": "dots", "scan_layers": True}),
         ("memory", {"remat": "dots", "scan_layers": True}),
-        ("fixed_skip", {"attention_kernel": "fused"}),
+        pytest.param("fixed_skip", {"attention_kernel": "fused"}, marks=pytest.mark.slow),
         pytest.param(
             "lstm_dual", {"attention_kernel": "fused", "remat": "dots", "scan_layers": True}, marks=pytest.mark.slow
         ),

@@ -80,7 +80,7 @@ def on_one_device(name):
     return run_steps(with_dropout(CONFIGS[name]), MeshConfig(data=1))
 
 
-QUICK = {("fixed_skip", MIXED), ("fixed_skip", DATA8)}
+QUICK = {("fixed_skip", MIXED)}
 CASES = [
     pytest.param(name, mesh, marks=() if (name, mesh) in QUICK else pytest.mark.slow)
     for name in TABLE_ROWS

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from block_recurrent.model.ops.fused_attention import fused_attention
 from experiments.tpu.bench_attention import SMALL, Size, largest_difference, make_inputs, programs, verdict, xla
@@ -16,6 +17,7 @@ def found(name: str, difference: float, fused: float) -> dict[str, Any]:
     return {"size": {"name": name}, "difference": difference, "forward": times, "forward and backward": times}
 
 
+@pytest.mark.slow
 def test_both_kernels_compute_the_same_on_the_small_sizes():
     for size in (*SMALL, Size("half blocks", 256, 256, heads=1, dim=4)):
         arguments = make_inputs(size)
