@@ -121,7 +121,7 @@ mutation: .venv/all  ## twenty faults of the mathematics, one after another: the
 	$(BIN)/python -m tests.mutation.run
 
 test-slow: .venv/all  ## tests longer than a minute, all sharding cases among them
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints a table of faults and outcomes
 	$(BIN)/python -m pytest -s -m faults

@@ -105,7 +105,7 @@ def _add(segment: OpenSegment, blocks: list[KeyValues], added: RowMask, full: Ro
         return segment
     length = blocks[0].keys.shape[1]
     slots = jnp.where(added, segment.filled, segment.slots)[:, None] + jnp.arange(length)[None]  # others: out of range
-    rows = jnp.arange(len(added))[:, None]
+    rows = jnp.arange(added.shape[0])[:, None]  # `len` fails on the symbolic dimensions of an export
 
     def put(waiting: CacheHeads, block: CacheHeads) -> CacheHeads:
         return waiting.at[rows, slots].set(block, mode="drop")

@@ -24,7 +24,12 @@ TINY = (
     *("ModelConfig.embed_dim=16", "ModelConfig.num_layers=2", "ModelConfig.recurrent_layers=(1,)"),
     *("ModelConfig.num_states=4", "ModelConfig.mlp_dim=32", "ModelConfig.head_dim=8", "ModelConfig.window_length=8"),
     *("DataConfig.segment_length=16", "DataConfig.batch_size=2", "OptimizerConfig.decay_steps=20"),
-    *("TrainConfig.checkpoint_every=2", "TrainConfig.eval_every=2", "TrainConfig.eval_steps=2"),
+    *(
+        "TrainConfig.checkpoint_every=2",
+        "TrainConfig.eval_every=2",
+        "TrainConfig.eval_steps=2",
+        "TrainConfig.log_every=2",
+    ),
     *(
         "TrainConfig.state_report_every=2",
         "TrainConfig.state_report_documents=2",

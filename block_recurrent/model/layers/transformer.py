@@ -240,7 +240,7 @@ class TransformerLayer(nnx.Module):
 
     def _ring_bias(self, slot: Int[Array, "B"], num_slots: int) -> Float[Array, "B N 1 K"]:
         if self.has_memory:
-            return jnp.zeros((len(slot), self.config.num_heads, 1, num_slots))
+            return jnp.zeros((slot.shape[0], self.config.num_heads, 1, num_slots))
         return ring_bias(self.relative_bias[...], slot, num_slots)
 
     def _add_memory(self, attended: TokenHeads, projected: Projected, memory: Memory) -> TokenHeads:
