@@ -41,7 +41,7 @@ def test_a_small_run_compiles(tmp_path, step):
     assert (all_reduced > 1_000_000) == (step == "train")  # gradients; evaluation reduces one number for each row
     assert found["num_chips"] == (1 if step == "decode" else 4)
     assert found["hbm_bytes"] >= found["parameters"]  # once; this small model may then stay in a v4 chip's CMEM
-    assert not found["unknown_loops"]
+    assert bool(found["unknown_loops"]) == (step == "decode")  # it ends when every row has ended
 
 
 def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -93,12 +93,13 @@ def test_the_fused_kernel_compiles_for_every_generation():
     assert printed.splitlines() == [f"{name} {dtype} 2" for name in generations for dtype in ("bfloat16", "float32")]
 
 
-def test_a_row_with_the_fused_kernel_takes_less_memory_and_exchanges_less(tmp_path):
-    """The plain formulation takes 3.82 GB, and its gradients of the biases are exchanged as matrices."""
+def test_a_row_with_the_fused_kernel_takes_less_memory_and_half_the_traffic(tmp_path):
+    """The plain formulation takes 3.84 GB and moves 40 GB through HBM."""
     fused = {"DataConfig.batch_size": 16, "ModelConfig.attention_kernel": "'fused'"}
     found = compiled_row(tmp_path, "v4:2x2x4", fused)
-    assert found["peak"] <= 3.5e9
-    assert found["traffic"]["all-reduce"]["bytes"] <= 0.61e9
+    assert found["peak"] <= 3.55e9
+    assert found["traffic"]["all-reduce"]["bytes"] <= 0.46e9
+    assert found["hbm_bytes"] <= 21e9
     assert found["lower_seconds"] + found["compile_seconds"] <= 180
 
 
