@@ -188,7 +188,7 @@ def test_legends_are_whole(opened):
         for label in figure.locator(".role-legend-label text").all():
             box = label.bounding_box()
             assert box is not None
-            assert "\N{HORIZONTAL ELLIPSIS}" not in label.inner_text()
+            assert "\N{HORIZONTAL ELLIPSIS}" not in (label.text_content() or "")
             assert box["x"] + box["width"] <= outer["x"] + outer["width"] + 1
 
 
