@@ -16,13 +16,12 @@ from block_recurrent.data.batching.batches import read_step
 from block_recurrent.data.batching.training_data import open_training
 from block_recurrent.errors import InputError
 from block_recurrent.parallel.sharding import make_mesh
-from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.loop import train
-from block_recurrent.training.metric_writer import read_metrics
-from block_recurrent.training.step import SegmentBatch, abstract_train_state, init_train_state, train_step
+from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
 from block_recurrent.training.step_program import lower_train_step
 from block_recurrent.trees import named_leaves
 from tests.support.architectures import CACHED, LSTM, WINDOW, random_tokens
+from tests.support.resumed_runs import assert_resumed_equals_whole
 from tests.support.workdirs import QUIET, run_config
 
 SEGMENTS, LENGTH = 4, 2 * WINDOW
@@ -149,20 +148,7 @@ def test_a_step_reads_the_next_segments_of_the_schedule(store_folder):
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=6, eval_every=6, checkpoint_every=3, backprop_segments=2)
-    train(run, epath.Path(tmp_path / "whole"), QUIET)
-    half = dataclasses.replace(run, train=dataclasses.replace(run.train, num_steps=3))
-    for part in (half, run):
-        train(part, epath.Path(tmp_path / "parts"), QUIET)
-
-    def result(folder: str) -> tuple[Any, list[dict[str, Any]]]:
-        with Checkpoints(epath.Path(tmp_path / folder)) as checkpoints:
-            state = checkpoints.restore(abstract_train_state(run)).state
-        lines = [line for line in read_metrics(epath.Path(tmp_path / folder)) if line["group"] == "train"]
-        return (state.params, state.opt_state, state.model_state), lines
-
-    (state, lines), (expected, whole) = result("parts"), result("whole")
-    jax.tree.map(np.testing.assert_array_equal, state, expected)
-    assert lines == whole
+    _, lines = assert_resumed_equals_whole(run, tmp_path)
     assert [line["step"] for line in lines] == list(range(1, 7))
     other = dataclasses.replace(run, train=dataclasses.replace(run.train, backprop_segments=1))
     with pytest.raises(InputError, match=r"config.train.backprop_segments: 2 there, 1 asked for"):

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from etils import epath
 
 from block_recurrent.config import MeshConfig, RunConfig
 from block_recurrent.data.store.token_store import TokenStore
@@ -15,12 +14,9 @@ from block_recurrent.evaluation import ablations
 from block_recurrent.evaluation.state_report import make_state_reports
 from block_recurrent.model.language_model import init_params
 from block_recurrent.parallel.sharding import make_mesh
-from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.evaluator import evaluate
-from block_recurrent.training.loop import train
-from block_recurrent.training.metric_writer import read_metrics
-from block_recurrent.training.step import abstract_train_state
-from tests.support.workdirs import QUIET, run_config
+from tests.support.resumed_runs import assert_resumed_equals_whole
+from tests.support.workdirs import run_config
 
 SEGMENT, SIZE = 16, 32
 
@@ -36,21 +32,8 @@ def memory_run(store_folder: Any, **settings: Any) -> RunConfig:
 def test_a_resumed_run_equals_an_uninterrupted_one(store_folder, tmp_path, backprop_segments):
     settings: Any = {"num_steps": 6, "eval_every": 6, "checkpoint_every": 3, "backprop_segments": backprop_segments}
     run = memory_run(store_folder, **settings)
-    train(run, epath.Path(tmp_path / "whole"), QUIET)
-    half = dataclasses.replace(run, train=dataclasses.replace(run.train, num_steps=3))
-    for part in (half, run):
-        train(part, epath.Path(tmp_path / "parts"), QUIET)
-
-    def result(folder: str) -> tuple[Any, list[dict[str, Any]]]:
-        with Checkpoints(epath.Path(tmp_path / folder)) as checkpoints:
-            state = checkpoints.restore(abstract_train_state(run)).state
-        lines = [line for line in read_metrics(epath.Path(tmp_path / folder)) if line["group"] == "train"]
-        return (state.params, state.opt_state, state.model_state), lines
-
-    (state, lines), (expected, whole) = result("parts"), result("whole")
-    jax.tree.map(np.testing.assert_array_equal, state, expected)
-    assert lines == whole
-    assert all(np.any(layer.memory_values) for layer in state[2].layers)
+    state, _ = assert_resumed_equals_whole(run, tmp_path)
+    assert all(np.any(layer.memory_values) for layer in state.model_state.layers)
 
 
 @pytest.mark.slow
