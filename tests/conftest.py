@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 # Before jax is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -58,3 +59,12 @@ def byte_run(store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from tests.support.workdirs import run_config, save_untrained
 
     return save_untrained(run_config(store_folder), tmp_path_factory.mktemp("byte_run"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Returns headless Chromium, for tests marked `browser`."""
+    from tests.support.browser import chromium
+
+    with chromium() as started:
+        yield started

@@ -21,6 +21,7 @@ FOLDERS = ("table1", "table2", "scaling")  # folders of gin/ that `compile --all
 # Files whose evaluation and decoding are compiled, too.
 ALL_STEPS_FILES = ("table1/rec_fixed_skip.gin", "table1/slide_13l.gin", "table1/xl_512.gin")
 SHARED = ("gin/data/pg19_tokens.gin", "gin/recipes/cosine.gin", "gin/hardware/tpu.gin")
+FUSED = "ModelConfig.attention_kernel='fused'"
 _GB = 1e9
 
 
@@ -44,7 +45,7 @@ class Entry:
     def name(self) -> str:
         """Stem of the result file."""
         parts = (self.gin_file.removesuffix(".gin"), self.topology, self.step, *self.gin_params)
-        return "__".join(re.sub(r"[/:=]", "_", part) for part in parts)
+        return "__".join(re.sub(r"[/:=]", "_", part).replace("'", "") for part in parts)
 
     @property
     def gin_files(self) -> list[str]:
@@ -65,9 +66,13 @@ ADJUSTED = (
     Entry(gin_file="table2/rec_1300m.gin", topology="v5e:4x8", step="train", gin_params=("MeshConfig.fsdp=8",)),
     *(
         Entry(
-            gin_file=f"table1/{row}.gin", topology="v4:2x2x4", step="train", gin_params=(f"DataConfig.batch_size={n}",)
+            gin_file=f"table1/{row}.gin",
+            topology="v4:2x2x4",
+            step="train",
+            gin_params=(f"DataConfig.batch_size={n}", *kernel),
         )
         for row, n in (("rec_fixed_skip", 16), ("slide_12l", 16), ("xl_2048", 32))
+        for kernel in ((), (FUSED,))
     ),
 )
 

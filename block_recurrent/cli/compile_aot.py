@@ -179,19 +179,24 @@ def report_entries(topologies: list[str]) -> "list[Entry]":
     Raises:
         InputError: the current folder has no experiment files.
     """
-    from block_recurrent.aot.compile_report import ADJUSTED, ALL_STEPS_FILES, FOLDERS, Entry
+    from block_recurrent.aot.compile_report import ADJUSTED, ALL_STEPS_FILES, FOLDERS, FUSED, Entry
 
     root = Path("gin")
     tables, scaling = _files(root, FOLDERS[:2]), _files(root, FOLDERS[2:])
     if not tables:
         raise InputError(f"compile --all: no files in {', '.join(f'gin/{folder}' for folder in FOLDERS)}")
 
-    def entries_of(files: Iterable[str], *steps: str) -> list[Entry]:
+    def entries_of(files: Iterable[str], *steps: str, params: Iterable[tuple[str, ...]] = ((),)) -> list[Entry]:
         return [
-            Entry(gin_file=file, topology=name, step=step) for name in topologies for file in files for step in steps
+            Entry(gin_file=file, topology=name, step=step, gin_params=one)
+            for name in topologies
+            for file in files
+            for step in steps
+            for one in params
         ]
 
-    entries = entries_of(tables, "train") + [entry for entry in ADJUSTED if entry.topology in topologies]
+    with_both_kernels = entries_of(tables, "train", params=((), (FUSED,)))
+    entries = with_both_kernels + [entry for entry in ADJUSTED if entry.topology in topologies]
     return entries + entries_of(ALL_STEPS_FILES, "evaluate", "decode") + entries_of(scaling, "train")
 
 

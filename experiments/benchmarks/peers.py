@@ -116,33 +116,47 @@ def bench_memory() -> list[Result]:
     ]
 
 
-def spread_of_costs(what: str, workers: dict[int, Worker], rounds: int, bound: float) -> Result:
+def spread_of_costs(what: str, lengths: Sequence[int], per_token: np.ndarray, bound: float) -> Result:
     """Compares the time per token of several lengths, the slowest against the fastest.
 
     A cost is the median over the rounds of the time per token as a multiple of the round's mean, so that a slow round
     counts for all lengths alike.
+
+    Args:
+        what: for the result.
+        lengths: in tokens.
+        per_token: seconds, shape (lengths, rounds).
+        bound: on the quotient.
     """
-    measured = race(workers.values(), rounds)
-    show(what, measured)
-    seconds = np.array([result.seconds for result in measured.values()])
-    per_token = seconds / np.array([[result.facts["tokens"]] for result in measured.values()])
-    costs = np.median(per_token / per_token.mean(axis=0), axis=1).tolist()
-    print("     " + ", ".join(f"{name}: {cost:.3f}" for name, cost in zip(measured, costs, strict=True)), flush=True)
-    return Result(what, max(costs) / min(costs), "times, slowest against fastest", bound, at_least=False)
+    relative = per_token / per_token.mean(axis=0)
+    low, costs, high = np.quantile(relative, [0.25, 0.5, 0.75], axis=1)
+    print(f"     {what}, as a multiple of the mean over the lengths")
+    for length, cost, width in zip(lengths, costs, (high - low) / 2, strict=True):
+        print(f"       {length:10,} {cost:.3f}  +- {width / cost:.1%}", flush=True)
+    return Result(what, float(max(costs) / min(costs)), "times, slowest against fastest", bound, at_least=False)
+
+
+def bench_documents() -> Result:
+    """Measures the cost of a token in long documents, read by one process."""
+    read = job(dataclasses.replace(SIZES["small"], batch_size=1, segment_length=4096), "eval_step")
+    worker = Worker("documents", "documents.py", read | {"documents": DOCUMENTS}, environment=COMMAND_ENVIRONMENT)
+    turns = race([worker], 7)["documents"].turns
+    per_token = np.array([turn["per_token"] for turn in turns]).T
+    return spread_of_costs("a token in documents of 4k to 256k", DOCUMENTS, per_token, 1.05)
+
+
+def bench_segments() -> Result:
+    """Measures the cost of a token in long segments."""
+    row = dataclasses.replace(SIZES["small"], batch_size=1)
+    sizes = [dataclasses.replace(row, segment_length=length) for length in SEGMENTS]
+    measured = race([today(f"{size.segment_length:,}", size, "train_step") for size in sizes], 7).values()
+    per_token = np.array([result.seconds for result in measured]) / np.array(SEGMENTS)[:, None]
+    return spread_of_costs("a token in one segment of 1k to 32k", SEGMENTS, per_token, 1.15)
 
 
 def bench_lengths() -> list[Result]:
-    """Measures the cost of a token in long documents and in long segments."""
-    row = dataclasses.replace(SIZES["small"], batch_size=1)
-    documents, segments = {}, {}
-    for length in DOCUMENTS:
-        read = dataclasses.replace(row, segment_length=4096)
-        described = job(read, "read_document") | {"document_length": length}
-        documents[length] = Worker(f"{length:,}", "step.py", described, environment=COMMAND_ENVIRONMENT)
-    results = [spread_of_costs("a token in documents of 4k to 256k", documents, 7, 1.05)]
-    for length in SEGMENTS:
-        segments[length] = today(f"{length:,}", dataclasses.replace(row, segment_length=length), "train_step")
-    return [*results, spread_of_costs("a token in one segment of 1k to 32k", segments, 7, 1.15)]
+    """Measures the cost of a token by length."""
+    return [bench_documents(), bench_segments()]
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Worker:
         environment: dict[str, str] | None = None,
     ):
         self.name = name
-        self.seconds: list[float] = []
+        self.answers: list[dict[str, Any]] = []
         inherited = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "GLIBC_TUNABLES")}
         settings = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(checkout), "JAX_ENABLE_COMPILATION_CACHE": "false"}
         self._process = subprocess.Popen(
@@ -52,14 +52,14 @@ class Worker:
         )
         self.facts = self._answer()
         self.turn()
-        self.seconds.clear()  # the first turn still warms up
+        self.answers.clear()  # the first turn still warms up
 
     def turn(self) -> None:
         """Lets the process run its task once."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        self.seconds.append(self._answer()["seconds"])
+        self.answers.append(self._answer())
 
     def stop(self) -> None:
         """Ends the process."""
@@ -79,12 +79,16 @@ class Measured:
     """Results of one worker.
 
     Attributes:
-        seconds: of each turn.
+        turns: the worker's answers: `seconds`, and what else the program measures.
         facts: from the worker: tokens of a turn, seconds to compile, memory, versions.
     """
 
-    seconds: list[float]
+    turns: list[dict[str, Any]]
     facts: dict[str, Any]
+
+    @property
+    def seconds(self) -> list[float]:
+        return [turn["seconds"] for turn in self.turns]
 
     @property
     def tokens_per_second(self) -> float:
@@ -107,7 +111,7 @@ def race(workers: Iterable[Worker], rounds: int) -> dict[str, Measured]:
     finally:
         for worker in running:
             worker.stop()
-    return {worker.name: Measured(worker.seconds, worker.facts) for worker in running}
+    return {worker.name: Measured(worker.answers, worker.facts) for worker in running}
 
 
 def times_as_fast(measured: Measured, other: Measured) -> float:

@@ -14,13 +14,16 @@ from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.errors import InputError
 from block_recurrent.interop.meliad import convert_params, model_config
 from block_recurrent.interop.safetensors import load_export
+from block_recurrent.model.language_model import abstract_params
 from block_recurrent.training.init_from import load_initial_params
 from block_recurrent.training.loop import train
 from block_recurrent.training.metric_writer import read_metrics
 from block_recurrent.training.saved_run import SavedRun
 from tests.support.workdirs import QUIET, run_config
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "bias_single.npz"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURE = FIXTURES / "bias_single.npz"
+WITH_MEMORY = FIXTURES / "memory_with_recurrence.npz"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,18 @@ def test_another_model_or_vocabulary_is_refused_with_the_reasons(trained, tmp_pa
         load_initial_params(workdir, run.model, vocabulary="another")
     with pytest.raises(InputError, match="no such file or folder"):
         load_initial_params(epath.Path(tmp_path / "nothing"), run.model, vocabulary="")
+
+
+def test_a_memory_of_another_size_has_the_same_parameters():
+    arrays = np.load(WITH_MEMORY)
+    config = model_config(json.loads(str(arrays["config.json"])))
+    expected = load_initial_params(epath.Path(WITH_MEMORY), config, vocabulary="")
+    larger = dataclasses.replace(config, memory_size=2 * config.memory_size, memory_retrieval="exact")
+    loaded = load_initial_params(epath.Path(WITH_MEMORY), larger, vocabulary="")
+    jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+    assert jax.tree.structure(loaded) == jax.tree.structure(abstract_params(larger))
+    with pytest.raises(InputError, match=r"memory_layers = \[\d+\] there, \[\] here"):
+        load_initial_params(epath.Path(WITH_MEMORY), dataclasses.replace(config, memory_layers=()), vocabulary="")
 
 
 def test_official_parameters_are_read_from_arrays_and_from_official_checkpoints(tmp_path):

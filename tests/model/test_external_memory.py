@@ -119,6 +119,31 @@ def test_no_gradient_flows_into_the_memory():
     assert np.abs(logits_of(changed) - logits_of(floats)).max() > 1e-2  # and yet the memory matters
 
 
+def test_gradients_equal_central_differences():
+    """Along the gradient of each parameter, the loss of a segment that reads a full memory; every slot is retrieved.
+
+    With fewer neighbors, a small change of a parameter may choose other slots, which is a jump.
+    """
+    config = dataclasses.replace(MEMORY["memory"], memory_retrieval="exact", memory_neighbors=2 * SEGMENT)
+    params, tokens = perturbed_params(config), random_tokens(config, 2, 3 * SEGMENT)
+    _, state = run_segments(config, params, tokens[:, : 2 * SEGMENT], SEGMENT)
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.mean(jnp.sin(apply(config, params, tokens[:, 2 * SEGMENT :], state).logits))
+
+    def difference(params: Any, direction: Any, size: float) -> jax.Array:
+        sides = [loss(jax.tree.map(lambda x, d, s=s: x + s * size * d, params, direction)) for s in (1, -1)]
+        return (sides[0] - sides[1]) / (2 * size)
+
+    gradient, difference = jax.jit(jax.grad(loss))(params), jax.jit(difference, static_argnums=2)
+    names, leaves = zip(*jax.tree.leaves_with_path(gradient), strict=True)
+    for number, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
+        length = jnp.linalg.norm(leaf)
+        parts = [leaf / length if number == other else jnp.zeros_like(x) for other, x in enumerate(leaves)]
+        direction = jax.tree.unflatten(jax.tree.structure(gradient), parts)
+        np.testing.assert_allclose(difference(params, direction, 3e-3), length, rtol=1e-2, err_msg=str(name))
+
+
 def test_segments_of_one_step_are_joined_by_the_memory_alone_and_its_gradient_stops():
     """Without a window, the gradient of two segments in a step is the sum of those of two steps with constant states.
 

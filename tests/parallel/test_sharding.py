@@ -119,8 +119,9 @@ def test_sharded_adafactor_computes_the_same_updates():
 
 
 @pytest.mark.slow
-def test_accumulated_micro_batches_equal_the_whole_batch():
-    config = with_dropout(CACHED["lstm_dual"])
+@pytest.mark.parametrize("name", ["lstm_dual", "memory_and_recurrence"])
+def test_accumulated_micro_batches_equal_the_whole_batch(name):
+    config = with_dropout(CONFIGS[name])
     whole, metrics = run_steps(config, MeshConfig(data=1))
     for mesh in (MeshConfig(data=1), MeshConfig(data=2)):
         state, accumulated = run_steps(config, mesh, accumulate_steps=4)
@@ -131,9 +132,10 @@ def test_accumulated_micro_batches_equal_the_whole_batch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate_steps", [1, 4])
-def test_several_segments_in_a_step_on_two_devices_equal_those_on_one(accumulate_steps):
+@pytest.mark.parametrize("name", ["fixed_skip", "memory_and_recurrence"])
+def test_several_segments_in_a_step_on_two_devices_equal_those_on_one(name, accumulate_steps):
     """Row r of the one batch is the first segment of row r, row r of the other the second."""
-    config = with_dropout(CACHED["fixed_skip"])
+    config = with_dropout(CONFIGS[name])
     whole: Any = jax.tree.map(lambda *segments: np.stack(segments, axis=1), *batches(config))
     state, metrics = take_step(config, MeshConfig(data=1), whole)
     sharded, sharded_metrics = take_step(config, MeshConfig(data=2), whole, accumulate_steps=accumulate_steps)

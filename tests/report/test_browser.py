@@ -1,59 +1,25 @@
 """The report in a browser: no errors, no requests, nothing wider than the screen, working controls."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-WIDTHS = {"desktop": 1280, "phone": 390}
-_PATIENCE = 120_000  # milliseconds; a busy machine is slow, not wrong
+from tests.support.browser import WIDTHS, Window
 
 pytestmark = pytest.mark.browser
 
 
-class Opened:
-    """The report in a browser window, with all problems.
+class Opened(Window):
+    """The report in a browser window; it may load no file."""
 
-    Attributes:
-        tab: Playwright's page.
-        problems: console warnings and errors, uncaught errors, and requests other than for the page.
-    """
-
-    def __init__(self, browser, page: Path, width: int, scheme: str):
-        self.problems: list[str] = []
-        still = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no smooth scrolling to wait for
-        self.tab = browser.new_page(viewport={"width": width, "height": 900}, **still)
-        self.tab.set_default_timeout(_PATIENCE)
-        self.tab.on("console", self._on_console)
-        self.tab.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.tab.on("request", lambda request: self._on_request(request.url, page))
-        self.tab.goto(page.as_uri())
+    def __init__(self, browser: Any, page: Path, width: int, scheme: str):
+        super().__init__(browser, page, width, scheme)
         self.wait_until_drawn("light" if scheme == "light" else "dark")
 
     def wait_until_drawn(self, scheme: str) -> None:
         self.tab.wait_for_function(f"document.documentElement.dataset.drawn === '{scheme}'")
-
-    def _on_console(self, message) -> None:
-        if message.type in ("error", "warning"):
-            self.problems.append(f"console: {message.text}")
-
-    def _on_request(self, url: str, page: Path) -> None:
-        if url != page.as_uri() and not url.startswith(("data:", "blob:")):
-            self.problems.append(f"request: {url}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        assert CHROMIUM, "there is no chromium: `make test-browser` installs it"
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(params=WIDTHS.values(), ids=list(WIDTHS))
@@ -70,7 +36,7 @@ def test_everything_is_drawn_and_fits_the_screen(opened):
     assert tab.locator(".plot").count() > 10
     assert tab.locator(".plot").count() == tab.locator(".plot svg").count()
     width = tab.viewport_size["width"]
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.fits()
     for section in tab.locator("main section").all():
         box = section.bounding_box()
         assert box is not None
@@ -195,12 +161,8 @@ def test_legends_are_whole(opened):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", WIDTHS)
 def test_screenshots_for_a_look(browser, page, device, scheme):
-    """Writes screenshots of the whole page; git ignores their folder."""
     window = Opened(browser, page, WIDTHS[device], scheme)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    file = SCREENSHOTS / f"report_{device}_{scheme}.png"
-    window.tab.screenshot(path=file, full_page=True)
-    assert file.stat().st_size > 100_000  # not an empty page
+    window.screenshot(f"report_{device}_{scheme}")
     window.tab.close()
 
 

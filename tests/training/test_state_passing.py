@@ -12,8 +12,10 @@ import pytest
 from etils import epath
 from jax.sharding import PartitionSpec as P
 
+from block_recurrent import init_state
 from block_recurrent.config import MeshConfig
 from block_recurrent.errors import InputError
+from block_recurrent.model.language_model import bind
 from block_recurrent.model.state import ModelState
 from block_recurrent.parallel.sharding import make_mesh, row_sharding
 from block_recurrent.training.checkpoint import Checkpoints
@@ -26,7 +28,7 @@ from block_recurrent.training.step import (
     init_train_state,
     train_step,
 )
-from tests.support.architectures import CACHED, WINDOW, random_tokens
+from tests.support.architectures import CACHED, MEMORY, WINDOW, perturbed_params, random_tokens
 from tests.support.workdirs import QUIET, run_config
 
 CONFIG = CACHED["fixed_skip"]
@@ -77,6 +79,26 @@ def test_a_row_that_starts_a_document_has_the_previous_states_and_no_cache():
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-7), passed.opt_state, expected.opt_state)
     _, reset = step()(state, a_batch([True, False, True]))
     assert (np.abs(reset.row_losses - metrics.row_losses) > 1e-5).tolist() == [True, False, True]
+
+
+def test_a_row_that_keeps_its_states_starts_with_an_empty_memory():
+    config = MEMORY["memory_and_recurrence"]
+    params = perturbed_params(config)
+    history, tokens = (random_tokens(config, ROWS, LENGTH, seed=seed) for seed in (4, 5))
+
+    @jax.jit
+    def run(tokens: Any, state: ModelState, **starts: Any) -> Any:
+        return bind(config, params).hidden_states(tokens, state, **starts)[:2]
+
+    new = init_state(config, params, ROWS)
+    carried = run(history, new)[1]
+    layers = zip(new.layers, carried.layers, strict=True)
+    mixed = ModelState(tuple(dataclasses.replace(empty, recurrent=full.recurrent) for empty, full in layers))
+    kept = jnp.array([True, False, True])
+    passed = run(tokens, carried, start_of_document=jnp.ones(ROWS, bool), keep_recurrent=kept)
+    for row, state in enumerate((mixed, new, mixed)):
+        both = [jax.tree.map(lambda x, row=row: x[row], found) for found in (passed, run(tokens, state))]
+        jax.tree.map(np.testing.assert_array_equal, *both)
 
 
 @pytest.mark.slow

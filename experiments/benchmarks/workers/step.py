@@ -88,24 +88,6 @@ def eval_step(config: ModelConfig, rows: int, length: int) -> tuple[Callable[[],
     return lambda: jax.block_until_ready(program(params, state, inputs)), facts
 
 
-def read_document(
-    config: ModelConfig, rows: int, length: int, document: int
-) -> tuple[Callable[[], object], dict[str, Any]]:
-    """Scores documents segment after segment; each begins with the state after the one before."""
-    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
-    inputs = batch(config, rows, length)
-    start = init_state(config, params, rows)
-    program, facts = compiled(functools.partial(step.eval_step, config), params, start, inputs)
-
-    def run() -> None:
-        state, sums = start, []
-        for _ in range(document // length):
-            state, *sums = program(params, state, inputs)
-        jax.block_until_ready(sums)
-
-    return run, facts
-
-
 def _generator(config: ModelConfig, length: int) -> Any:
     params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
     return moved("generation.generator", "generator").Generator(config, params, ByteVocabulary(), segment_length=length)
@@ -154,13 +136,10 @@ def main() -> None:
     task = job()
     config = ModelConfig(**task["model"])
     rows, length = task["batch_size"], task["segment_length"]
-    if task["task"] == "read_document":
-        run, facts = read_document(config, rows, length, task["document_length"])
-    else:
-        run, facts = TASKS[task["task"]](config, rows, length)
+    run, facts = TASKS[task["task"]](config, rows, length)
     if "trace" in task:
         run = functools.partial(traced, run, task["trace"])
-    take_turns(run, tokens=rows * task.get("document_length", length), jax=jax.__version__, **facts)
+    take_turns(run, tokens=rows * length, jax=jax.__version__, **facts)
 
 
 TASKS = {"train_step": train_step, "eval_step": eval_step, "prefill": prefill, "decode": decode}

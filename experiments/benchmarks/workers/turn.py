@@ -27,10 +27,10 @@ def take_turns(run: Callable[[], object], **facts: Any) -> None:
         facts: about the task, for the first line of the output.
     """
     run()
-    _answer(facts | {"peak_resident_bytes": _peak_resident_bytes()})
+    answer(facts | {"peak_resident_bytes": _peak_resident_bytes()})
     for _ in sys.stdin:
         _mean_seconds(run)
-        _answer({"seconds": _mean_seconds(run)})
+        answer({"seconds": _mean_seconds(run)})
 
 
 def _mean_seconds(run: Callable[[], object]) -> float:
@@ -42,7 +42,8 @@ def _mean_seconds(run: Callable[[], object]) -> float:
     return (time.perf_counter() - start) / runs
 
 
-def _answer(values: dict[str, Any]) -> None:
+def answer(values: dict[str, Any]) -> None:
+    """Sends facts or a result to the program that started this one."""
     print(json.dumps(values), flush=True)
 
 
