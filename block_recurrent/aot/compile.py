@@ -17,9 +17,11 @@ from block_recurrent.aot.steps import DECODE_ROWS, DECODE_TOKENS, lower_step
 from block_recurrent.aot.summary import bytes_per_device
 from block_recurrent.aot.topology import Topology
 from block_recurrent.aot.work import Work, program_work, total_hbm_bytes
-from block_recurrent.config import RunConfig
+from block_recurrent.config import ModelConfig, RunConfig
+from block_recurrent.errors import InputError
 from block_recurrent.model.flops import forward_flops, training_flops
 from block_recurrent.parallel.compiler_options import compiler_options
+from block_recurrent.parallel.kernels import compile_with_kernels
 from block_recurrent.parallel.sharding import check_rows, make_mesh
 from block_recurrent.training.step import abstract_train_state
 
@@ -94,14 +96,15 @@ def compile_step(step: str, run: RunConfig, topology: Topology) -> CompiledStep:
         topology: the slice; it need not be attached.
 
     Raises:
-        InputError: the mesh does not match the slice or the batch, or libtpu is not installed.
+        InputError: the mesh does not match the slice or the batch, the compiler refuses the fused attention kernel, or
+            libtpu is not installed.
     """
     mesh = _mesh(run, topology)
     started = time.perf_counter()
     lowered = lower_step(step, run, mesh)
     lowered_at = time.perf_counter()
     persistent = _persistent_bytes(step, run, mesh)
-    program = _compile(lowered, sum(persistent.values()))
+    program = _compile(run.model, lowered, sum(persistent.values()))
     seconds = (lowered_at - started, time.perf_counter() - lowered_at)
     return _compiled_step(step, run, topology, persistent, program, seconds, _fingerprint(lowered))
 
@@ -150,10 +153,12 @@ class _Program:
     traffic: dict[str, Traffic]
 
 
-def _compile(lowered: Any, persistent: int) -> _Program:
+def _compile(config: ModelConfig, lowered: Any, persistent: int) -> _Program:
     """Compiles a program; if it does not fit, takes the bytes that it needs from the compiler's error message."""
     try:
-        compiled = lowered.compile()
+        compiled = compile_with_kernels(config, lowered)
+    except InputError:
+        raise
     except Exception as error:  # jaxlib's own error class
         rejected = _REJECTED.search(str(error))
         if rejected is None:

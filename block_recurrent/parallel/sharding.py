@@ -7,17 +7,16 @@
 | `tensor` | heads and hidden features: kernels by output or input, caches and memories by head     |
 """
 
-import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from block_recurrent.config import MeshConfig, ModelConfig
+from block_recurrent.config import MeshConfig
 from block_recurrent.config.training import HEAD_AXIS, ROW_AXES
 from block_recurrent.errors import InputError
 from block_recurrent.trees import leaf_name
@@ -120,27 +119,6 @@ def with_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
         tree,
         shardings(mesh, tree),
     )
-
-
-def with_kernels(mesh: Mesh, config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Prepares a function of the model for `jax.jit` on a mesh: its fused kernels run on each device's rows and heads.
-
-    XLA divides ordinary operations by the shardings of their arrays, but not kernels. Without the fused kernel the
-    function itself is returned.
-
-    Raises:
-        InputError: the kernel cannot be compiled for these devices.
-    """
-    config.check_platform(mesh.devices.flat[0].platform)
-    if config.attention_kernel == "xla":
-        return function
-
-    @functools.wraps(function)
-    def on_mesh(*arguments: Any, **named: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*arguments, **named)
-
-    return on_mesh
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

@@ -19,7 +19,8 @@ from block_recurrent.data.batching.schedule import EvaluationSchedule, busy_rows
 from block_recurrent.data.store.token_store import TokenStore
 from block_recurrent.model.language_model import init_params, init_state
 from block_recurrent.parallel.compiler_options import compiler_options
-from block_recurrent.parallel.sharding import local_rows, place_rows, replicated, row_shards, shardings, with_kernels
+from block_recurrent.parallel.kernels import with_kernels
+from block_recurrent.parallel.sharding import local_rows, place_rows, replicated, row_shards, shardings
 from block_recurrent.progress import ProgressCallback
 from block_recurrent.training.step import SegmentBatch, eval_step
 from block_recurrent.typing import Params

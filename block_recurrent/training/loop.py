@@ -54,7 +54,7 @@ from block_recurrent.training.step import (
     abstract_train_state,
     init_train_state,
 )
-from block_recurrent.training.step_program import compiled_in_background, jit_train_step, lower_train_step
+from block_recurrent.training.step_program import compile_train_step, compiled_in_background, jit_train_step
 from block_recurrent.training.tracker import MakeTracker, WriteLine, tracked
 from block_recurrent.training.watchdog import Watchdog
 from block_recurrent.training.workdir_lock import hold_workdir
@@ -286,7 +286,7 @@ class _Run:
         """Compiles the step in the background, unless the run is complete."""
         if first >= self._config.train.num_steps:
             return contextlib.nullcontext(jit_train_step(self._config, self._mesh))
-        return compiled_in_background(lower_train_step(self._config, self._mesh).compile)
+        return compiled_in_background(compile_train_step(self._config, self._mesh))
 
     @contextlib.contextmanager
     def _initial_state(self, params: Params | None, restored: Restored | None) -> Iterator[Callable[[], TrainState]]:

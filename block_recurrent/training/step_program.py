@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from block_recurrent.config import ModelConfig, RunConfig
 from block_recurrent.parallel.compiler_options import compiler_options
+from block_recurrent.parallel.kernels import compile_with_kernels, with_kernels
 from block_recurrent.parallel.row_gradients import add_once, rows_alone_are_divided
-from block_recurrent.parallel.sharding import gather, replicated, shardings, with_kernels, with_shardings
+from block_recurrent.parallel.sharding import gather, replicated, shardings, with_shardings
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, abstract_train_state, train_step
 
@@ -52,6 +53,15 @@ def across_devices(config: ModelConfig, mesh: Mesh, params: Any) -> dict[str, An
     if rows_alone_are_divided(mesh, params):
         return {"divide": functools.partial(add_once, mesh, jnp.dtype(config.dtype))}
     return {"gather": functools.partial(gather, mesh)}
+
+
+def compile_train_step(run: RunConfig, mesh: Mesh) -> Callable[[], jax.stages.Compiled]:
+    """Lowers the step of a run and returns the function that compiles it.
+
+    Raises:
+        InputError: as `jit_train_step`, or, from the returned function, as `compile_with_kernels`.
+    """
+    return functools.partial(compile_with_kernels, run.model, lower_train_step(run, mesh))
 
 
 def lower_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Lowered:

@@ -2,7 +2,8 @@
 
 First checks that their outputs and gradients are equal. Then measures the forward pass, and forward and backward pass
 together, for the windows of Table 1. Without a TPU it exits with code 2; `--interpret` runs small sizes anywhere,
-without a verdict about speed.
+without a verdict about speed, and `--compile v4:2x2x1` compiles for a TPU that is not attached and prints the traffic
+of its memory.
 """
 
 import argparse
@@ -18,7 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
+from block_recurrent.aot.hlo import parse_program
+from block_recurrent.aot.topology import Topology
+from block_recurrent.aot.work import program_work, total_hbm_bytes
 from block_recurrent.model.ops.attention import KeyValues, attend, unit_length
 from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
 from block_recurrent.model.ops.fused_attention import fused_attention
@@ -130,6 +135,30 @@ def measure(size: Size) -> dict[str, Any]:
     return measured
 
 
+def traffic(size: Size, topology: Topology) -> dict[str, float]:
+    """Returns the bytes that each kernel's forward and backward pass reads from and writes to a chip's HBM."""
+    device = SingleDeviceSharding(topology.devices()[0])
+    arguments = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), jax.eval_shape(lambda: make_inputs(size))
+    )
+    moved = {}
+    for name, attention in (("xla", xla), ("fused", fused_attention)):
+        lowered = programs(attention)["forward and backward"].lower(*arguments)
+        moved[name] = total_hbm_bytes(program_work(parse_program(lowered.compile().as_text())))
+    return moved
+
+
+def print_traffic(topology: Topology) -> None:
+    """Compiles all sizes for a TPU and prints a line for each."""
+    for size in SIZES:
+        moved = traffic(size, topology)
+        print(
+            f"{size.name} on {topology.name}, forward and backward: {moved['xla'] / 1e6:,.0f} -> "
+            f"{moved['fused'] / 1e6:,.0f} MB through HBM, {moved['fused'] / moved['xla']:.3f} of it",
+            flush=True,
+        )
+
+
 def line(measured: dict[str, Any]) -> str:
     parts = [
         f"{part} {1e3 * measured[part]['xla']:.3f} -> {1e3 * measured[part]['fused']:.3f} ms"
@@ -153,8 +182,11 @@ def verdict(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--interpret", action="store_true", help="small sizes on any platform: checks equality only")
+    parser.add_argument("--compile", metavar="CHIP:SHAPE", help="print the HBM traffic on this slice; needs libtpu")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
+    if options.compile:
+        return print_traffic(Topology.parse(options.compile))
     if not options.interpret and jax.default_backend() != "tpu":
         print(f"bench_attention: no TPU here (jax uses {jax.default_backend()}); --interpret checks equality only")
         sys.exit(2)

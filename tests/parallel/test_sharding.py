@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from block_recurrent.config import MeshConfig, OptimizerConfig
 from block_recurrent.errors import InputError
 from block_recurrent.model.language_model import abstract_params
+from block_recurrent.parallel.kernels import with_kernels
 from block_recurrent.parallel.sharding import (
     check_rows,
     local_rows,
@@ -21,7 +22,6 @@ from block_recurrent.parallel.sharding import (
     mesh_shape,
     place_rows,
     shardings,
-    with_kernels,
 )
 from block_recurrent.training.optimizer import make_optimizer
 from block_recurrent.training.step import SegmentBatch, init_train_state, train_step
