@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_the_fused_kernel_compiles_for_every_generation():
     printed = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout
     generations = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
     assert printed.splitlines() == [f"{name} {dtype} 2" for name in generations for dtype in ("bfloat16", "float32")]
+
+
+def test_the_fused_kernel_moves_at_most_a_fifth_through_memory():
+    """Forward and backward pass of the attention alone, for every window of Table 1."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    command = [sys.executable, "-m", "experiments.tpu.bench_attention", "--compile", "v4:2x2x1"]
+    printed = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout
+    shares = [float(share) for share in re.findall(r"through HBM, ([\d.]+) of it", printed)]
+    assert len(shares) == 4
+    assert max(shares) <= 0.2, printed
 
 
 def test_a_row_with_the_fused_kernel_takes_less_memory_and_half_the_traffic(tmp_path):

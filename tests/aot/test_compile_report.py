@@ -1,5 +1,6 @@
 """The report compiles entry by entry and continues after an interruption."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,8 @@ def test_an_entry_with_gin_params_has_its_own_row(tmp_path):
     )
     assert changed.name == f"{plain.name}__MeshConfig.fsdp_8"
     assert changed.command == [*plain.command[:-4], "--gin-param", "MeshConfig.fsdp=8", *plain.command[-4:]]
+    fused = dataclasses.replace(plain, gin_params=(compile_report.FUSED,))
+    assert fused.name == f"{plain.name}__ModelConfig.attention_kernel_fused"
     compile_report.write_result(tmp_path / f"{changed.name}.json", COMPILED)
     text = compile_report.markdown([plain, changed], tmp_path)
     assert "| table2/rec_1300m | v5e:4x8 | train | missing |" in text
