@@ -12,6 +12,7 @@ from block_recurrent.aot import compile, compile_report
 from block_recurrent.aot.collectives import Traffic
 from block_recurrent.aot.compile import CompiledStep
 from block_recurrent.aot.roofline import Estimate
+from tests.support.architectures import CACHED
 
 COMPILED = CompiledStep(
     step="train",
@@ -146,10 +147,10 @@ class Rejected:
     ],
 )
 def test_the_bytes_that_a_rejected_program_needs_are_read_from_the_error(message, temporaries):
-    program = compile._compile(Rejected(message), persistent=1 << 30)
+    program = compile._compile(CACHED["slide"], Rejected(message), persistent=1 << 30)
     assert (program.temporaries, program.code, program.arguments) == (temporaries, 0, None)
 
 
 def test_any_other_compiler_error_is_raised():
     with pytest.raises(RuntimeError, match="internal"):
-        compile._compile(Rejected("internal"), persistent=0)
+        compile._compile(CACHED["slide"], Rejected("internal"), persistent=0)

@@ -300,5 +300,5 @@ def test_tensorboard_events_are_written(uninterrupted):
 def test_a_complete_run_compiles_no_step(store_folder, tmp_path, monkeypatch):
     run = run_config(store_folder, num_steps=1, eval_every=1, checkpoint_every=1)
     first = train(run, epath.Path(tmp_path), QUIET)
-    monkeypatch.setattr("block_recurrent.training.loop.lower_train_step", None)  # a call would be an error
+    monkeypatch.setattr("block_recurrent.training.loop.compile_train_step", None)  # a call would be an error
     assert train(run, epath.Path(tmp_path), QUIET) == first

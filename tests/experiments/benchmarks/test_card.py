@@ -51,7 +51,7 @@ def test_each_task_is_measured_with_both_precisions(started, monkeypatch, capsys
 
     def measure(platform, precision, task, configuration):
         measured.append((task, precision))
-        return Measured([2.0, 2.0, 2.0], {"tokens": 100, "compile_seconds": 1.0})
+        return Measured([{"seconds": 2.0}] * 3, {"tokens": 100, "compile_seconds": 1.0})
 
     monkeypatch.setattr(card, "measure", measure)
     monkeypatch.setattr("sys.argv", ["card", "--rows", "3"])
