@@ -48,7 +48,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["recurrent", "lstm"])
+@pytest.mark.parametrize("name", [pytest.param("recurrent", marks=pytest.mark.slow), "lstm"])
 def test_a_run_is_resumed_to_the_losses_of_its_own_version(folder, run, name):
     files = ("--gin-file", "run.gin", "--gin-file", f"{name}.gin")
     out = run("train", *files, "--gin-param", "TrainConfig.num_steps=15", "--workdir", name)

@@ -142,6 +142,7 @@ def test_a_limited_evaluation_scores_a_part_exactly_and_says_so_everywhere(comma
     assert "max_tokens = 0" in command.error("evaluate", "--workdir", workdir, "--max-tokens", 0)
 
 
+@pytest.mark.slow
 def test_a_report_prefers_the_whole_split_and_labels_a_part(command, store_folder, tmp_path):  # noqa: F811
     run = tmp_path / "run"
     train(run_config(store_folder, num_steps=2, checkpoint_every=2, eval_every=2), epath.Path(run), QUIET)

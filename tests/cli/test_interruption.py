@@ -86,6 +86,7 @@ def first_line_of(process: subprocess.Popen[bytes]) -> bytes:
     return process.stdout.readline()
 
 
+@pytest.mark.slow
 def test_training_saves_when_nothing_reads_its_output_any_more(start, store_folder, tmp_path):
     process = start(*long_training(store_folder, tmp_path / "run"))
     wait_for(process, b"step 20:")

@@ -156,6 +156,7 @@ def test_a_removed_field_is_accepted_at_its_default_alone(command, experiment, t
     assert f"{removed}:3" in message
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_generate(command, experiment, tmp_path):
     workdir = tmp_path / "work"
     code, out, _ = command("train", *experiment, "--workdir", workdir)
@@ -224,6 +225,7 @@ def test_train_evaluate_and_generate(command, experiment, tmp_path):
     assert (exported / "decode.stablehlo").exists()
 
 
+@pytest.mark.slow
 def test_the_order_of_files_does_not_matter_and_parameters_override(command, experiment, tmp_path):
     workdir = tmp_path / "work"
     assert command("train", *experiment, "--workdir", workdir, "--gin_param", "TrainConfig.num_steps=1")[0] == 0

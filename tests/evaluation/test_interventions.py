@@ -77,7 +77,9 @@ def assert_equals(losses, store, slow):
             np.testing.assert_allclose(losses.of(document), slow(document, tokens), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["fixed_skip", "lstm_dual", "feedback_fixed_skip"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("fixed_skip", marks=pytest.mark.slow), "lstm_dual", "feedback_fixed_skip"]
+)
 def test_each_method_equals_the_numpy_reference(tmp_path, split, name):
     config = byte_model(name)
     params = perturbed_params(config)

@@ -128,6 +128,7 @@ def test_an_interrupted_run_repeats_and_loses_no_report(store_folder, tmp_path):
         assert lines_of(parts, group) == lines_of(whole, group)
 
 
+@pytest.mark.slow
 def test_a_state_without_effect_is_dead_after_the_stated_number_of_steps(store_folder):
     run = reporting(store_folder, state_dead_after=3)
     (report,) = make_state_reports(run)

@@ -39,7 +39,8 @@ def test_every_row_has_the_logits_of_the_forward_pass_at_every_position(name):
         np.testing.assert_allclose(state.logits, wanted, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["lstm_dual", pytest.param("feedback_two_recurrent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm_dual", "feedback_two_recurrent"])
 def test_a_row_does_not_depend_on_other_rows_and_its_state_equals_the_forward_pass(name):
     config, params = CACHED[name], perturbed_params(CACHED[name])
     tokens = np.asarray(random_tokens(config, 3, TOTAL))

@@ -125,6 +125,7 @@ def test_a_stop_string_ends_text_and_state(generator):
         generator.stream(TEXT, num_tokens=1, stop=("",))
 
 
+@pytest.mark.slow
 def test_scores_equal_the_forward_pass(generator):
     texts = [TEXT, "ab", TEXT * 3]
     config, params = generator.config, generator.params

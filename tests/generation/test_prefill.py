@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from block_recurrent.generation import decode_state
 from tests.support.architectures import CACHED, WINDOW, perturbed_params, random_tokens
 from tests.support.decoding import SEGMENT, TOTAL, jit_prefill, teacher_forced_logits
 
 
+@pytest.mark.slow
 def test_prefill_may_stop_and_continue_anywhere_with_one_compilation():
     config, params = CACHED["fixed_skip"], perturbed_params(CACHED["fixed_skip"])
     tokens = np.asarray(random_tokens(config, 2, TOTAL))

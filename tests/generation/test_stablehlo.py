@@ -30,7 +30,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("bfloat16", "memory") else ()) for name in MODELS]
+    "name", [pytest.param(name, marks=() if name == "vanilla" else pytest.mark.slow) for name in MODELS]
 )
 def test_exported_functions_produce_the_same_tokens_in_a_new_process(store_folder, tmp_path, name):
     from block_recurrent.data.vocabulary import ByteVocabulary

@@ -298,7 +298,7 @@ def test_public_names_resolve_lazily():
     ("name", "how"),
     [
         ("slide", {"remat": "dots"}),
-        ("lstm_dual", {"remat": "dots", "scan_layers": True}),
+        pytest.param("lstm_dual", {"remat": "dots", "scan_layers": True}, marks=pytest.mark.slow),
         ("memory", {"remat": "dots", "scan_layers": True}),
         pytest.param("fixed_skip", {"attention_kernel": "fused"}, marks=pytest.mark.slow),
         pytest.param(

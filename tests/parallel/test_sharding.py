@@ -154,6 +154,7 @@ def take_step(config, mesh_config, batch, **step):
     return compiled(jax.jit(initialise, out_shardings=placed)(), placed_batch)
 
 
+@pytest.mark.slow
 def test_arrays_are_sharded_by_the_rules():
     config = CACHED["fixed_dual"]
     state, _ = run_steps(config, MIXED, make_optimizer(OptimizerConfig(), 10))

@@ -102,6 +102,7 @@ def test_micro_batches_of_several_segments_equal_the_whole_batch():
     assert_near(parts.model_state, whole.model_state)
 
 
+@pytest.mark.slow
 def test_documents_that_start_inside_a_step_are_independent():
     """A row with two documents is the same as two rows with one document each, for the loss and its gradients."""
     config = CACHED["fixed_skip"]

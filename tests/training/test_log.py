@@ -33,12 +33,14 @@ def diverging(store_folder, **settings):
     return dataclasses.replace(run, optimizer=broken)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_rows_and_documents(store_folder, tmp_path):
     with pytest.raises(NonFiniteError, match=r"step \d: not finite: row 0: document document \d+, tokens from"):
         train(diverging(store_folder), epath.Path(tmp_path), QUIET)
     assert all(line["group"] != "train" or line["skipped_steps"] == 0 for line in read_metrics(epath.Path(tmp_path)))
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_can_be_skipped_and_counted(store_folder, tmp_path):
     train(diverging(store_folder, nonfinite="skip"), epath.Path(tmp_path), QUIET)
     lines = [line for line in read_metrics(epath.Path(tmp_path)) if line["group"] == "train"]

@@ -108,6 +108,7 @@ class SignalAt:
         os.kill(os.getpid(), self._number)
 
 
+@pytest.mark.slow
 def test_a_users_action_runs_at_its_steps_and_not_again_after_a_resume(uninterrupted, tmp_path):
     run, whole = uninterrupted
     before, after, finished = Recorder(), Recorder(), Recorder()
@@ -231,6 +232,7 @@ def test_another_length_of_a_decay_is_refused_with_the_choices(store_folder, tmp
         check_record(workdir, record(schedule, 40))
 
 
+@pytest.mark.slow
 def test_the_first_evaluation_may_be_shorter(store_folder, tmp_path):
     run = run_config(store_folder, num_steps=2, eval_every=2, first_eval_steps=1)
     result = train(run, epath.Path(tmp_path / "run"), QUIET)

@@ -81,6 +81,7 @@ def test_one_golden_step():
     np.testing.assert_allclose(values, [124.967285, 1.401363, 113.953651, 1.076946, 121.425636, 1.143608], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_chunks_of_tokens_do_not_change_the_losses():
     config = with_dropout(CACHED["fixed_skip"])
     optimizer = make_optimizer(OptimizerConfig(schedule="constant", max_rate=0.1, warmup_steps=0), 10)

@@ -16,6 +16,7 @@ from block_recurrent.training.step_program import compiled_in_background, jit_tr
 from tests.support.workdirs import run_config
 
 
+@pytest.mark.slow
 def test_the_step_compiled_in_the_background_is_the_jitted_one(store_folder):
     run = run_config(store_folder)
     mesh = make_mesh(run.mesh)
