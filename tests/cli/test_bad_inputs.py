@@ -250,6 +250,7 @@ def test_a_bad_input_is_one_line(arguments, words, places, working_folder, proce
     assert contents(working_folder) == before
 
 
+@pytest.mark.slow
 def test_bad_inputs_of_processes(working_folder):
     """The same in processes of their own, all at the same time."""
     before = contents(working_folder)

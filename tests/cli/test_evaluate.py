@@ -52,6 +52,7 @@ def export(request, tmp_path_factory, workdir):
     return folder
 
 
+@pytest.mark.slow
 def test_all_studies_of_one_run(command, workdir):  # noqa: F811
     arguments = ("--workdir", workdir, "--split", "test", "--tokens", "--official", "--ablations", "--diagnostics")
     code, out, err = command("evaluate", *arguments)

@@ -97,6 +97,7 @@ def test_training_saves_when_nothing_reads_its_output_any_more(start, store_fold
     assert f"saved at step {checkpoint.name}" in line
 
 
+@pytest.mark.slow
 def test_generation_ends_with_one_line(start, workdir):
     process = start("generate", "--workdir", workdir, "--prompt", "3\n", "--num-tokens", 10**8)
     first_line_of(process)

@@ -124,6 +124,7 @@ def check_strings(workdir: Path, texts: list[str]) -> None:
             assert_alike(expected(whole.encode()), ways(), stored.get(f"d{number}"))
 
 
+@pytest.mark.slow
 @FEW
 @given(st.lists(BYTES, min_size=2, max_size=4))
 @example([b"a\r\nb\rc\n", MARK + MARK + b"\xe2\x82\xff\r\n", b"", b"x", b"\0a\0\x1a"])

@@ -151,6 +151,7 @@ def test_a_signal_during_an_evaluation_interrupts_it_and_the_next_start_repeats_
     assert metrics_without_speed(tmp_path) == metrics_without_speed(whole)
 
 
+@pytest.mark.slow
 def test_a_trace_covers_its_steps(store_folder, tmp_path, monkeypatch):
     """Evaluations next to the traced steps are not part of the trace."""
     calls = []
@@ -196,6 +197,7 @@ def test_a_finished_run_only_reports(uninterrupted, num_steps):
     assert result.last_evaluation["complete"]
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_named_in_one_line(uninterrupted, tmp_path, capfd):
     """Reads of its other arrays end after orbax has closed its event loop; they print nothing."""
     run, whole = uninterrupted
@@ -299,6 +301,7 @@ def test_tensorboard_events_are_written(uninterrupted):
     assert list((whole / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_a_complete_run_compiles_no_step(store_folder, tmp_path, monkeypatch):
     run = run_config(store_folder, num_steps=1, eval_every=1, checkpoint_every=1)
     first = train(run, epath.Path(tmp_path), QUIET)

@@ -48,6 +48,7 @@ def test_the_step_uses_the_mean_of_the_scored_tokens():
     np.testing.assert_allclose(row_losses.sum(), jnp.sum(sums.row_losses), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_changes_from_step_to_step_and_not_from_run_to_run():
     config = with_dropout(CACHED["lstm_skip"])
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.0), 10)  # parameters stay; only dropout differs
