@@ -218,6 +218,18 @@ EXEMPTIONS = (
         "python -m experiments.tables.run_table --table table1 --data pg19_tokens --rows fixed:skip --recipe cosine "
         "--dry-run",
     ),
+    Exemption(
+        f"{_BR} train --gin-file gin/table1/memorizing_32k.gin --gin-file gin/data/pg19_tokens.gin "
+        "--gin-file gin/recipes/inverse_square_root.gin --workdir runs/memorizing_32k",
+        "needs a TPU: 16 GB of memory; the laptop row below it trains",
+    ),
+    Exemption(
+        f"{_BR} train --gin-file gin/laptop/memorizing.gin --workdir runs/memorizing",
+        "hours, and the corpus of make laptop",
+        f"{_BR} train --gin-file gin/laptop/memorizing.gin --workdir runs/memorizing "
+        "--gin-param \"DataConfig.store='prepared/python_stdlib'\" --gin-param TrainConfig.num_steps=3 "
+        "--gin-param TrainConfig.eval_steps=3",
+    ),
     Exemption("make laptop", "a day, and a download"),
     Exemption("make cost-by-length", "takes 30 minutes"),
     # docs/generation.md

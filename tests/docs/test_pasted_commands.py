@@ -41,9 +41,12 @@ def snippets(page: str) -> str:
 
 
 def pasted(page: str) -> list[tuple[str, str]]:
-    """Returns the commands of a page as (place, text)."""
+    """Returns the commands of a page as (place, text); its Python snippets are one program in the place of the last."""
     found = []
+    *_, last = [command for command in commands_of(page) if command.kind == "python"] or [None]
     for command in commands_of(page):
+        if command == last:
+            found.append((f"{page}: Python", f"python -c {shlex.quote(snippets(page))}"))
         # A file is written before the first command, which may be above its block.
         if command.kind in FILES:
             found.insert(0, (command.where, runnable(command) or ""))
@@ -51,8 +54,6 @@ def pasted(page: str) -> list[tuple[str, str]]:
             found.append((command.where, text))
             if page in SETUP and normal(text) == ACTIVATE:
                 found.append((f"{page}: setup", SETUP[page][0]))
-    if program := snippets(page):
-        found.append((f"{page}: Python", f"python -c {shlex.quote(program)}"))
     return found
 
 
