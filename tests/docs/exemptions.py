@@ -11,6 +11,7 @@ _LONG = "takes over two minutes"
 _DOWNLOAD = "a download"
 _BUCKET = "a bucket on Google Cloud"
 _TPU = "needs libtpu; make test-tpu-compile compiles"
+_HUB = "needs an account of the Hugging Face hub; tests/interop/test_hub.py uses a folder in its place"
 _CLOUD = "needs an account on Google Cloud"
 _BENCH = "needs an idle machine, and takes minutes"
 _PG19_MODEL = "needs a model of PG19: the quickstart's takes its place"
@@ -245,6 +246,9 @@ EXEMPTIONS = (
         f"rm -r block_recurrent/sample_model/sample && {_BR} export --workdir runs/quickstart "
         "--out block_recurrent/sample_model/sample --card experiments/laptop/sample_model.toml",
     ),
+    Exemption(f"{_BR} export --workdir runs/quickstart --out exported --card card.toml --push-to me/quickstart", _HUB),
+    Exemption(f'{_BR} generate --model hf://me/quickstart --prompt "def main("', _HUB),
+    Exemption(f"{_BR} evaluate --model hf://me/quickstart@v1 --gin-file gin/data/python_stdlib.gin --out scores", _HUB),
     # docs/performance.md
     Exemption("make bench", _BENCH),
     Exemption("make bench-compare", "needs the results of make bench"),
@@ -308,6 +312,18 @@ EXEMPTIONS = (
         f"{_BR} train --gin-file gin/runs/quickstart.gin --workdir runs/whole",
         _LONG,
         f"{_BR} train --gin-file gin/runs/quickstart.gin --workdir runs/whole --gin-param TrainConfig.num_steps=10",
+    ),
+    Exemption(
+        f"WANDB_MODE=offline {_BR} train --gin-file gin/runs/quickstart.gin --workdir runs/tracked --tracker wandb",
+        _LONG,
+        "pip install --quiet -c requirements.lock wandb && "
+        f"WANDB_MODE=offline {_BR} train --gin-file gin/runs/quickstart.gin --workdir runs/tracked --tracker wandb "
+        "--gin-param TrainConfig.num_steps=5",
+    ),
+    Exemption(
+        "--gin-param TrainConfig.accumulate_steps=4",
+        "the quickstart has 16 rows: four for each of 4 devices",
+        f"{_BR} describe --devices 4 --gin-file gin/runs/quickstart.gin --gin-param TrainConfig.accumulate_steps=4",
     ),
     Exemption(
         'train(run, epath.Path("/abs/runs/mine"), Console(), actions=[PrintSkipped()]) # run: a RunConfig',

@@ -24,7 +24,7 @@ def runnable(command: Command) -> str | None:
     """Returns what is run for a shell command or a file; None for nothing."""
     if command.kind in FILES:
         return f"cat >{FILES[command.kind]} <<'END_OF_FILE'\n{command.text}END_OF_FILE"
-    if command.kind == "options":
+    if command.kind == "options" and command.normal not in _INSTEAD:
         return f"python -m block_recurrent describe --devices 16 --gin-file gin/runs/quickstart.gin {command.text}"
     return _INSTEAD.get(command.normal, command.text)
 

@@ -18,7 +18,7 @@ class Mutation:
         file: file of the package, relative to `block_recurrent/`.
         text: text that occurs once in the file.
         fault: text in its place.
-        tests: paths of tests, the nearest first.
+        tests: files of tests, the nearest first, whose fast tests are run; or single tests, `FILE::NAME`.
     """
 
     name: str
@@ -146,7 +146,7 @@ MUTATIONS = (
         "model/state.py",
         "constant = jax.lax.stop_gradient(source.recurrent)",
         "constant = source.recurrent",
-        ("tests/training/test_state_passing.py",),
+        ("tests/training/test_state_passing.py::test_no_gradient_flows_from_one_document_into_another",),
     ),
     Mutation(
         "state: decoding ends a block without the block before",

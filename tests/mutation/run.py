@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.mutation.mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[2]
-_PYTEST = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-m", "not slow")
+_PYTEST = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-m")
 _FAILED = 1  # pytest's exit code for a failed test; others mean that it did not run them
 
 
@@ -43,8 +43,12 @@ def apply(mutation: Mutation, folder: Path) -> None:
 
 
 def run_tests(paths: tuple[str, ...], folder: Path) -> tuple[int, str]:
-    """Runs tests up to the first failure; returns pytest's exit code and the failed test, or the end of the output."""
-    done = subprocess.run([sys.executable, *_PYTEST, *paths], cwd=folder, capture_output=True, text=True)
+    """Runs tests up to the first failure; returns pytest's exit code and the failed test, or the end of the output.
+
+    Of files, only the fast tests are run.
+    """
+    marked = "slow or not slow" if any("::" in path for path in paths) else "not slow"
+    done = subprocess.run([sys.executable, *_PYTEST, marked, *paths], cwd=folder, capture_output=True, text=True)
     failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
     return done.returncode, failed[1] if failed else (done.stdout + done.stderr)[-2000:]
 
@@ -75,11 +79,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name)
         copy_checkout(folder)
-        tests = tuple(dict.fromkeys(path for mutation in chosen for path in mutation.tests))
-        code, shown = (0, "") if arguments.skip_baseline else run_tests(tests, folder)
-        if code:
-            print(f"the tests fail without a fault: {shown}")
-            return 1
+        every = dict.fromkeys(path for mutation in chosen for path in mutation.tests)
+        for single in (False, True):
+            tests = tuple(path for path in every if ("::" in path) == single)
+            code, shown = run_tests(tests, folder) if tests and not arguments.skip_baseline else (0, "")
+            if code:
+                print(f"the tests fail without a fault: {shown}")
+                return 1
         caught = sum([check(mutation, folder) for mutation in chosen])
     print(f"{caught} of {len(chosen)} faults caught")
     return 0 if caught == len(chosen) else 1
