@@ -34,7 +34,7 @@ endef
 # One environment for each version of Python: .venv-py312 is of python3.12.
 .venv-py%/core: setup.py requirements.lock
 	test -x $(@D)/bin/python || $(call find_python,$(patsubst 3%,3.%,$*)) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e . beartype hypothesis pytest setuptools
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e . beartype hypothesis pytest pytest-xdist setuptools
 	touch $@
 
 # The lowest versions that setup.py allows of direct requirements, and of the others the newest that fit them.
@@ -43,7 +43,7 @@ endef
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python setup.py -o .venv-lowest/requirements.txt
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e . beartype hypothesis pytest setuptools
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e . beartype hypothesis pytest pytest-xdist setuptools
 	touch $@
 
 # Beam requires protobuf 6 and SentencePiece's generated code 7: Beam has an environment of its own, without the lock.
@@ -108,14 +108,15 @@ test-py:  ## the core of the fast tests on Python 3.11, 3.12 and 3.13, where the
 	@for version in 311 312 313; do \
 		if test -n "$(call find_python,3.$${version#3})"; then \
 			echo "Python 3.$${version#3}" && $(MAKE) .venv-py$$version/core \
-			&& .venv-py$$version/bin/python -m pytest -q $(CORE_TESTS) || exit 1; \
+			&& .venv-py$$version/bin/python -m pytest -q -n 2 --dist loadfile $(CORE_TESTS) || exit 1; \
 		else echo "Python 3.$${version#3} is not installed: skipped"; fi; done
 
 test-lowest: .venv-lowest/core  ## the core of the fast tests with the lowest versions that setup.py allows
-	.venv-lowest/bin/python -m pytest -q $(CORE_TESTS)
+	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile $(CORE_TESTS)
 
-coverage: .venv/all  ## line and branch coverage of the package by the fast tests, below build/coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=block_recurrent --cov-branch --cov-report=term --cov-report=html:build/coverage
+coverage: .venv/all  ## line and branch coverage of the package by the fast and the slow tests, below build/coverage; 40 minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=block_recurrent --cov-branch --cov-report=
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --cov=block_recurrent --cov-branch --cov-append --cov-report=term --cov-report=html:build/coverage
 
 mutation: .venv/all  ## twenty faults of the mathematics, one after another: the tests must find each
 	$(BIN)/python -m tests.mutation.run

@@ -1,11 +1,13 @@
 """`compile --all`: `--list` prints stale entries and changes no file, and the committed report is up to date."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from block_recurrent.aot.compile_report import RESULTS, markdown, write_result
+from block_recurrent.aot import compile, largest_batch
+from block_recurrent.aot.compile_report import RESULTS, markdown, read_result, write_result
 from block_recurrent.cli import compile_aot
 from block_recurrent.cli.main import app
 from block_recurrent.errors import InputError
@@ -47,6 +49,26 @@ def test_list_prints_stale_entries_and_changes_no_file(monkeypatch, tmp_path):
 def test_list_without_check_is_an_error(arguments, message):
     with pytest.raises(InputError, match=message):
         CliRunner().invoke(app, ["compile", *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "code", "shown"),
+    [
+        (dataclasses.replace(COMPILED, hbm_bytes=4.2e10, unknown_loops=True), 0, "at least 42.00 GB per step"),
+        (dataclasses.replace(COMPILED, code=0, peak=40 << 30), 1, "no: "),
+    ],
+)
+def test_a_compiled_step_is_shown_and_written(monkeypatch, tmp_path, capsys, compiled, code, shown):
+    monkeypatch.setattr(compile, "compile_step", lambda step, run, topology: compiled)
+    monkeypatch.setattr(largest_batch, "largest_batch", lambda run, topology: "the largest batch has 5 rows")
+    result = tmp_path / "result.json"
+    run = ["--gin-file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x4"]
+    done = CliRunner().invoke(app, ["compile", *run, "--json", str(result), "--largest-batch"], catch_exceptions=False)
+    printed = done.output + capsys.readouterr().out
+    assert done.exit_code == code
+    assert shown in " ".join(printed.split())
+    assert "the largest batch has 5 rows" in printed
+    assert read_result(result) == compiled
 
 
 def test_the_committed_report_is_up_to_date():
