@@ -127,7 +127,7 @@ test-slow: .venv/all  ## tests longer than a minute, all sharding cases among th
 test-faults: .venv/all  ## kill, damage, fill and resume training runs; prints a table of faults and outcomes
 	$(BIN)/python -m pytest -s -m faults
 
-test-browser: .venv/all  ## the report in headless Chromium (installed from Debian if missing); screenshots in build/screenshots
+test-browser: .venv/all  ## the report and the documentation site in headless Chromium (installed from Debian if missing); screenshots in build/screenshots
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
 
