@@ -93,7 +93,7 @@ def make_inputs(size: Size) -> Any:
     return (queries, vectors(2, size.length), vectors(4, size.window), jnp.full(size.heads, 3.0), table), gradient
 
 
-def programs(attention: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+def programs(attention: Callable[..., Any]) -> dict[str, jax.stages.Wrapped]:
     """Returns the jitted forward pass, and the forward and backward pass together."""
 
     def both(inputs: Any, gradient: Any) -> Any:
