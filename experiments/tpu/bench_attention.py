@@ -143,7 +143,7 @@ def traffic(size: Size, topology: Topology) -> dict[str, float]:
     )
     moved = {}
     for name, attention in (("xla", xla), ("fused", fused_attention)):
-        lowered = programs(attention)["forward and backward"].lower(*arguments)
+        lowered: Any = programs(attention)["forward and backward"].lower(*arguments)
         moved[name] = total_hbm_bytes(program_work(parse_program(lowered.compile().as_text())))
     return moved
 
