@@ -73,6 +73,7 @@ def test_a_run_is_evaluated_to_the_same_scores(folder, run, name):
     assert ours["bits_per_byte"]["value"] == pytest.approx(theirs["bits_per_byte"]["value"], abs=LOSS)
 
 
+@pytest.mark.slow
 def test_an_export_is_evaluated_like_its_run_and_begins_another(folder, run):
     run("evaluate", "--model", "exported", "--gin-file", "run.gin", "--out", "scores")
     by_checkpoint = folder / "exported" / "evaluation" / "store" / "validation" / "step_10" / "scores.json"

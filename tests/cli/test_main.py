@@ -234,6 +234,7 @@ def test_the_order_of_files_does_not_matter_and_parameters_override(command, exp
     assert json.loads((workdir / "run.json").read_text())["config"]["train"]["num_steps"] == 4
 
 
+@pytest.mark.slow
 def test_files_that_contradict_each_other_are_refused_in_either_order(command, experiment, tmp_path):
     other = tmp_path / "other.gin"
     other.write_text(HEADER + "config.ModelConfig.embed_dim = 16\n")
@@ -307,6 +308,7 @@ def test_a_corrupted_store_is_named(command, experiment, store_folder, tmp_path)
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_run_is_refused_and_undecodable_bytes_are_replaced(command, experiment, tmp_path):
     assert "no run is there" in command.error("evaluate", "--workdir", tmp_path)
     assert command("train", *experiment, "--workdir", tmp_path / "work")[0] == 0

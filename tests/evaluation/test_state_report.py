@@ -144,6 +144,7 @@ def test_a_state_without_effect_is_dead_after_the_stated_number_of_steps(store_f
     assert "because hiding the states from the tokens costs nothing" in after.sentences[1]
 
 
+@pytest.mark.slow
 def test_states_that_are_the_same_in_all_documents_are_dead_although_tokens_use_them(store_folder):
     run = reporting(store_folder, state_dead_after=3)
     (report,) = make_state_reports(run)

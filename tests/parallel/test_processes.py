@@ -39,6 +39,7 @@ def coordinator():
         return f"localhost:{free.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_barrier_names_the_missing_process_and_the_event(coordinator):
     waits = start(coordinator, 0, "processes.barrier('the data to be there', timeout_seconds=2)")
     stays_away = start(coordinator, 1, "processes.jax.devices(); sys.stdin.read()")

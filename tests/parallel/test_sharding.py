@@ -107,6 +107,7 @@ def test_sharded_fused_kernels_equal_the_plain_attention_of_a_single_device(name
     assert_close(sharded_state, state)
 
 
+@pytest.mark.slow
 def test_sharded_adafactor_computes_the_same_updates():
     params = perturbed_params(CACHED["lstm_dual"])
     gradients = perturbed_params(CACHED["lstm_dual"], seed=5)

@@ -17,6 +17,7 @@ from tests.support.workdirs import run_config
 ONE_DEVICE = make_mesh(MeshConfig(data=1))
 
 
+@pytest.mark.slow
 def test_a_split_has_the_scores_of_its_documents_one_by_one(store_folder):
     """The reference scores each document alone, in one segment."""
     run = run_config(store_folder)

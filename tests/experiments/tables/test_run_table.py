@@ -113,6 +113,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return run_table.main()
 
 
+@pytest.mark.slow
 def test_the_list_has_every_row_with_its_size_relative_to_the_extra_layer(monkeypatch, capsys, tmp_path):
     common = ("--table", "table1", "--data", "pg19_tokens", "--runs", tmp_path, "--results", tmp_path)
     assert command(monkeypatch, *common, "--list") == 0
