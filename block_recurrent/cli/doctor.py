@@ -113,9 +113,10 @@ def _devices() -> Check:
 
 
 def _threads() -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from block_recurrent.data.preparation.prepare import available_cores
+
     settings = [f"{name}={os.environ[name]}" for name in ("XLA_FLAGS", "OMP_NUM_THREADS") if name in os.environ]
-    return Check("threads", ", ".join([f"{usable} of {os.cpu_count()} cores usable", *settings]))
+    return Check("threads", ", ".join([f"{available_cores()} of {os.cpu_count()} cores usable", *settings]))
 
 
 def _writable(name: str, folder: Path, remedy: str) -> Check:

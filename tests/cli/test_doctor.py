@@ -4,7 +4,6 @@ import os
 from importlib import metadata
 
 import jax
-import pytest
 
 from block_recurrent.cli import doctor
 from tests.cli.test_main import command  # noqa: F401
@@ -84,7 +83,6 @@ def test_folders_that_cannot_be_written(monkeypatch, tmp_path):
     assert found["working directory"].verdict == "ok"
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux says which cores a process may use")
 def test_threads_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)  # not on every system
     assert by_name()["threads"].value.startswith("1 of ")

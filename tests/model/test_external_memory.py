@@ -141,7 +141,8 @@ def test_gradients_equal_central_differences():
         length = jnp.linalg.norm(leaf)
         parts = [leaf / length if number == other else jnp.zeros_like(x) for other, x in enumerate(leaves)]
         direction = jax.tree.unflatten(jax.tree.structure(gradient), parts)
-        np.testing.assert_allclose(difference(params, direction, 3e-3), length, rtol=1e-2, err_msg=str(name))
+        found = difference(params, direction, 3e-3)
+        np.testing.assert_allclose(found, length, rtol=3e-3, atol=1e-5, err_msg=str(name))  # atol: float32 over 6e-3
 
 
 def test_segments_of_one_step_are_joined_by_the_memory_alone_and_its_gradient_stops():
