@@ -14,7 +14,7 @@ from block_recurrent.cli import several_processes
 from block_recurrent.evaluation.records import read
 from block_recurrent.evaluation.results import Scores
 from tests.support.commands import run_command
-from tests.support.run_commands import run_in_processes
+from tests.support.run_commands import own_lines, run_in_processes
 
 
 def losses(folder: Path) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_two_processes_evaluate_as_one(byte_run, tmp_path):
     assert one is not None
     assert two.bits_per_byte == one.bits_per_byte
     assert "written to" in first
-    assert [line for line in other.splitlines() if not line.startswith("[Gloo]")] == ["$ evaluate", "exit 0"]
+    assert own_lines(other) == ["$ evaluate", "exit 0"]
 
 
 STUDIES = ("ablations.json", "diagnostics.json", "official.json", "context.json")

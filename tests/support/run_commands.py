@@ -6,6 +6,7 @@ ends with an error after N steps; with FIRST_STEP=N a pass must resume at step N
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,16 @@ from block_recurrent.cli.main import main
 from block_recurrent.errors import InputError
 from block_recurrent.evaluation import passes
 from block_recurrent.parallel import processes
+
+# XLA's connection message. Its threads write it in pieces, so the messages of two threads may mix.
+_GLOO = re.compile(
+    r"\[Gloo\] Rank |\d* is connected to \d*|\d* peer ranks\. |Expected number of connected peer ranks is : \d*"
+)
+
+
+def own_lines(output: str) -> list[str]:
+    """Returns the lines of a process's output that are not XLA's messages about connections."""
+    return [line for line in _GLOO.sub("", output).splitlines() if line.strip(" 0123456789")]
 
 
 def run(path: str, coordinator: str, count: str, index: str) -> None:
