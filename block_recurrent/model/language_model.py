@@ -15,13 +15,17 @@ from block_recurrent.model.layers.cells import GateMeans, mean_over_blocks
 from block_recurrent.model.layers.lstm_baseline import LSTMLayer
 from block_recurrent.model.layers.norm import RMSNorm
 from block_recurrent.model.layers.recurrent import RecurrentLayer
-from block_recurrent.model.layers.remat import apply_remat_policy
+from block_recurrent.model.layers.remat import apply_remat_policy, in_backward_order, scan_stacked
 from block_recurrent.model.layers.transformer import TransformerLayer
 from block_recurrent.model.ops.attention import KeyValues
 from block_recurrent.model.ops.blocks import merge_blocks, split_blocks
 from block_recurrent.model.ops.dropout import tiled_dropout
 from block_recurrent.model.state import LayerState, ModelState, init_layer_state, reset_rows
 from block_recurrent.typing import Activations, Key, Logits, Params, RowMask, Tokens
+
+# Layers of one loop, with `scan_layers`. In the backward pass, gradients of all layers of a loop take memory from its
+# first step, and their intermediate results until its last one: two loops take less memory than one.
+_LONGEST_RUN = 7
 
 
 @jax.tree_util.register_dataclass
@@ -157,51 +161,52 @@ class BlockRecurrentLM(nnx.Module):
         states, gates = list(state.layers), {}
         for indices in self._runs():
             keys = [None if dropout_key is None else jax.random.fold_in(dropout_key, i) for i in indices]
-            first = self.layers[layer_name(indices[0])]
+            layers = [self.layers[layer_name(i)] for i in indices]
+            layers, x = in_backward_order(self.config, layers, x)
+            first = layers[0]
             if isinstance(first, RecurrentLayer):
                 (index,) = indices
                 x, states[index], gates[layer_name(index)] = first(x, states[index], keys[0])
             elif len(indices) == 1:
                 x, states[indices[0]] = apply_remat_policy(self.config, first)(x, states[indices[0]], feedback, keys[0])
             else:
-                x, run_states = self._scan_layers(indices, x, [states[i] for i in indices], feedback, keys)
+                x, run_states = self._scan_layers(layers, x, [states[i] for i in indices], feedback, keys)
                 for index, layer_state in zip(indices, run_states, strict=True):
                     states[index] = layer_state
         return x, ModelState(tuple(states)), gates
 
     def _runs(self) -> list[tuple[int, ...]]:
-        """Returns the indices of the layers in order, grouped by runs of equal layers if `scan_layers`."""
-        runs: list[tuple[int, ...]] = []
+        """Returns the indices of the layers in order, in runs of one layer or, if `scan_layers`, of equal layers."""
         alone = self.config.recurrent_indices | self.config.memory_indices
+        runs: list[tuple[int, ...]] = []
+        equal: list[int] = []
         for index in range(self.config.num_layers):
-            if self.config.scan_layers and index not in alone and runs and runs[-1][0] not in alone:
-                runs[-1] += (index,)
-            else:
-                runs.append((index,))
-        return runs
+            if self.config.scan_layers and index not in alone:
+                equal.append(index)
+                continue
+            runs += [*_divided(equal), (index,)]
+            equal = []
+        return runs + _divided(equal)
 
     def _scan_layers(
         self,
-        indices: tuple[int, ...],
+        layers: list[Any],
         x: Activations,
         states: list[LayerState],
         feedback: KeyValues | None,
         dropout_keys: list[Key | None],
     ) -> tuple[Activations, list[LayerState]]:
         """Runs equal layers as one loop over their stacked parameters."""
-        split = [nnx.split(self.layers[layer_name(index)]) for index in indices]
-        graph = split[0][0]
-        stacked = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves),
-            *[(params, *rest) for (_, params), *rest in zip(split, states, dropout_keys, strict=True)],
-        )
+        graphs, params = zip(*map(nnx.split, layers), strict=True)
 
-        def step(x: Activations, inputs: tuple[Any, LayerState, Key | None]) -> tuple[Activations, LayerState]:
+        def step(
+            feedback: KeyValues | None, x: Activations, inputs: tuple[Any, LayerState, Key | None]
+        ) -> tuple[Activations, LayerState]:
             params, layer_state, key = inputs
-            return apply_remat_policy(self.config, nnx.merge(graph, params))(x, layer_state, feedback, key)
+            return apply_remat_policy(self.config, nnx.merge(graphs[0], params))(x, layer_state, feedback, key)
 
-        x, states_after = jax.lax.scan(step, x, stacked)
-        return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(indices))]
+        x, states_after = scan_stacked(step, feedback, x, list(zip(params, states, dropout_keys, strict=True)))
+        return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(layers))]
 
     def _run_block_by_block(
         self, x: Activations, state: ModelState, dropout_key: Key | None
@@ -226,6 +231,14 @@ class BlockRecurrentLM(nnx.Module):
 
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
+
+
+def _divided(indices: list[int]) -> list[tuple[int, ...]]:
+    """Divides the indices of equal layers into as few runs of at most `_LONGEST_RUN` as possible, of similar length."""
+    if not indices:
+        return []
+    length = math.ceil(len(indices) / math.ceil(len(indices) / _LONGEST_RUN))
+    return [tuple(indices[start : start + length]) for start in range(0, len(indices), length)]
 
 
 def layer_name(index: int) -> str:

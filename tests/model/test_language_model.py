@@ -14,7 +14,9 @@ import block_recurrent
 from block_recurrent import BlockRecurrentLM, apply, init_params, init_state
 from block_recurrent.config import ModelConfig
 from block_recurrent.errors import InputError
+from block_recurrent.model import language_model
 from block_recurrent.model.language_model import abstract_params, bind, count_params
+from block_recurrent.model.layers.remat import scan_stacked
 from block_recurrent.model.loss import cross_entropy
 from tests.support import reference
 from tests.support.architectures import (
@@ -323,3 +325,27 @@ def test_execution_fields_do_not_change_results(name, how):
     ]
     close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
     jax.tree.map(close, *results)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "recurrent", "lengths"),
+    [
+        pytest.param(4, 0, [3], id="all in one loop"),
+        pytest.param(13, 9, [5, 4, 3], id="nine layers in two loops"),
+    ],
+)
+def test_equal_layers_run_in_loops_of_similar_length(monkeypatch, num_layers, recurrent, lengths):
+    found = []
+
+    def scan(step, shared, carry, inputs):
+        found.append(len(inputs))
+        return scan_stacked(step, shared, carry, inputs)
+
+    monkeypatch.setattr(language_model, "scan_stacked", scan)
+    config = dataclasses.replace(
+        CACHED["fixed_skip"], num_layers=num_layers, recurrent_layers=(recurrent,), scan_layers=True
+    )
+    state = jax.eval_shape(functools.partial(init_state, config, batch_size=1), abstract_params(config))
+    tokens = jax.ShapeDtypeStruct((1, WINDOW), jnp.int32)
+    jax.eval_shape(functools.partial(apply, config), abstract_params(config), tokens, state)
+    assert found == lengths

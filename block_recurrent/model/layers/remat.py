@@ -1,9 +1,13 @@
 """Rematerialisation: intermediate results that the backward pass recomputes instead of storing them."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 
 from block_recurrent.config import ModelConfig
 
@@ -14,3 +18,76 @@ def apply_remat_policy(config: ModelConfig, function: Callable[..., Any]) -> Cal
         return function
     policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
     return jax.checkpoint(function, policy=policies[config.remat])
+
+
+def in_backward_order(config: ModelConfig, layers: list[Any], x: Any) -> tuple[list[Any], Any]:
+    """With rematerialisation, makes the backward pass finish the gradients of some layers before it goes on.
+
+    The result is that of the arguments. Without it, XLA may postpone the products that compute the gradients of
+    kernels, and their operands stay in memory together with those of the layers before.
+
+    Args:
+        config: the model configuration.
+        layers: modules that run one after another.
+        x: the activations that the first one reads.
+    """
+    if config.remat == "none":
+        return layers, x
+    graphs, params = zip(*map(nnx.split, layers), strict=True)
+    params, x = jax.lax.optimization_barrier((params, x))
+    return [nnx.merge(*parts) for parts in zip(graphs, params, strict=True)], x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan_stacked(step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
+    """Computes `jax.lax.scan` over equal trees, such as the parameters of equal layers.
+
+    The backward pass stacks the trees again, so that between the passes their stack takes no memory.
+
+    Args:
+        step: of `shared`, the carry and one of the inputs; returns the next carry and a result.
+        shared: what all steps read.
+        carry: the carry of the first step.
+        inputs: the trees.
+    """
+    return jax.lax.scan(functools.partial(step, shared), carry, _stack(inputs))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Stacked:
+    """Stands for a stacked array among the intermediate results that the backward pass reads."""
+
+    index: int
+
+
+def _scan_forward(step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
+    stacked = _stack(inputs)
+    results, backward = jax.vjp(
+        lambda shared, carry, stacked: jax.lax.scan(functools.partial(step, shared), carry, stacked),
+        *(shared, carry, stacked),
+    )
+    places = {id(leaf): _Stacked(index) for index, leaf in enumerate(jax.tree.leaves(stacked))}
+    return results, (jax.tree.map(lambda leaf: places.get(id(leaf), leaf), backward), inputs)
+
+
+def _scan_backward(step: Callable[..., Any], kept: tuple[Any, list[Any]], cotangents: Any) -> tuple[Any, Any, Any]:
+    backward, inputs = kept
+    carry, results = cotangents
+    inputs, carry = jax.lax.optimization_barrier((inputs, carry))  # else XLA keeps the first stack
+    stacked, unstack = jax.vjp(_stack, inputs)
+    leaves = jax.tree.leaves(stacked)
+    backward = jax.tree.map(
+        lambda leaf: leaves[leaf.index] if isinstance(leaf, _Stacked) else leaf,
+        backward,
+        is_leaf=lambda leaf: isinstance(leaf, _Stacked),
+    )
+    shared, carry, stacked = backward((carry, results))
+    return shared, carry, *unstack(stacked)
+
+
+scan_stacked.defvjp(_scan_forward, _scan_backward)
+
+
+def _stack(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -11,6 +11,7 @@ from block_recurrent.config import ModelConfig
 from block_recurrent.model.layers.linear import linear
 from block_recurrent.model.layers.mlp import FeedForward
 from block_recurrent.model.layers.projections import Projected, Projections
+from block_recurrent.model.layers.remat import in_backward_order
 from block_recurrent.model.ops.attention import KeyValues, attend
 from block_recurrent.model.ops.blocks import half_blocks, merge_blocks, split_blocks, with_previous_block
 from block_recurrent.model.ops.dropout import dropout_mask, keep_mask
@@ -174,7 +175,8 @@ class TransformerLayer(nnx.Module):
         """Runs the layer from the output of self-attention on."""
         if states is not None:
             attended = jnp.concatenate([attended, self.cross_attention(projected, states)], axis=-1)
-        return self.mlp(x + self.output(attended), mlp_key)
+        (mlp,), x = in_backward_order(self.config, [self.mlp], x + self.output(attended))
+        return mlp(x, mlp_key)
 
     def self_attention(
         self, projected: Projected, state: LayerState, dropout_key: Key | None
