@@ -6,7 +6,8 @@ Compiles programs like those that others have timed, needs libtpu and no TPU, an
   `axlearn/common/flash_attention/tpu_attention_benchmark.py` at 0728da1 (2 rows of 2048 tokens, bfloat16; `ref_fwd` and
   `ref_bwd`, which is the gradient with respect to queries, keys and values, forward pass included).
 * A dense transformer of 22 billion parameters on 64 v4 chips, fsdp = 64, each layer recomputed: MaxText,
-  `MaxText/configs/v4` at 30cd40a (13 rows of 2048 tokens a chip, 156 TFLOP/s a chip).
+  `MaxText/configs/v4` at 30cd40a (13 rows of 2048 tokens a chip, 156 TFLOP/s a chip). 13 rows of this program do not
+  fit a chip; it has 12, and its published time is that of the same rate.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ class Dense:
     mlp_dim: int = 24576
     vocab: int = 32_000
     tokens: int = 2048
-    rows: int = 13
+    rows: int = 12
     chips: int = 64
     flops_rate: float = 156e12  # published, a chip
 
@@ -112,7 +113,8 @@ def dense_row(model: Dense) -> tuple[str, float, Estimate]:
     attention_flops = 2 * 2 * model.tokens * model.heads * model.head_dim * model.layers
     per_token = 3 * (2 * (weights - model.vocab * model.dim) + attention_flops)
     flops = per_token * model.rows * model.tokens
-    return "MaxText 22B, step", flops / model.flops_rate, estimate(lowered, topology, model.chips, flops)
+    name = f"MaxText 22B, step, {model.rows} rows a chip"
+    return name, flops / model.flops_rate, estimate(lowered, topology, model.chips, flops)
 
 
 def dense_step(model: Dense, mesh: Mesh, params: Any, moments: Any, tokens: jax.Array) -> tuple[Any, Any]:
@@ -138,7 +140,9 @@ def dense_loss(model: Dense, mesh: Mesh, params: Any, tokens: jax.Array) -> jax.
         q, k, v = heads.reshape(3, *x.shape[:2], model.heads, model.head_dim)
         mixed = attention(rotated(q), rotated(k), v, jnp.zeros((), x.dtype))
         x = x + mixed.reshape(*x.shape[:2], -1) @ whole["out"]
-        x = x + jax.nn.relu(normalised(x) @ whole["up"]) @ whole["down"]
+        # Their gradients are computed before the backward pass of the attention; else the program does not fit.
+        x, up, down = jax.lax.optimization_barrier((x, whole["up"], whole["down"]))
+        x = x + jax.nn.relu(normalised(x) @ up) @ down
         return jax.lax.with_sharding_constraint(x, rows), None
 
     x, _ = jax.lax.scan(layer, x, layers)

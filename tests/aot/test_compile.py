@@ -104,16 +104,19 @@ def test_the_fused_kernel_moves_at_most_a_fifth_through_memory():
     assert max(shares) <= 0.2, printed
 
 
-def test_a_row_with_the_fused_kernel_takes_less_memory_and_half_the_traffic(tmp_path):
-    """The plain formulation takes 3.84 GB and moves 40 GB through HBM."""
-    fused = {"DataConfig.batch_size": 16, "ModelConfig.attention_kernel": "'fused'"}
-    found = compiled_row(tmp_path, "v4:2x2x4", fused)
-    assert found["peak"] <= 3.55e9
+@pytest.mark.parametrize(("remat", "peak"), [("dots", 3.2e9), ("full", 2.6e9)])
+def test_a_row_with_the_fused_kernel_takes_less_memory_and_traffic(tmp_path, remat, peak):
+    """The plain formulation moves 40 GB through HBM."""
+    fused = {"ModelConfig.attention_kernel": "'fused'", "ModelConfig.remat": f"'{remat}'"}
+    found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16} | fused)
+    assert found["peak"] <= peak
     assert found["traffic"]["all-reduce"]["bytes"] <= 0.46e9
-    assert found["hbm_bytes"] <= 21e9
+    assert found["hbm_bytes"] <= 23e9
     assert found["lower_seconds"] + found["compile_seconds"] <= 180
 
 
-def test_a_segment_of_32k_tokens_fits_the_smallest_chip(tmp_path):
-    found = compiled_row(tmp_path, "v5e:4x8", {"DataConfig.batch_size": 32, "DataConfig.segment_length": 32_768})
+def test_a_segment_of_64k_tokens_fits_the_smallest_chip(tmp_path):
+    least = {"ModelConfig.attention_kernel": "'fused'", "ModelConfig.remat": "'full'"}
+    rows = {"DataConfig.batch_size": 32, "DataConfig.segment_length": 65_536}
+    found = compiled_row(tmp_path, "v5e:4x8", rows | least)
     assert found["peak"] <= 0.98 * found["capacity"] < 17e9
