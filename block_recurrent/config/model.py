@@ -86,8 +86,8 @@ class ModelConfig:
         remat: rematerialisation policy of the layers in the backward pass: `none` stores all intermediate results,
             `dots` stores the products of activations with kernels and recomputes the rest, `full` stores only the
             inputs. An execution field: it does not change results.
-        scan_layers: run consecutive equal layers as loops of at most 7 layers, which compile faster. The parameters are
-            the same. An execution field.
+        scan_layers: run consecutive equal layers as loops of at most 9 layers (7 with `remat = "full"`), which compile
+            faster. The parameters are the same. An execution field.
         loss_chunk: tokens of a row whose logits are in memory at the same time in training and evaluation; it must
             divide the segment length. The backward pass recomputes the logits. None computes the logits of the whole
             segment at once. An execution field.

@@ -23,9 +23,10 @@ from block_recurrent.model.ops.dropout import tiled_dropout
 from block_recurrent.model.state import LayerState, ModelState, init_layer_state, reset_rows
 from block_recurrent.typing import Activations, Key, Logits, Params, RowMask, Tokens
 
-# Layers of one loop, with `scan_layers`. In the backward pass, gradients of all layers of a loop take memory from its
-# first step, and their intermediate results until its last one: two loops take less memory than one.
-_LONGEST_RUN = 7
+# Most layers of one loop, with `scan_layers`, by `ModelConfig.remat`. In the backward pass, gradients of all layers of
+# a loop take memory from its first step, and their intermediate results until its last one: two loops take less memory
+# on the device than one, and more on the host that compiles them.
+_LONGEST_RUN = {"none": 9, "dots": 9, "full": 7}
 
 
 @jax.tree_util.register_dataclass
@@ -178,15 +179,16 @@ class BlockRecurrentLM(nnx.Module):
     def _runs(self) -> list[tuple[int, ...]]:
         """Returns the indices of the layers in order, in runs of one layer or, if `scan_layers`, of equal layers."""
         alone = self.config.recurrent_indices | self.config.memory_indices
+        longest = _LONGEST_RUN[self.config.remat]
         runs: list[tuple[int, ...]] = []
         equal: list[int] = []
         for index in range(self.config.num_layers):
             if self.config.scan_layers and index not in alone:
                 equal.append(index)
                 continue
-            runs += [*_divided(equal), (index,)]
+            runs += [*_divided(equal, longest), (index,)]
             equal = []
-        return runs + _divided(equal)
+        return runs + _divided(equal, longest)
 
     def _scan_layers(
         self,
@@ -235,11 +237,11 @@ class BlockRecurrentLM(nnx.Module):
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
 
 
-def _divided(indices: list[int]) -> list[tuple[int, ...]]:
-    """Divides the indices of equal layers into as few runs of at most `_LONGEST_RUN` as possible, of similar length."""
+def _divided(indices: list[int], longest: int) -> list[tuple[int, ...]]:
+    """Divides the indices of equal layers into as few runs of at most `longest` as possible, of similar length."""
     if not indices:
         return []
-    length = math.ceil(len(indices) / math.ceil(len(indices) / _LONGEST_RUN))
+    length = math.ceil(len(indices) / math.ceil(len(indices) / longest))
     return [tuple(indices[start : start + length]) for start in range(0, len(indices), length)]
 
 

@@ -59,7 +59,7 @@ def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
     assert found["lower_seconds"] + found["compile_seconds"] <= 180
     assert found["traffic"]["all-reduce"]["count"] <= 14
     assert 2 * 150e6 < found["traffic"]["all-reduce"]["bytes"] <= 0.46e9  # each gradient once, kernels' in bfloat16
-    assert found["hbm_bytes"] <= 42e9
+    assert found["hbm_bytes"] <= 43.5e9
     assert found["estimate"]["memory"] > found["estimate"]["compute"] > found["estimate"]["model_compute"]
 
 

@@ -328,13 +328,14 @@ def test_execution_fields_do_not_change_results(name, how):
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "recurrent", "lengths"),
+    ("remat", "num_layers", "recurrent", "lengths"),
     [
-        pytest.param(4, 0, [3], id="all in one loop"),
-        pytest.param(13, 9, [5, 4, 3], id="nine layers in two loops"),
+        pytest.param("dots", 12, 9, [9, 2], id="one loop before the recurrent layer and one after it"),
+        pytest.param("dots", 11, 0, [5, 5], id="ten layers in two loops"),
+        pytest.param("full", 13, 9, [5, 4, 3], id="nine layers in two loops"),
     ],
 )
-def test_equal_layers_run_in_loops_of_similar_length(monkeypatch, num_layers, recurrent, lengths):
+def test_equal_layers_run_in_loops_of_similar_length(monkeypatch, remat, num_layers, recurrent, lengths):
     found = []
 
     def scan(step, shared, carry, inputs):
@@ -343,7 +344,7 @@ def test_equal_layers_run_in_loops_of_similar_length(monkeypatch, num_layers, re
 
     monkeypatch.setattr(language_model, "scan_stacked", scan)
     config = dataclasses.replace(
-        CACHED["fixed_skip"], num_layers=num_layers, recurrent_layers=(recurrent,), scan_layers=True
+        CACHED["fixed_skip"], num_layers=num_layers, recurrent_layers=(recurrent,), scan_layers=True, remat=remat
     )
     state = jax.eval_shape(functools.partial(init_state, config, batch_size=1), abstract_params(config))
     tokens = jax.ShapeDtypeStruct((1, WINDOW), jnp.int32)
