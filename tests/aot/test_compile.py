@@ -106,7 +106,7 @@ def test_the_fused_kernel_moves_at_most_a_fifth_through_memory():
 
 @pytest.mark.parametrize(("remat", "peak"), [("dots", 3.2e9), ("full", 2.6e9)])
 def test_a_row_with_the_fused_kernel_takes_less_memory_and_traffic(tmp_path, remat, peak):
-    """The plain formulation moves 40 GB through HBM."""
+    """The plain formulation moves 43 GB through HBM."""
     fused = {"ModelConfig.attention_kernel": "'fused'", "ModelConfig.remat": f"'{remat}'"}
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16} | fused)
     assert found["peak"] <= peak
