@@ -1,4 +1,4 @@
-"""Rematerialisation: intermediate results that the backward pass recomputes instead of storing them."""
+"""Rematerialisation: what the backward pass computes again instead of storing it, and the order of its work."""
 
 import dataclasses
 import functools
