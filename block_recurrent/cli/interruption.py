@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import logging
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 
 from block_recurrent.errors import InputError
 
@@ -131,11 +132,13 @@ def run(command: Callable[[], None]) -> None:
         if _importing(frame):
             _requests.postpone(number)
             return
+        logging.getLogger("asyncio").disabled = True  # a request in an event loop, as of orbax, is raised again
         raise _requests.new(number)  # no variable: a frame of its own traceback would keep the exception alive
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
     sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+    sys.excepthook = functools.partial(_uncaught, sys.excepthook)
     try:
         with _watched():
             try:
@@ -164,6 +167,14 @@ def _unraisable(show: Callable[["sys.UnraisableHookArgs"], object], unraisable: 
     """Drops a request that arrived in a destructor or a callback of the garbage collector; it is raised again."""
     if not isinstance(unraisable.exc_value, Interrupted):
         show(unraisable)
+
+
+def _uncaught(
+    show: Callable[..., object], kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Drops what tensorstore's threads report when a request has closed the event loop that they call."""
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        show(kind, error, trace)
 
 
 def _ignore_signals() -> None:

@@ -293,3 +293,23 @@ print("imported", flush=True)
     output, error = process.communicate(timeout=60)
     assert process.returncode == 143
     assert (output, error) == (b"imported\n", b"stopped (SIGTERM): nothing was written\n")
+
+
+def test_a_closed_event_loop_is_not_reported(tmp_path):
+    """Tensorstore's threads call the loop in which orbax reads a checkpoint, and print its error."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from block_recurrent.cli import interruption\n"
+        "def command():\n"
+        "    import typer\n"
+        "    app = typer.Typer(pretty_exceptions_enable=False)\n"
+        "    app.command()(lambda: None)\n"
+        "    app(args=[], standalone_mode=False)\n"  # typer sets a hook of its own
+        "    for text in ('Event loop is closed', 'another error'):\n"
+        "        sys.excepthook(RuntimeError, RuntimeError(text), None)\n"
+        "interruption.run(command)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stderr == "RuntimeError: another error\n"
