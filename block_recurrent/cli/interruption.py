@@ -2,7 +2,8 @@
 
 A request raises `Interrupted` in the main thread. The command's context managers save and clean up, one line says what
 is kept, and the process ends without the interpreter's shutdown: XLA's threads may still run, and have crashed in it.
-During an import it waits until the import has ended: jaxlib crashes when its initialisation is stopped.
+During an import it waits until the import has ended: jaxlib crashes when its initialisation is stopped. It also waits
+until an event loop has ended, in which orbax reads a checkpoint: the loop would log the exception.
 """
 
 import _thread
@@ -10,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import logging
 import os
 import signal
 import socket
@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 
 from block_recurrent.errors import InputError
 
@@ -129,16 +129,14 @@ def run(command: Callable[[], None]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and not handled and not _requests.pipe_closed:
             return
-        if _importing(frame):
+        if _must_go_on(frame):
             _requests.postpone(number)
             return
-        logging.getLogger("asyncio").disabled = True  # a request in an event loop, as of orbax, is raised again
         raise _requests.new(number)  # no variable: a frame of its own traceback would keep the exception alive
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
     sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
-    sys.excepthook = functools.partial(_uncaught, sys.excepthook)
     try:
         with _watched():
             try:
@@ -157,24 +155,21 @@ def run(command: Callable[[], None]) -> None:
         raise
 
 
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+def _must_go_on(frame: FrameType | None) -> bool:
+    """Returns whether a frame belongs to an import or an event loop."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        if str(frame.f_globals.get("__name__")).startswith("asyncio."):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def _unraisable(show: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs") -> None:
     """Drops a request that arrived in a destructor or a callback of the garbage collector; it is raised again."""
     if not isinstance(unraisable.exc_value, Interrupted):
         show(unraisable)
-
-
-def _uncaught(
-    show: Callable[..., object], kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Drops what tensorstore's threads report when a request has closed the event loop that they call."""
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        show(kind, error, trace)
 
 
 def _ignore_signals() -> None:

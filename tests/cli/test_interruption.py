@@ -295,21 +295,22 @@ print("imported", flush=True)
     assert (output, error) == (b"imported\n", b"stopped (SIGTERM): nothing was written\n")
 
 
-def test_a_closed_event_loop_is_not_reported(tmp_path):
-    """Tensorstore's threads call the loop in which orbax reads a checkpoint, and print its error."""
+def test_a_request_waits_for_an_event_loop(tmp_path):
+    """Raised in a callback of the loop, the exception would be logged."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys\n"
+        "import asyncio, os, signal, time\n"
         "from block_recurrent.cli import interruption\n"
+        "async def read():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    await asyncio.sleep(0.5)\n"
+        "    print('read')\n"
         "def command():\n"
-        "    import typer\n"
-        "    app = typer.Typer(pretty_exceptions_enable=False)\n"
-        "    app.command()(lambda: None)\n"
-        "    app(args=[], standalone_mode=False)\n"  # typer sets a hook of its own
-        "    for text in ('Event loop is closed', 'another error'):\n"
-        "        sys.excepthook(RuntimeError, RuntimeError(text), None)\n"
+        "    asyncio.run(read())\n"
+        "    time.sleep(60)\n"
         "interruption.run(command)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=True)
-    assert ended.stderr == "RuntimeError: another error\n"
+    process = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    assert process.stdout == "read\n"
+    assert (process.stderr, process.returncode) == ("stopped (SIGTERM): nothing was written\n", 128 + signal.SIGTERM)
