@@ -59,7 +59,7 @@ def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
     assert found["lower_seconds"] + found["compile_seconds"] <= 180
     assert found["traffic"]["all-reduce"]["count"] <= 14
     assert 2 * 150e6 < found["traffic"]["all-reduce"]["bytes"] <= 0.46e9  # each gradient once, kernels' in bfloat16
-    assert found["hbm_bytes"] <= 43.5e9
+    assert found["hbm_bytes"] <= 43e9
     assert found["estimate"]["memory"] > found["estimate"]["compute"] > found["estimate"]["model_compute"]
 
 
@@ -111,7 +111,7 @@ def test_a_row_with_the_fused_kernel_takes_less_memory_and_traffic(tmp_path, rem
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16} | fused)
     assert found["peak"] <= peak
     assert found["traffic"]["all-reduce"]["bytes"] <= 0.46e9
-    assert found["hbm_bytes"] <= 23e9
+    assert found["hbm_bytes"] <= 21.5e9
     assert found["lower_seconds"] + found["compile_seconds"] <= 180
 
 

@@ -24,14 +24,15 @@ def in_backward_order(config: ModelConfig, layers: list[Any], x: Any) -> tuple[l
     """With rematerialisation, makes the backward pass finish the gradients of some layers before it goes on.
 
     The result is that of the arguments. Without it, XLA may postpone the products that compute the gradients of
-    kernels, and their operands stay in memory together with those of the layers before.
+    kernels, and their operands stay in memory together with those of the layers before. With block feedback nothing
+    changes: the layers run in a loop over blocks, and XLA must be free to move work on parameters out of it.
 
     Args:
         config: the model configuration.
         layers: modules that run one after another.
         x: the activations that the first one reads.
     """
-    if config.remat == "none":
+    if config.remat == "none" or config.feedback:
         return layers, x
     graphs, params = zip(*map(nnx.split, layers), strict=True)
     params, x = jax.lax.optimization_barrier((params, x))

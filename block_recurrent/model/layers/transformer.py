@@ -116,7 +116,7 @@ class TransformerLayer(nnx.Module):
         if memory is not None:
             attended = self._add_memory(attended, projected, memory)
         blocks = None if states is None else KeyValues(states.keys[:, None], states.values[:, None])
-        return self._finish(x, _concatenate_heads(attended), projected, blocks, None), projected.kv
+        return self.mlp(self._add_attention(x, _concatenate_heads(attended), projected, blocks), None), projected.kv
 
     def visible(self, projected: Projected, state: LayerState) -> KeyValues:
         """Returns keys and values (B, C, K, N, H) of each block and, with a window, of the block before it."""
@@ -151,7 +151,9 @@ class TransformerLayer(nnx.Module):
             dropout_key: None switches dropout off.
         """
         mask_key, mlp_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        return self._finish(x, self.self_attention(projected, state, mask_key), projected, states, mlp_key)
+        x = self._add_attention(x, self.self_attention(projected, state, mask_key), projected, states)
+        (mlp,), x = in_backward_order(self.config, [self.mlp], x)
+        return mlp(x, mlp_key)
 
     def next_state(self, projected: Projected, state: LayerState) -> LayerState:
         """Returns the state after the segment, without recurrent states.
@@ -164,19 +166,13 @@ class TransformerLayer(nnx.Module):
             after = LayerState(keys=keys[:, -window:], values=values[:, -window:], recurrent=None)
         return after.with_memory(write(state.memory, keys, values)) if self.has_memory else after
 
-    def _finish(
-        self,
-        x: Activations,
-        attended: Float[Array, "B T NH"],
-        projected: Projected,
-        states: KeyValues | None,
-        mlp_key: Key | None,
+    def _add_attention(
+        self, x: Activations, attended: Float[Array, "B T NH"], projected: Projected, states: KeyValues | None
     ) -> Activations:
-        """Runs the layer from the output of self-attention on."""
+        """Adds the outputs of self-attention and, if given states, of attention to them."""
         if states is not None:
             attended = jnp.concatenate([attended, self.cross_attention(projected, states)], axis=-1)
-        (mlp,), x = in_backward_order(self.config, [self.mlp], x + self.output(attended))
-        return mlp(x, mlp_key)
+        return x + self.output(attended)
 
     def self_attention(
         self, projected: Projected, state: LayerState, dropout_key: Key | None

@@ -63,10 +63,18 @@ def test_no_stack_of_inputs_is_kept_for_the_backward_pass(arguments):
     assert (STEPS, ROWS, DIM) in kept(functools.partial(scan_stacked, step))  # intermediate results are
 
 
-@pytest.mark.parametrize(("remat", "barriers"), [("none", 0), ("dots", 2), ("full", 2)])
-def test_gradients_of_layers_are_finished_in_order(remat, barriers):
+@pytest.mark.parametrize(
+    ("name", "remat", "barriers"),
+    [
+        ("fixed_skip", "none", 0),
+        ("fixed_skip", "dots", 2),
+        ("fixed_skip", "full", 2),
+        ("feedback_fixed_skip", "dots", 0),
+    ],
+)
+def test_gradients_of_layers_are_finished_in_order(name, remat, barriers):
     """One barrier in the forward pass, and one in the backward pass that has the gradients of parameters and inputs."""
-    config = dataclasses.replace(CACHED["fixed_skip"], remat=remat)
+    config = dataclasses.replace(CACHED[name], remat=remat)
     layer = nnx.Linear(DIM, DIM, rngs=nnx.Rngs(0))
     graph, params = nnx.split(layer)
 
