@@ -208,8 +208,7 @@ class BlockRecurrentLM(nnx.Module):
             return apply_remat_policy(self.config, nnx.merge(graphs[0], params))(x, layer_state, feedback, key)
 
         inputs = list(zip(params, states, dropout_keys, strict=True))
-        results: Any = scan_stacked(step, feedback, x, inputs)  # `custom_vjp` loses the type
-        x, states_after = results
+        x, states_after = scan_stacked(self.config, step, feedback, x, inputs)
         return x, [jax.tree.map(lambda leaf, i=i: leaf[i], states_after) for i in range(len(layers))]
 
     def _run_block_by_block(

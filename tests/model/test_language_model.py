@@ -338,9 +338,9 @@ def test_execution_fields_do_not_change_results(name, how):
 def test_equal_layers_run_in_loops_of_similar_length(monkeypatch, remat, num_layers, recurrent, lengths):
     found = []
 
-    def scan(step, shared, carry, inputs):
+    def scan(config, step, shared, carry, inputs):
         found.append(len(inputs))
-        return scan_stacked(step, shared, carry, inputs)
+        return scan_stacked(config, step, shared, carry, inputs)
 
     monkeypatch.setattr(language_model, "scan_stacked", scan)
     config = dataclasses.replace(

@@ -20,38 +20,57 @@ def apply_remat_policy(config: ModelConfig, function: Callable[..., Any]) -> Cal
     return jax.checkpoint(function, policy=policies[config.remat])
 
 
+def _saves_memory(config: ModelConfig) -> bool:
+    """Returns whether the backward pass trades time for memory.
+
+    With block feedback it does not: the layers run in a loop over blocks, and XLA must be free to move work on
+    parameters out of it; otherwise that step takes more memory and more traffic.
+    """
+    return config.remat != "none" and not config.feedback
+
+
 def in_backward_order(config: ModelConfig, layers: list[Any], x: Any) -> tuple[list[Any], Any]:
     """With rematerialisation, makes the backward pass finish the gradients of some layers before it goes on.
 
     The result is that of the arguments. Without it, XLA may postpone the products that compute the gradients of
-    kernels, and their operands stay in memory together with those of the layers before. With block feedback nothing
-    changes: the layers run in a loop over blocks, and XLA must be free to move work on parameters out of it.
+    kernels, and their operands stay in memory together with those of the layers before.
 
     Args:
         config: the model configuration.
         layers: modules that run one after another.
         x: the activations that the first one reads.
     """
-    if config.remat == "none" or config.feedback:
+    if not _saves_memory(config):
         return layers, x
     graphs, params = zip(*map(nnx.split, layers), strict=True)
     params, x = jax.lax.optimization_barrier((params, x))
     return [nnx.merge(*parts) for parts in zip(graphs, params, strict=True)], x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def scan_stacked(step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
+def scan_stacked(
+    config: ModelConfig, step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]
+) -> tuple[Any, Any]:
     """Computes `jax.lax.scan` over equal trees, such as the parameters of equal layers.
 
-    The backward pass stacks the trees again, so that between the passes their stack takes no memory.
+    With rematerialisation, the backward pass stacks the trees again, so that between the passes their stack takes no
+    memory.
 
     Args:
+        config: the model configuration.
         step: of `shared`, the carry and one of the inputs; returns the next carry and a result.
         shared: what all steps read.
         carry: the carry of the first step.
         inputs: the trees.
     """
+    scan: Any = _scan_and_stack_again if _saves_memory(config) else _scan
+    return scan(step, shared, carry, inputs)
+
+
+def _scan(step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
     return jax.lax.scan(functools.partial(step, shared), carry, _stack(inputs))
+
+
+_scan_and_stack_again = jax.custom_vjp(_scan, nondiff_argnums=(0,))
 
 
 @jax.tree_util.register_static
@@ -87,7 +106,7 @@ def _scan_backward(step: Callable[..., Any], kept: tuple[Any, list[Any]], cotang
     return shared, carry, *unstack(stacked)
 
 
-scan_stacked.defvjp(_scan_forward, _scan_backward)
+_scan_and_stack_again.defvjp(_scan_forward, _scan_backward)
 
 
 def _stack(trees: list[Any]) -> Any:

@@ -13,6 +13,7 @@ from block_recurrent.model.layers.remat import in_backward_order, scan_stacked
 from tests.support.architectures import CACHED
 
 STEPS, ROWS, DIM = 3, 4, 5
+DOTS = dataclasses.replace(CACHED["fixed_skip"], remat="dots")
 
 
 def step(shared, carry, inputs):
@@ -44,7 +45,7 @@ def test_results_and_gradients_are_those_of_scan(arguments):
         jax.jit(jax.value_and_grad(functools.partial(loss, scan), argnums=(0, 1, 2), has_aux=True))(
             shared, carry, kernels, keys
         )
-        for scan in (functools.partial(scan_stacked, step), stacked_scan)
+        for scan in (functools.partial(scan_stacked, DOTS, step), stacked_scan)
     )
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
     assert all(np.any(gradient != 0) for gradient in jax.tree.leaves(ours[1]))
@@ -54,13 +55,16 @@ def test_no_stack_of_inputs_is_kept_for_the_backward_pass(arguments):
     shared, carry, inputs = arguments
     kernels, keys = zip(*inputs, strict=True)
 
-    def kept(scan):
-        _, backward = jax.vjp(lambda kernels: scan(shared, carry, list(zip(kernels, keys, strict=True))), kernels)
-        return [leaf.shape for leaf in jax.tree.leaves(backward)]
+    def kept(config):
+        def scan(kernels):
+            return scan_stacked(config, step, shared, carry, list(zip(kernels, keys, strict=True)))
 
-    assert (STEPS, DIM, DIM) in kept(stacked_scan)
-    assert (STEPS, DIM, DIM) not in kept(functools.partial(scan_stacked, step))
-    assert (STEPS, ROWS, DIM) in kept(functools.partial(scan_stacked, step))  # intermediate results are
+        return [leaf.shape for leaf in jax.tree.leaves(jax.vjp(scan, kernels)[1])]
+
+    assert (STEPS, DIM, DIM) not in kept(DOTS)
+    assert (STEPS, ROWS, DIM) in kept(DOTS)  # intermediate results are
+    assert (STEPS, DIM, DIM) in kept(CACHED["fixed_skip"])
+    assert (STEPS, DIM, DIM) in kept(dataclasses.replace(CACHED["feedback_fixed_skip"], remat="dots"))
 
 
 @pytest.mark.parametrize(
