@@ -134,7 +134,7 @@ test-browser: .venv/all  ## the report and the documentation site in headless Ch
 docs-test: .venv/all  ## paste every command of the documentation on a bare machine: fresh copy, HOME and environment
 	$(BIN)/python -m pytest -s -m docs tests/docs
 
-test-tpu-compile: .venv-tpu/all  ## compile small and paper-size steps and the fused kernel for TPUs, without a TPU; 12 minutes
+test-tpu-compile: .venv-tpu/all  ## compile small and paper-size steps and the fused kernel for TPUs, without a TPU; 12 to 16 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
 
 compile-report: .venv-tpu/all  ## compile every row of Tables 1, 2 and scaling for four slices; hours, continues where it stopped
@@ -156,8 +156,11 @@ bench-compare: .venv/core  ## after bench: what got slower since the committed r
 bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 35 to 45 minutes
 	$(BIN)/python -m experiments.benchmarks.peers
 
-check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; 5 minutes
+check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; 10 to 15 minutes
 	$(BIN)/python -m experiments.benchmarks.card
+
+bench-table1: .venv/cuda  ## a GPU: step time of the rows of Table 1 at full size, next to the paper's; half an hour, continues where it stopped
+	$(BIN)/python -m experiments.benchmarks.table1
 
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart
 	$(BIN)/python -m experiments.benchmarks.start
