@@ -9,7 +9,7 @@ RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
 PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory check-card notebook
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory bench-rows check-card notebook
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -159,7 +159,7 @@ bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed
 check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; 10 to 15 minutes
 	$(BIN)/python -m experiments.benchmarks.card
 
-bench-table1: .venv/cuda  ## a GPU: step time of the rows of Table 1 at full size, next to the paper's; half an hour, continues where it stopped
+bench-rows: .venv/cuda  ## a GPU: step time of the rows of Table 1 at full size, next to the paper's; half an hour, continues where it stopped
 	$(BIN)/python -m experiments.benchmarks.table1
 
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart

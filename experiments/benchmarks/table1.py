@@ -1,4 +1,4 @@
-"""Measures the step time of every row of Table 1 at full size on an accelerator: `make bench-table1`.
+"""Measures the step time of every row of Table 1 at full size on an accelerator: `make bench-rows`.
 
 A row takes turns with Slide:13L, to which the paper's column relates all rows. A step has the tokens of 8 rows of 4096,
 a quarter of the paper's, all on one device; the execution fields are those of `gin/hardware/gpu.gin`. Every measurement

@@ -1,4 +1,4 @@
-"""`make bench-table1`: the rows it measures, and that it continues where it stopped. Measuring needs an accelerator."""
+"""`make bench-rows`: the rows it measures, and that it continues where it stopped. Measuring needs an accelerator."""
 
 import json
 
