@@ -1,4 +1,9 @@
-"""Steps compiled by libtpu for slices without a TPU: `make test-tpu-compile`."""
+"""Steps compiled by libtpu for slices without a TPU: `make test-tpu-compile`.
+
+The seconds that a step takes to compile have their bound in `make bench-compile`: for one program they were 127 on one
+machine and 210 on another. Bounded here is the size of the machine code, the same everywhere; writing it takes most of
+the time and memory of a compilation.
+"""
 
 import json
 import os
@@ -22,10 +27,6 @@ SMALL = {
     "DataConfig.batch_size": 8,
 }
 
-# The bound of 180 seconds is for machines that compile the row of Table 1 in 127 to 136. Elsewhere that took 6.2 to 7.3
-# times the seconds of this small step: about 20 there.
-SMALL_SECONDS = 20
-
 
 def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Runs `compile` in a separate process and returns its JSON result."""
@@ -37,14 +38,10 @@ def compiled(tmp_path: Path, *arguments: str, params: dict[str, Any] | None = No
     return json.loads(result.read_text())
 
 
-def small_run(tmp_path: Path, step: str) -> dict[str, Any]:
-    quickstart = ("--gin-file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
-    return compiled(tmp_path, *quickstart, params=SMALL)
-
-
 @pytest.mark.parametrize("step", ["train", "evaluate", "decode"])
 def test_a_small_run_compiles(tmp_path, step):
-    found = small_run(tmp_path, step)
+    quickstart = ("--gin-file", "gin/runs/quickstart.gin", "--topology", "v4:2x2x1", "--step", step)
+    found = compiled(tmp_path, *quickstart, params=SMALL)
     assert 0 < found["peak"] < found["capacity"]
     all_reduced = found["traffic"].get("all-reduce", {"bytes": 0})["bytes"]
     assert (all_reduced > 1_000_000) == (step == "train")  # gradients; evaluation reduces one number for each row
@@ -53,30 +50,18 @@ def test_a_small_run_compiles(tmp_path, step):
     assert bool(found["unknown_loops"]) == (step == "decode")  # it ends when every row has ended
 
 
-@pytest.fixture(scope="module")
-def longest_seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """180 seconds, scaled to this machine: one program took 113 seconds on one machine and 172 on the next."""
-    small = small_run(tmp_path_factory.mktemp("small"), "train")
-    print(f"small step: {seconds(small):.1f} seconds")
-    return 180 * seconds(small) / SMALL_SECONDS
-
-
-def seconds(found: dict[str, Any]) -> float:
-    return found["lower_seconds"] + found["compile_seconds"]
-
-
 def compiled_row(tmp_path: Path, topology: str, params: dict[str, Any]) -> dict[str, Any]:
     files = ("table1/rec_fixed_skip", "data/pg19_tokens", "recipes/cosine", "hardware/tpu")
     arguments = [text for file in files for text in ("--gin-file", f"gin/{file}.gin")]
     return compiled(tmp_path, *arguments, "--topology", topology, params=params)
 
 
-def test_a_row_of_table_1_compiles_at_full_size(tmp_path, longest_seconds):
+def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
     """16 rows on 16 chips: one sequence of 4096 tokens on each chip."""
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16})
     assert found["peak"] <= 3.9e9
     assert found["host_bytes"] <= 5.0e9
-    assert seconds(found) <= longest_seconds
+    assert found["code"] <= 94e6
     assert found["traffic"]["all-reduce"]["count"] <= 14
     assert 2 * 150e6 < found["traffic"]["all-reduce"]["bytes"] <= 0.46e9  # each gradient once, kernels' in bfloat16
     assert found["hbm_bytes"] <= 43e9
@@ -125,14 +110,15 @@ def test_the_fused_kernel_moves_at_most_a_fifth_through_memory():
 
 
 @pytest.mark.parametrize(("remat", "peak"), [("dots", 3.2e9), ("full", 2.6e9)])
-def test_a_row_with_the_fused_kernel_takes_less_memory_and_traffic(tmp_path, longest_seconds, remat, peak):
+def test_a_row_with_the_fused_kernel_takes_less_memory_and_traffic(tmp_path, remat, peak):
     """The plain formulation moves 43 GB through HBM."""
     fused = {"ModelConfig.attention_kernel": "'fused'", "ModelConfig.remat": f"'{remat}'"}
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16} | fused)
     assert found["peak"] <= peak
     assert found["traffic"]["all-reduce"]["bytes"] <= 0.46e9
     assert found["hbm_bytes"] <= 21.5e9
-    assert seconds(found) <= longest_seconds
+    assert found["host_bytes"] <= 5.0e9
+    assert found["code"] <= 91e6
 
 
 def test_a_segment_of_64k_tokens_fits_the_smallest_chip(tmp_path):
