@@ -9,7 +9,7 @@ RUN := runs/quickstart$(if $(STEPS),_$(STEPS)_steps)
 # The short report scores a part of the documents, and says so.
 PART := $(if $(STEPS),--max-documents 6 --max-tokens 100000 --gin-param EvaluationConfig.official_segments=20)
 
-.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory bench-rows check-card notebook
+.PHONY: help quickstart quickstart-report test test-py test-lowest coverage mutation test-slow test-faults test-browser docs-test test-tpu-compile compile-report test-beam bench bench-compare bench-peers bench-start bench-compile bench-data bench-train bench-evaluate bench-generate laptop cost-by-length lint lock clean docs bench-memory bench-table check-card notebook
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -156,11 +156,11 @@ bench-compare: .venv/core  ## after bench: what got slower since the committed r
 bench-peers: .venv/core .venv-port/installed .peers/c275696/.venv/core  ## speed against the PyTorch port and version 0.1.0; 35 to 45 minutes
 	$(BIN)/python -m experiments.benchmarks.peers
 
-check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; 10 to 15 minutes
+check-card: .venv/cuda  ## a GPU: parity with the official code, then speed; more than 9 minutes
 	$(BIN)/python -m experiments.benchmarks.card
 
-bench-rows: .venv/cuda  ## a GPU: step time of the rows of Table 1 at full size, next to the paper's; half an hour, continues where it stopped
-	$(BIN)/python -m experiments.benchmarks.table1
+bench-table: .venv/cuda  ## a GPU: step time of the rows of Table 1 at full size, next to the paper's; about 40 minutes, continues where it stopped
+	$(BIN)/python -m experiments.benchmarks.table
 
 bench-start: .venv/core  ## how long a user waits for --help and for the first step, against bounds; 3 minutes, after quickstart
 	$(BIN)/python -m experiments.benchmarks.start

@@ -23,7 +23,7 @@ def as_markdown(compared: ComparedTable) -> str:
         cells = [compared_row.row.name]
         for column in table.columns:
             cell = compared_row.cells[column.name]
-            cells += [_paper_text(cell.paper), _our_text(compared_row.row, cell.ours, notes)]
+            cells += [paper_text(cell.paper), _our_text(compared_row.row, cell.ours, notes)]
         lines.append(_line([*cells, compared_row.row.note]))
     units = [f"{column.title}: {_about(column)}" for column in table.columns]
     parts = [f"## {table.title}", f"Source: {table.source}.", "\n".join(lines), "; ".join(units) + ".", _NOTE]
@@ -69,7 +69,8 @@ def _about(column: Column) -> str:
     return column.unit + (f", {column.split} split" if column.split else "")
 
 
-def _paper_text(cell: PaperCell | None) -> str:
+def paper_text(cell: PaperCell | None) -> str:
+    """Returns the text of a paper's cell, with a label if no other source has confirmed it."""
     if cell is None:
         return _MISSING
     return cell.text if cell.provenance == "corroborated" else f"{cell.text} recalled"

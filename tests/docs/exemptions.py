@@ -180,7 +180,7 @@ EXEMPTIONS = (
     ),
     # docs/gpu.md
     Exemption("make check-card", "needs a GPU"),
-    Exemption("make bench-rows", "needs a GPU"),
+    Exemption("make bench-table", "needs a GPU"),
     Exemption(
         f"{_BR} train --gin-file gin/table1/rec_fixed_skip.gin --gin-file gin/data/pg19_tokens.gin "
         "--gin-file gin/recipes/cosine.gin --gin-file gin/hardware/gpu.gin --workdir runs/rec_fixed_skip",
