@@ -1,5 +1,6 @@
 """Names of pytree leaves: the path, joined with `/`, such as `layers/layer_00/mlp/hidden/kernel`."""
 
+import re
 from typing import Any
 
 import jax
@@ -8,6 +9,11 @@ import jax
 def leaf_name(path: Any) -> str:
     """Returns the name of a leaf from its path in `jax.tree_util`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def is_kernel(path: Any) -> bool:
+    """Returns whether a leaf is the kernel of a linear layer, from its path in `jax.tree_util`."""
+    return re.search(r"(^|/)kernel(/value)?$", leaf_name(path)) is not None
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

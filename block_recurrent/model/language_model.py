@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,6 +59,7 @@ class BlockRecurrentLM(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
+        self.in_loops: Callable[[Any], Any] | None = None  # see `bind`
         table_init = nnx.initializers.normal(stddev=1.0)
         self.embedding = nnx.Param(table_init(rngs.params(), (config.vocab_size, config.embed_dim)))
         self.layers = nnx.Dict({layer_name(i): _make_layer(config, i, rngs=rngs) for i in range(config.num_layers)})
@@ -160,7 +162,7 @@ class BlockRecurrentLM(nnx.Module):
         self, x: Activations, state: ModelState, dropout_key: Key | None, feedback: KeyValues | None = None
     ) -> tuple[Activations, ModelState, dict[str, GateMeans]]:
         states, gates = list(state.layers), {}
-        for indices in self._runs():
+        for indices in _runs(self.config):
             keys = [None if dropout_key is None else jax.random.fold_in(dropout_key, i) for i in indices]
             layers = [self.layers[layer_name(i)] for i in indices]
             layers, x = in_backward_order(self.config, layers, x)
@@ -175,20 +177,6 @@ class BlockRecurrentLM(nnx.Module):
                 for index, layer_state in zip(indices, run_states, strict=True):
                     states[index] = layer_state
         return x, ModelState(tuple(states)), gates
-
-    def _runs(self) -> list[tuple[int, ...]]:
-        """Returns the indices of the layers in order, in runs of one layer or, if `scan_layers`, of equal layers."""
-        alone = self.config.recurrent_indices | self.config.memory_indices
-        longest = _LONGEST_RUN[self.config.remat]
-        runs: list[tuple[int, ...]] = []
-        equal: list[int] = []
-        for index in range(self.config.num_layers):
-            if self.config.scan_layers and index not in alone:
-                equal.append(index)
-                continue
-            runs += [*_divided(equal, longest), (index,)]
-            equal = []
-        return runs + _divided(equal, longest)
 
     def _scan_layers(
         self,
@@ -205,6 +193,8 @@ class BlockRecurrentLM(nnx.Module):
             feedback: KeyValues | None, x: Activations, inputs: tuple[Any, LayerState, Key | None]
         ) -> tuple[Activations, LayerState]:
             params, layer_state, key = inputs
+            if self.in_loops is not None:
+                params = self.in_loops(params)
             return apply_remat_policy(self.config, nnx.merge(graphs[0], params))(x, layer_state, feedback, key)
 
         inputs = list(zip(params, states, dropout_keys, strict=True))
@@ -234,6 +224,26 @@ class BlockRecurrentLM(nnx.Module):
 
         state, (blocks, gates) = jax.lax.scan(step, state, (blocks, jnp.arange(len(blocks))))
         return merge_blocks(jnp.swapaxes(blocks, 0, 1)), state, mean_over_blocks(gates)
+
+
+def layers_in_loops(config: ModelConfig) -> frozenset[str]:
+    """Returns the names of the layers that run in loops over equal layers; see `ModelConfig.scan_layers`."""
+    return frozenset(layer_name(i) for indices in _runs(config) if len(indices) > 1 for i in indices)
+
+
+def _runs(config: ModelConfig) -> list[tuple[int, ...]]:
+    """Returns the indices of the layers in order, in runs of one layer or, if `scan_layers`, of equal layers."""
+    alone = config.recurrent_indices | config.memory_indices
+    longest = _LONGEST_RUN[config.remat]
+    runs: list[tuple[int, ...]] = []
+    equal: list[int] = []
+    for index in range(config.num_layers):
+        if config.scan_layers and index not in alone:
+            equal.append(index)
+            continue
+        runs += [*_divided(equal, longest), (index,)]
+        equal = []
+    return runs + _divided(equal, longest)
 
 
 def _divided(indices: list[int], longest: int) -> list[tuple[int, ...]]:
@@ -286,12 +296,19 @@ def apply(
     return bind(config, params)(tokens, state, start_of_document=start_of_document, dropout_key=dropout_key)
 
 
-def bind(config: ModelConfig, params: Params) -> BlockRecurrentLM:
+def bind(config: ModelConfig, params: Params, in_loops: Callable[[Any], Any] | None = None) -> BlockRecurrentLM:
     """Returns a module with these parameters.
 
     Call it inside `jax.jit`, and do not keep the module: its parameters are tracers there.
+
+    Args:
+        config: the architecture.
+        params: the parameters.
+        in_loops: applied to the parameters of each layer of `layers_in_loops`, inside the loop.
     """
-    return nnx.merge(_split_abstract(config)[0], params)
+    model = nnx.merge(_split_abstract(config)[0], params)
+    model.in_loops = in_loops
+    return model
 
 
 def _make_layer(config: ModelConfig, index: int, *, rngs: nnx.Rngs) -> TransformerLayer | RecurrentLayer | LSTMLayer:

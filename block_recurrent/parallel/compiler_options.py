@@ -3,9 +3,15 @@
 import os
 
 _OPTIONS: dict[str, dict[str, bool | int | str]] = {
-    # Equal parts of a program, such as the layers of a stack, become calls of one piece of code. In the 150M models
-    # that is a third less code, both in HBM and for the compiler.
-    "tpu": {"xla_tpu_enable_deduplicated_calls": True},
+    "tpu": {
+        # Equal parts of a program, such as the layers of a stack, become calls of one piece of code. In the 150M models
+        # that is a third less code, both in HBM and for the compiler.
+        "xla_tpu_enable_deduplicated_calls": True,
+        # Arrays are fetched ahead of their use as a whole instead of in slices: a twentieth less code, equal traffic.
+        "xla_tpu_sliced_prefetch_max_slices": 1,
+        # Gradients that are exchanged at the same time are one collective, whatever their size.
+        "xla_jf_crs_combiner_threshold_in_bytes": 1 << 30,
+    },
     # Sums stay one vectorised loop instead of a tree of small windows. Adafactor and the norms of the metrics take 10
     # instead of 22 ms for 4 million parameters. Sums over a million terms keep a relative error below 1e-5.
     "cpu": {"xla_disable_hlo_passes": "tree_reduction_rewriter"},

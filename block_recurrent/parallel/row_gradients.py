@@ -1,8 +1,7 @@
 """Gradients of each device's own rows, added between devices once per step."""
 
 import functools
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeAlias
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from block_recurrent.parallel.sharding import row_sharding, row_shards, shardings
-from block_recurrent.trees import leaf_name
+from block_recurrent.trees import is_kernel, leaf_name
 from block_recurrent.typing import Params
 
 # Of parameters, rows and further arguments; returns the gradients of a sum over rows, and a tree of results per row.
@@ -28,17 +27,17 @@ def rows_alone_are_divided(mesh: Mesh, params: Any) -> bool:
     return replicated and mesh.size == row_shards(mesh) > 1
 
 
-def add_once(mesh: Mesh, dtype: Any, gradients_of: Gradients) -> Gradients:
-    """Computes gradients on each device for its own rows, and adds them between the devices at the end.
+def add_once(mesh: Mesh, dtype: Any, looped: Set[str], gradients_of: Gradients) -> Gradients:
+    """Computes gradients on each device for its own rows, and adds them between the devices once.
 
-    Left to itself, XLA adds a gradient where it is computed: in every layer of a loop over layers, with block feedback
-    in every block, the relative position bias before its sum over the buckets, and the embedding table once as input
-    and once as output.
+    Left to itself, XLA adds a gradient where it is computed: with block feedback in every block, the relative position
+    bias before its sum over the buckets, and the embedding table once as input and once as output.
 
     Args:
         mesh: from `make_mesh`, with divided rows alone.
         dtype: dtype of the activations, in which kernels' gradients are exchanged: that of the products that compute
             them. Other gradients are exchanged in their own.
+        looped: names of the layers to whose kernels `gradients_of` applies `added_in_loops`.
         gradients_of: computes the gradients of some rows.
 
     Returns:
@@ -47,10 +46,16 @@ def add_once(mesh: Mesh, dtype: Any, gradients_of: Gradients) -> Gradients:
     """
     rows = row_sharding(mesh).spec
 
+    def add(path: Any, gradient: jax.Array) -> jax.Array:
+        if is_kernel(path) and not looped.isdisjoint(leaf_name(path).split("/")):
+            return gradient
+        return _add(path, gradient, axes=rows[0], dtype=dtype)
+
     def local(params: Params, own_rows: Any, *shared: Any) -> tuple[Params, Any]:
         gradients, results = gradients_of(params, own_rows, *shared)
-        add = functools.partial(_add, axes=rows[0], dtype=dtype)
-        return jax.tree_util.tree_map_with_path(add, gradients), jax.tree.map(jnp.atleast_1d, results)
+        gradients = jax.tree_util.tree_map_with_path(add, gradients)
+        # Else the optimizer reads each layer's gradients at their place in the result of a loop, with code for each.
+        return jax.lax.optimization_barrier(gradients), jax.tree.map(jnp.atleast_1d, results)
 
     def divided(params: Params, own_rows: Any, *shared: Any) -> tuple[Params, Any]:
         whole = PartitionSpec()
@@ -62,6 +67,27 @@ def add_once(mesh: Mesh, dtype: Any, gradients_of: Gradients) -> Gradients:
     return divided
 
 
+def added_in_loops(mesh: Mesh, dtype: Any) -> Callable[[Any], Any]:
+    """Returns the identity of a layer's parameters that adds the gradients of their kernels between the devices.
+
+    A loop over layers that applies it in each step has the code of one exchange instead of one for each layer: less
+    code, and less time and memory to compile it.
+
+    Args:
+        mesh: from `make_mesh`; the function works in a `gradients_of` of `add_once`.
+        dtype: as in `add_once`.
+    """
+    add_kernel = functools.partial(_add, axes=row_sharding(mesh).spec[0], dtype=dtype)
+
+    def add(path: Any, gradient: jax.Array) -> jax.Array:
+        return add_kernel(path, gradient) if is_kernel(path) else gradient
+
+    identity = jax.custom_vjp(lambda params: params)
+    identity.defvjp(
+        lambda params: (params, None), lambda _, gradients: (jax.tree_util.tree_map_with_path(add, gradients),)
+    )
+    return identity
+
+
 def _add(path: Any, gradient: jax.Array, *, axes: Any, dtype: Any) -> jax.Array:
-    kernel = re.search(r"(^|/)kernel$", leaf_name(path))
-    return jax.lax.psum(gradient.astype(dtype) if kernel else gradient, axes).astype(gradient.dtype)
+    return jax.lax.psum(gradient.astype(dtype) if is_kernel(path) else gradient, axes).astype(gradient.dtype)

@@ -64,6 +64,22 @@ class SegmentBatch:
     keep_recurrent: Bool[Array, "B *K"] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """How a step is divided over the devices of a mesh. By default, XLA decides where it adds gradients.
+
+    Attributes:
+        gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
+        divide: computes gradients of each device's rows and adds them; see `row_gradients.add_once`.
+        in_loops: applied to the parameters of each layer of a loop, inside the loop; see
+            `row_gradients.added_in_loops`.
+    """
+
+    gather: Callable[[Params], Params] = lambda params: params
+    divide: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda gradients_of: gradients_of
+    in_loops: Callable[[Any], Any] | None = None
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:
@@ -127,8 +143,7 @@ def train_step(
     *,
     accumulate_steps: int = 1,
     state_passing: float = 0.0,
-    gather: Callable[[Params], Params] = lambda params: params,
-    divide: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda gradients_of: gradients_of,
+    division: Division = Division(),
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one step on the mean loss of the batch's scored tokens.
 
@@ -143,16 +158,14 @@ def train_step(
             flow from segment to segment through recurrent states and caches (`TrainConfig.backprop_segments`).
         accumulate_steps: number of micro-batches that are computed one after another; their gradients are added.
         state_passing: see `TrainConfig.state_passing`.
-        gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
-        divide: computes gradients of each device's rows and adds them; see `row_gradients.add_once`. By default, XLA
-            decides where it adds gradients.
+        division: how the step is divided over devices.
 
     Returns:
         The next state and the metrics of the step.
     """
     key = jax.random.fold_in(state.dropout_key, state.step)
     batch = _with_kept_states(state, batch, state_passing)
-    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, gather, divide)
+    gradients, forward = _accumulate(config, state, batch, _if_used(config, key), accumulate_steps, division)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     gradient_norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(jnp.sum(forward.row_losses)) & jnp.isfinite(gradient_norm)
@@ -208,10 +221,18 @@ class ScoredTokens(NamedTuple):
 
 
 def score_tokens(
-    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None = None
+    config: ModelConfig,
+    params: Params,
+    state: ModelState,
+    batch: SegmentBatch,
+    dropout_key: Key | None = None,
+    in_loops: Callable[[Any], Any] | None = None,
 ) -> ScoredTokens:
-    """Computes the token losses of a segment, with the logits of `config.loss_chunk` tokens at a time."""
-    model = bind(config, params)
+    """Computes the token losses of a segment, with the logits of `config.loss_chunk` tokens at a time.
+
+    `in_loops` is that of `Division`.
+    """
+    model = bind(config, params, in_loops)
     hidden, state, gates = model.hidden_states(
         batch.tokens,
         state,
@@ -242,10 +263,15 @@ class _Forward(NamedTuple):
 
 
 def _forward(
-    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
+    config: ModelConfig,
+    params: Params,
+    state: ModelState,
+    batch: SegmentBatch,
+    dropout_key: Key | None,
+    in_loops: Callable[[Any], Any] | None = None,
 ) -> _Forward:
     if batch.tokens.ndim == 2:
-        scored = score_tokens(config, params, state, batch, dropout_key)
+        scored = score_tokens(config, params, state, batch, dropout_key, in_loops)
         return _Forward(jnp.sum(scored.losses, axis=1), scored.state, scored.gates)
     return _forward_segments(config, params, state, batch, dropout_key)
 
@@ -279,16 +305,15 @@ def _accumulate(
     batch: SegmentBatch,
     dropout_key: Key | None,
     parts: int,
-    gather: Callable[[Params], Params],
-    divide: Callable[[Callable[..., Any]], Callable[..., Any]],
+    division: Division,
 ) -> tuple[Any, _Forward]:
     """Returns the gradients of the mean loss and the results of the forward pass, computed in `parts` micro-batches."""
     total = jnp.maximum(jnp.sum(batch.weights), 1)
 
     def gradients_of(params: Params, rows: Any, total: Array, dropout_key: Key | None) -> tuple[Any, _Forward]:
-        return _gradients(config, params, rows, total, dropout_key, parts, gather)
+        return _gradients(config, params, rows, total, dropout_key, parts, division)
 
-    return divide(gradients_of)(state.params, (state.model_state, batch), total, dropout_key)
+    return division.divide(gradients_of)(state.params, (state.model_state, batch), total, dropout_key)
 
 
 def _gradients(
@@ -298,13 +323,13 @@ def _gradients(
     total: Float[Array, ""],
     dropout_key: Key | None,
     parts: int,
-    gather: Callable[[Params], Params],
+    division: Division,
 ) -> tuple[Any, _Forward]:
     """Returns the gradients of the sum of some rows' losses over `total`, and the results of their forward pass."""
 
     def loss(params: Params, model_state: ModelState, batch: SegmentBatch) -> tuple[Array, _Forward]:
         # All rows share the dropout masks, so every micro-batch uses the same key.
-        forward = _forward(config, gather(params), model_state, batch, dropout_key)
+        forward = _forward(config, division.gather(params), model_state, batch, dropout_key, division.in_loops)
         return jnp.sum(forward.row_losses) / total, forward
 
     gradient = jax.grad(loss, has_aux=True)

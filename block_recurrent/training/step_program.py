@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from block_recurrent.config import ModelConfig, RunConfig
+from block_recurrent.model.language_model import layers_in_loops
 from block_recurrent.parallel.compiler_options import compiler_options
 from block_recurrent.parallel.kernels import compile_with_kernels, with_kernels
-from block_recurrent.parallel.row_gradients import add_once, rows_alone_are_divided
+from block_recurrent.parallel.row_gradients import add_once, added_in_loops, rows_alone_are_divided
 from block_recurrent.parallel.sharding import gather, replicated, shardings, with_shardings
 from block_recurrent.training.optimizer import make_optimizer
-from block_recurrent.training.step import SegmentBatch, abstract_train_state, train_step
+from block_recurrent.training.step import Division, SegmentBatch, abstract_train_state, train_step
 
 
 def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
@@ -31,7 +32,12 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         make_optimizer(run.optimizer, run.train.num_steps),
         accumulate_steps=run.train.accumulate_steps,
         state_passing=run.train.state_passing,
-        **across_devices(run.model, mesh, abstract_train_state(run).params),
+        division=across_devices(
+            run.model,
+            mesh,
+            abstract_train_state(run).params,
+            passes=run.train.accumulate_steps * run.train.backprop_segments,
+        ),
     )
     placed = shardings(mesh, abstract_train_state(run))
     return jax.jit(
@@ -42,17 +48,25 @@ def jit_train_step(run: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     )
 
 
-def across_devices(config: ModelConfig, mesh: Mesh, params: Any) -> dict[str, Any]:
-    """Returns the arguments of `train_step` that divide it over the devices of a mesh.
+def across_devices(config: ModelConfig, mesh: Mesh, params: Any, *, passes: int = 1) -> Division:
+    """Returns how `train_step` is divided over the devices of a mesh.
 
     Args:
         config: the model.
         mesh: from `make_mesh`.
         params: parameters or their shapes.
+        passes: backward passes of a step: micro-batches, times segments of each row.
     """
-    if rows_alone_are_divided(mesh, params):
-        return {"divide": functools.partial(add_once, mesh, jnp.dtype(config.dtype))}
-    return {"gather": functools.partial(gather, mesh)}
+    if not rows_alone_are_divided(mesh, params):
+        return Division(gather=functools.partial(gather, mesh))
+    dtype = jnp.dtype(config.dtype)
+    # A loop in a loop over blocks, segments or micro-batches would add each gradient several times per step.
+    once = passes == 1 and not config.feedback
+    looped = layers_in_loops(config) if once else frozenset()
+    return Division(
+        divide=functools.partial(add_once, mesh, dtype, looped),
+        in_loops=added_in_loops(mesh, dtype) if looped else None,
+    )
 
 
 def compile_train_step(run: RunConfig, mesh: Mesh) -> Callable[[], jax.stages.Compiled]:

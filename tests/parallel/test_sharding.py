@@ -48,8 +48,11 @@ def batches(config, count=2):
         yield SegmentBatch(tokens[:, :-1], tokens[:, 1:], weights, starts)
 
 
-def across(config, mesh):
-    return across_devices(config, mesh, abstract_params(config))
+def divided_step(config, mesh, optimizer: Any, **step):
+    """Returns `train_step`, divided over the devices of a mesh."""
+    passes = step.get("accumulate_steps", 1)
+    division = across_devices(config, mesh, abstract_params(config), passes=passes)
+    return functools.partial(train_step, config, optimizer, division=division, **step)
 
 
 def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
@@ -58,7 +61,7 @@ def run_steps(config, mesh_config, optimizer: Any = SGD, **step):
     initialise = functools.partial(init_train_state, config, optimizer, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
     take_step = jax.jit(
-        with_kernels(mesh, config, functools.partial(train_step, config, optimizer, **across(config, mesh), **step)),
+        with_kernels(mesh, config, divided_step(config, mesh, optimizer, **step)),
         out_shardings=(placed, None),
     )
     state, metrics = jax.jit(initialise, out_shardings=placed)(), None
@@ -148,7 +151,7 @@ def take_step(config, mesh_config, batch, **step):
     mesh = make_mesh(mesh_config)
     initialise = functools.partial(init_train_state, config, SGD, seed=0, batch_size=ROWS)
     placed = shardings(mesh, jax.eval_shape(initialise))
-    function = functools.partial(train_step, config, SGD, **across(config, mesh), **step)
+    function = divided_step(config, mesh, SGD, **step)
     compiled = jax.jit(function, out_shardings=(placed, None))
     placed_batch = place_rows(mesh, batch, ROWS)
     assert placed_batch.tokens.sharding.shard_shape(placed_batch.tokens.shape)[0] == ROWS // mesh.size

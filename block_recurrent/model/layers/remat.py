@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from block_recurrent.config import ModelConfig
+from block_recurrent.trees import is_kernel
 
 
 def apply_remat_policy(config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,8 +53,8 @@ def scan_stacked(
 ) -> tuple[Any, Any]:
     """Computes `jax.lax.scan` over equal trees, such as the parameters of equal layers.
 
-    With rematerialisation, the backward pass stacks the trees again, so that between the passes their stack takes no
-    memory.
+    Kernels are stacked in the dtype of the activations, in which layers use them. With rematerialisation, the backward
+    pass stacks the trees again, so that between the passes their stack takes no memory.
 
     Args:
         config: the model configuration.
@@ -63,14 +64,14 @@ def scan_stacked(
         inputs: the trees.
     """
     scan: Any = _scan_and_stack_again if _saves_memory(config) else _scan
-    return scan(step, shared, carry, inputs)
+    return scan(step, jnp.dtype(config.dtype), shared, carry, inputs)
 
 
-def _scan(step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
-    return jax.lax.scan(functools.partial(step, shared), carry, _stack(inputs))
+def _scan(step: Callable[..., Any], dtype: Any, shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
+    return jax.lax.scan(functools.partial(step, shared), carry, _stack(dtype, inputs))
 
 
-_scan_and_stack_again = jax.custom_vjp(_scan, nondiff_argnums=(0,))
+_scan_and_stack_again = jax.custom_vjp(_scan, nondiff_argnums=(0, 1))
 
 
 @jax.tree_util.register_static
@@ -81,8 +82,10 @@ class _Stacked:
     index: int
 
 
-def _scan_forward(step: Callable[..., Any], shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
-    stacked = _stack(inputs)
+def _scan_forward(
+    step: Callable[..., Any], dtype: Any, shared: Any, carry: Any, inputs: list[Any]
+) -> tuple[Any, Any]:
+    stacked = _stack(dtype, inputs)
     results, backward = jax.vjp(
         lambda shared, carry, stacked: jax.lax.scan(functools.partial(step, shared), carry, stacked),
         *(shared, carry, stacked),
@@ -91,11 +94,13 @@ def _scan_forward(step: Callable[..., Any], shared: Any, carry: Any, inputs: lis
     return results, (jax.tree.map(lambda leaf: places.get(id(leaf), leaf), backward), inputs)
 
 
-def _scan_backward(step: Callable[..., Any], kept: tuple[Any, list[Any]], cotangents: Any) -> tuple[Any, Any, Any]:
+def _scan_backward(
+    step: Callable[..., Any], dtype: Any, kept: tuple[Any, list[Any]], cotangents: Any
+) -> tuple[Any, Any, Any]:
     backward, inputs = kept
     carry, results = cotangents
     inputs, carry = jax.lax.optimization_barrier((inputs, carry))  # else XLA keeps the first stack
-    stacked, unstack = jax.vjp(_stack, inputs)
+    stacked, unstack = jax.vjp(functools.partial(_stack, dtype), inputs)
     leaves = jax.tree.leaves(stacked)
     backward = jax.tree.map(
         lambda leaf: leaves[leaf.index] if isinstance(leaf, _Stacked) else leaf,
@@ -109,5 +114,8 @@ def _scan_backward(step: Callable[..., Any], kept: tuple[Any, list[Any]], cotang
 _scan_and_stack_again.defvjp(_scan_forward, _scan_backward)
 
 
-def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+def _stack(dtype: Any, trees: list[Any]) -> Any:
+    def stack(path: Any, *leaves: Any) -> jax.Array:
+        return jnp.stack([leaf.astype(dtype) for leaf in leaves] if is_kernel(path) else leaves)
+
+    return jax.tree_util.tree_map_with_path(stack, *trees)

@@ -51,6 +51,32 @@ def test_results_and_gradients_are_those_of_scan(arguments):
     assert all(np.any(gradient != 0) for gradient in jax.tree.leaves(ours[1]))
 
 
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_kernels_are_stacked_in_the_dtype_of_the_activations(arguments, remat):
+    """The step casts them, so results and gradients are those of a stack in float32."""
+    config = dataclasses.replace(DOTS, remat=remat, dtype="bfloat16")
+    shared, carry, inputs = arguments
+    stacked = []
+
+    def step_on(carry, layer):
+        stacked.append({name: leaf.dtype for name, leaf in layer.items()})
+        carry = carry @ layer["kernel"].astype(jnp.bfloat16) * layer["scale"].astype(jnp.bfloat16)[None]
+        return carry, jnp.sum(carry)
+
+    def loss(scan, layers):
+        carry_after, results = scan(layers)
+        return jnp.sum(jnp.sin(carry_after.astype(jnp.float32))) + jnp.sum(results)
+
+    layers = [{"kernel": kernel, "scale": 1 + shared[0]} for kernel, _ in inputs]
+    start = carry.astype(jnp.bfloat16)
+    ours = jax.grad(loss, argnums=1)(lambda layers: scan_stacked(config, lambda _, *rest: step_on(*rest), None, start, layers), layers)
+    assert all(one == {"kernel": jnp.bfloat16, "scale": jnp.float32} for one in stacked)
+    expected = jax.grad(loss, argnums=1)(
+        lambda layers: jax.lax.scan(step_on, start, jax.tree.map(lambda *x: jnp.stack(x), *layers)), layers
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
 def test_no_stack_of_inputs_is_kept_for_the_backward_pass(arguments):
     shared, carry, inputs = arguments
     kernels, keys = zip(*inputs, strict=True)
