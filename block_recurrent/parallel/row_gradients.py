@@ -1,6 +1,5 @@
 """Gradients of each device's own rows, added between devices once per step."""
 
-import functools
 from collections.abc import Callable, Set
 from typing import Any, TypeAlias
 
@@ -46,16 +45,18 @@ def add_once(mesh: Mesh, dtype: Any, looped: Set[str], gradients_of: Gradients) 
     """
     rows = row_sharding(mesh).spec
 
-    def add(path: Any, gradient: jax.Array) -> jax.Array:
+    def exchange(path: Any, gradient: jax.Array) -> jax.Array:
         if is_kernel(path) and not looped.isdisjoint(leaf_name(path).split("/")):
-            return gradient
-        return _add(path, gradient, axes=rows[0], dtype=dtype)
+            return gradient.astype(dtype)  # the exact sum, computed in the loop
+        return _sum(path, gradient, axes=rows[0], dtype=dtype)
 
     def local(params: Params, own_rows: Any, *shared: Any) -> tuple[Params, Any]:
         gradients, results = gradients_of(params, own_rows, *shared)
-        gradients = jax.tree_util.tree_map_with_path(add, gradients)
-        # Else the optimizer reads each layer's gradients at their place in the result of a loop, with code for each.
-        return jax.lax.optimization_barrier(gradients), jax.tree.map(jnp.atleast_1d, results)
+        # The barrier separates them from their use: else the optimizer has code of its own for each layer of a loop,
+        # which reads the layer's place in the loop's result.
+        exchanged = jax.lax.optimization_barrier(jax.tree_util.tree_map_with_path(exchange, gradients))
+        gradients = jax.tree.map(lambda total, one: total.astype(one.dtype), exchanged, gradients)
+        return gradients, jax.tree.map(jnp.atleast_1d, results)
 
     def divided(params: Params, own_rows: Any, *shared: Any) -> tuple[Params, Any]:
         whole = PartitionSpec()
@@ -77,17 +78,17 @@ def added_in_loops(mesh: Mesh, dtype: Any) -> Callable[[Any], Any]:
         mesh: from `make_mesh`; the function works in a `gradients_of` of `add_once`.
         dtype: as in `add_once`.
     """
-    add_kernel = functools.partial(_add, axes=row_sharding(mesh).spec[0], dtype=dtype)
+    def exchange(path: Any, gradient: jax.Array) -> jax.Array:
+        return _sum(path, gradient, axes=axes, dtype=dtype).astype(gradient.dtype) if is_kernel(path) else gradient
 
-    def add(path: Any, gradient: jax.Array) -> jax.Array:
-        return add_kernel(path, gradient) if is_kernel(path) else gradient
-
+    axes = row_sharding(mesh).spec[0]
     identity = jax.custom_vjp(lambda params: params)
     identity.defvjp(
-        lambda params: (params, None), lambda _, gradients: (jax.tree_util.tree_map_with_path(add, gradients),)
+        lambda params: (params, None), lambda _, gradients: (jax.tree_util.tree_map_with_path(exchange, gradients),)
     )
     return identity
 
 
-def _add(path: Any, gradient: jax.Array, *, axes: Any, dtype: Any) -> jax.Array:
-    return jax.lax.psum(gradient.astype(dtype) if is_kernel(path) else gradient, axes).astype(gradient.dtype)
+def _sum(path: Any, gradient: jax.Array, *, axes: Any, dtype: Any) -> jax.Array:
+    """Returns the sum over the devices; that of a kernel's gradients in `dtype`."""
+    return jax.lax.psum(gradient.astype(dtype) if is_kernel(path) else gradient, axes)
