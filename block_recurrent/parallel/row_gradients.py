@@ -78,6 +78,7 @@ def added_in_loops(mesh: Mesh, dtype: Any) -> Callable[[Any], Any]:
         mesh: from `make_mesh`; the function works in a `gradients_of` of `add_once`.
         dtype: as in `add_once`.
     """
+
     def exchange(path: Any, gradient: jax.Array) -> jax.Array:
         return _sum(path, gradient, axes=axes, dtype=dtype).astype(gradient.dtype) if is_kernel(path) else gradient
 

@@ -268,16 +268,21 @@ def _forward(
     state: ModelState,
     batch: SegmentBatch,
     dropout_key: Key | None,
-    in_loops: Callable[[Any], Any] | None = None,
+    in_loops: Callable[[Any], Any] | None,
 ) -> _Forward:
     if batch.tokens.ndim == 2:
         scored = score_tokens(config, params, state, batch, dropout_key, in_loops)
         return _Forward(jnp.sum(scored.losses, axis=1), scored.state, scored.gates)
-    return _forward_segments(config, params, state, batch, dropout_key)
+    return _forward_segments(config, params, state, batch, dropout_key, in_loops)
 
 
 def _forward_segments(
-    config: ModelConfig, params: Params, state: ModelState, batch: SegmentBatch, dropout_key: Key | None
+    config: ModelConfig,
+    params: Params,
+    state: ModelState,
+    batch: SegmentBatch,
+    dropout_key: Key | None,
+    in_loops: Callable[[Any], Any] | None,
 ) -> _Forward:
     """Runs the K segments of each row, one after another.
 
@@ -288,7 +293,7 @@ def _forward_segments(
     def segment(state: ModelState, inputs: tuple[SegmentBatch, Array]) -> tuple[ModelState, tuple[Array, Any]]:
         batch, number = inputs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
-        row_losses, state, gates = _forward(config, params, state, batch, key)
+        row_losses, state, gates = _forward(config, params, state, batch, key, in_loops)
         return state, (row_losses, gates)
 
     numbers = jnp.arange(batch.tokens.shape[1])

@@ -61,10 +61,10 @@ def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16})
     assert found["peak"] <= 3.9e9
     assert found["host_bytes"] <= 5.0e9
-    assert found["code"] <= 94e6
+    assert found["code"] <= 79e6
     assert found["traffic"]["all-reduce"]["count"] <= 14
     assert 2 * 150e6 < found["traffic"]["all-reduce"]["bytes"] <= 0.46e9  # each gradient once, kernels' in bfloat16
-    assert found["hbm_bytes"] <= 43e9
+    assert found["hbm_bytes"] <= 42.5e9
     assert found["estimate"]["memory"] > found["estimate"]["compute"] > found["estimate"]["model_compute"]
 
 
@@ -111,14 +111,14 @@ def test_the_fused_kernel_moves_at_most_a_fifth_through_memory():
 
 @pytest.mark.parametrize(("remat", "peak"), [("dots", 3.2e9), ("full", 2.6e9)])
 def test_a_row_with_the_fused_kernel_takes_less_memory_and_traffic(tmp_path, remat, peak):
-    """The plain formulation moves 43 GB through HBM."""
+    """The plain formulation moves 42 GB through HBM."""
     fused = {"ModelConfig.attention_kernel": "'fused'", "ModelConfig.remat": f"'{remat}'"}
     found = compiled_row(tmp_path, "v4:2x2x4", {"DataConfig.batch_size": 16} | fused)
     assert found["peak"] <= peak
     assert found["traffic"]["all-reduce"]["bytes"] <= 0.46e9
-    assert found["hbm_bytes"] <= 21.5e9
+    assert found["hbm_bytes"] <= 21.2e9
     assert found["host_bytes"] <= 5.0e9
-    assert found["code"] <= 91e6
+    assert found["code"] <= 73e6
 
 
 def test_a_segment_of_64k_tokens_fits_the_smallest_chip(tmp_path):

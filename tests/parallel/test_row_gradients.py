@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,10 +127,18 @@ def test_a_loop_over_layers_exchanges_the_gradients_of_its_kernels():
     assert gradients <= collectives(program)["all-reduce"].bytes <= gradients + 200
 
 
-@pytest.mark.parametrize("config", [LOOPS, dataclasses.replace(LOOPS, remat="none")], ids=["dots", "none"])
-def test_a_step_with_loops_is_that_of_one_device(config):
-    tokens = np.asarray(random_tokens(config, ROWS, 2 * WINDOW + 1))
-    batch = SegmentBatch(tokens[:, :-1], tokens[:, 1:], np.ones((ROWS, 2 * WINDOW)), np.zeros(ROWS, bool))
+@pytest.mark.parametrize(
+    ("remat", "segments"),
+    [("dots", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("none", 1), ("dots", 2)))],
+)
+def test_a_step_with_loops_is_that_of_one_device(remat, segments):
+    """With several segments of each row, too, which `jit_train_step` does not exchange in loops."""
+    config = dataclasses.replace(LOOPS, remat=remat)
+    rows = (ROWS,) if segments == 1 else (ROWS, segments)
+    tokens: Any = np.asarray(random_tokens(config, ROWS * segments, 2 * WINDOW + 1)).reshape(*rows, -1)
+    weights: Any = np.ones((*rows, 2 * WINDOW), np.float32)
+    starts: Any = np.zeros(rows, bool)
+    batch = SegmentBatch(tokens[..., :-1], tokens[..., 1:], weights, starts)
     results = []
     for devices in (1, 4):
         mesh, optimizer = make_mesh(MeshConfig(data=devices)), optax.sgd(0.1)

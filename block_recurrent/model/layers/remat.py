@@ -53,8 +53,8 @@ def scan_stacked(
 ) -> tuple[Any, Any]:
     """Computes `jax.lax.scan` over equal trees, such as the parameters of equal layers.
 
-    Kernels are stacked in the dtype of the activations, in which layers use them. With rematerialisation, the backward
-    pass stacks the trees again, so that between the passes their stack takes no memory.
+    Kernels of transformer layers are stacked in the dtype of the activations, in which the layers use them. With
+    rematerialisation, the backward pass stacks the trees again, so that between the passes their stack takes no memory.
 
     Args:
         config: the model configuration.
@@ -64,7 +64,9 @@ def scan_stacked(
         inputs: the trees.
     """
     scan: Any = _scan_and_stack_again if _saves_memory(config) else _scan
-    return scan(step, jnp.dtype(config.dtype), shared, carry, inputs)
+    # An LSTM uses its kernels once for each token, and adds their gradients in the dtype of the stack.
+    dtype = jnp.dtype(config.dtype if config.layer == "transformer" else "float32")
+    return scan(step, dtype, shared, carry, inputs)
 
 
 def _scan(step: Callable[..., Any], dtype: Any, shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
@@ -82,9 +84,7 @@ class _Stacked:
     index: int
 
 
-def _scan_forward(
-    step: Callable[..., Any], dtype: Any, shared: Any, carry: Any, inputs: list[Any]
-) -> tuple[Any, Any]:
+def _scan_forward(step: Callable[..., Any], dtype: Any, shared: Any, carry: Any, inputs: list[Any]) -> tuple[Any, Any]:
     stacked = _stack(dtype, inputs)
     results, backward = jax.vjp(
         lambda shared, carry, stacked: jax.lax.scan(functools.partial(step, shared), carry, stacked),

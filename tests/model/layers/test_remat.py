@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from block_recurrent.model.layers.remat import in_backward_order, scan_stacked
-from tests.support.architectures import CACHED
+from tests.support.architectures import CACHED, LSTM
 
 STEPS, ROWS, DIM = 3, 4, 5
 DOTS = dataclasses.replace(CACHED["fixed_skip"], remat="dots")
@@ -52,14 +52,17 @@ def test_results_and_gradients_are_those_of_scan(arguments):
 
 
 @pytest.mark.parametrize("remat", ["none", "dots"])
-def test_kernels_are_stacked_in_the_dtype_of_the_activations(arguments, remat):
+@pytest.mark.parametrize(
+    ("model", "stack"), [(CACHED["fixed_skip"], jnp.bfloat16), (LSTM, jnp.float32)], ids=["transformer", "lstm"]
+)
+def test_kernels_of_transformer_layers_are_stacked_in_the_dtype_of_the_activations(arguments, remat, model, stack):
     """The step casts them, so results and gradients are those of a stack in float32."""
-    config = dataclasses.replace(DOTS, remat=remat, dtype="bfloat16")
+    config = dataclasses.replace(model, remat=remat, dtype="bfloat16")
     shared, carry, inputs = arguments
-    stacked = []
+    found = []
 
-    def step_on(carry, layer):
-        stacked.append({name: leaf.dtype for name, leaf in layer.items()})
+    def layer_step(_, carry, layer):
+        found.append({name: leaf.dtype for name, leaf in layer.items()})
         carry = carry @ layer["kernel"].astype(jnp.bfloat16) * layer["scale"].astype(jnp.bfloat16)[None]
         return carry, jnp.sum(carry)
 
@@ -67,14 +70,15 @@ def test_kernels_are_stacked_in_the_dtype_of_the_activations(arguments, remat):
         carry_after, results = scan(layers)
         return jnp.sum(jnp.sin(carry_after.astype(jnp.float32))) + jnp.sum(results)
 
+    def in_float32(layers):
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
+        return jax.lax.scan(functools.partial(layer_step, None), start, stacked)
+
     layers = [{"kernel": kernel, "scale": 1 + shared[0]} for kernel, _ in inputs]
     start = carry.astype(jnp.bfloat16)
-    ours = jax.grad(loss, argnums=1)(lambda layers: scan_stacked(config, lambda _, *rest: step_on(*rest), None, start, layers), layers)
-    assert all(one == {"kernel": jnp.bfloat16, "scale": jnp.float32} for one in stacked)
-    expected = jax.grad(loss, argnums=1)(
-        lambda layers: jax.lax.scan(step_on, start, jax.tree.map(lambda *x: jnp.stack(x), *layers)), layers
-    )
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    ours = jax.grad(functools.partial(loss, functools.partial(scan_stacked, config, layer_step, None, start)))(layers)
+    assert all(one == {"kernel": stack, "scale": jnp.float32} for one in found)
+    jax.tree.map(np.testing.assert_array_equal, ours, jax.grad(functools.partial(loss, in_float32))(layers))
 
 
 def test_no_stack_of_inputs_is_kept_for_the_backward_pass(arguments):
