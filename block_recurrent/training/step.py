@@ -66,7 +66,7 @@ class SegmentBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """How a step is divided over the devices of a mesh. By default, XLA decides where it adds gradients.
+    """Division of a step over the devices of a mesh. By default, XLA decides where it adds gradients.
 
     Attributes:
         gather: gathers sharded parameters for the forward pass; see `sharding.gather`.
