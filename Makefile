@@ -141,7 +141,7 @@ compile-report: .venv-tpu/all  ## compile every row of Tables 1, 2 and scaling f
 	.venv-tpu/bin/python -m block_recurrent compile --all --check \
 		--topology v4:2x2x4 --topology v5e:4x8 --topology v5p:2x2x2 --topology v6e:4x4
 
-bench-compile: .venv-tpu/all  ## compile every row of Table 1 for a v4-32 three times, against bounds; 65 minutes, continues where it stopped
+bench-compile: .venv-tpu/all  ## compile every row of Table 1 for a v4-32 three times, against bounds; 60 to 100 minutes, continues where it stopped
 	.venv-tpu/bin/python -m experiments.benchmarks.compile
 
 test-beam: .venv-beam/all  ## the Beam pipeline, with the DirectRunner

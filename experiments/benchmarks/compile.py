@@ -1,9 +1,9 @@
 """Measures compile time and host memory of every row of Table 1 for a v4-32: `make bench-compile`.
 
-Each train step is compiled three times, each time in a separate process. The rows take turns, so that other work on
-the machine affects all of them. The time includes tracing; the memory is the peak of the process. Every measurement is
-saved at once, and the next call measures what is missing: delete the file to measure again. Exits with 1 if a bound is
-missed. About 65 minutes on 2 cores.
+Each train step is compiled `--rounds` times, each time in a separate process. The rows take turns, so that other work
+on the machine affects all of them. The time includes tracing; the memory is the peak of the process. Every measurement
+is saved at once, and the next call measures what is missing: delete the file to measure again. Exits with 1 if a bound
+is missed. One round takes 20 to 35 minutes on 2 cores.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from block_recurrent.progress import Progress
 from experiments.benchmarks.benchmark import Result, judge
 
 SLICE = "v4:2x2x4"
-ROUNDS = 3
 SECONDS = 180
 GIGABYTES = 5
 
@@ -41,12 +40,12 @@ def compile_once(entry: Entry) -> dict[str, float]:
     return {"seconds": one.lower_seconds + one.compile_seconds, "gigabytes": one.host_bytes / 1e9}
 
 
-def complete(runs: Runs, output: Path) -> None:
-    """Compiles until every row has three measurements."""
+def complete(runs: Runs, rounds: int, output: Path) -> None:
+    """Compiles until every row has been measured in each round."""
     output.parent.mkdir(parents=True, exist_ok=True)
     done = sum(len(measured) for measured in runs.values())
-    with Progress("compiling", ROUNDS * len(runs), done=done, console=Console()) as progress:
-        for turn in range(ROUNDS):
+    with Progress("compiling", max(done, rounds * len(runs)), done=done, console=Console()) as progress:
+        for turn in range(rounds):
             for row in (row for row, measured in runs.items() if len(measured) == turn):
                 one = compile_once(Entry(gin_file=f"table1/{row}.gin", topology=SLICE, step="train"))
                 runs[row].append(one)
@@ -68,10 +67,12 @@ def main() -> None:
     parser.add_argument(
         "--output", default="experiments/benchmarks/results/compile.json", help="[default: %(default)s]"
     )
-    output = Path(parser.parse_args().output)
+    parser.add_argument("--rounds", type=int, default=3, help="[default: %(default)s]")
+    arguments = parser.parse_args()
+    output = Path(arguments.output)
     finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
     runs = {path.stem: finished.get(path.stem, []) for path in sorted(Path("gin/table1").glob("*.gin"))}
-    complete(runs, output)
+    complete(runs, arguments.rounds, output)
     versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     judge(results(runs), output, topology=SLICE, runs=runs, **versions)
 
