@@ -273,16 +273,11 @@ def _forward(
     if batch.tokens.ndim == 2:
         scored = score_tokens(config, params, state, batch, dropout_key, in_loops)
         return _Forward(jnp.sum(scored.losses, axis=1), scored.state, scored.gates)
-    return _forward_segments(config, params, state, batch, dropout_key, in_loops)
+    return _forward_segments(functools.partial(_forward, config, params, in_loops=in_loops), state, batch, dropout_key)
 
 
 def _forward_segments(
-    config: ModelConfig,
-    params: Params,
-    state: ModelState,
-    batch: SegmentBatch,
-    dropout_key: Key | None,
-    in_loops: Callable[[Any], Any] | None,
+    forward: Callable[..., _Forward], state: ModelState, batch: SegmentBatch, dropout_key: Key | None
 ) -> _Forward:
     """Runs the K segments of each row, one after another.
 
@@ -293,7 +288,7 @@ def _forward_segments(
     def segment(state: ModelState, inputs: tuple[SegmentBatch, Array]) -> tuple[ModelState, tuple[Array, Any]]:
         batch, number = inputs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
-        row_losses, state, gates = _forward(config, params, state, batch, key, in_loops)
+        row_losses, state, gates = forward(state, batch, key)
         return state, (row_losses, gates)
 
     numbers = jnp.arange(batch.tokens.shape[1])
