@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from block_recurrent.aot.collectives import Traffic, collectives
 from block_recurrent.aot.hlo import parse_program
+from block_recurrent.aot.kernel_blocks import without_locations
 from block_recurrent.aot.roofline import Estimate, estimate_step
 from block_recurrent.aot.steps import DECODE_ROWS, DECODE_TOKENS, lower_step
 from block_recurrent.aot.summary import bytes_per_device
@@ -130,7 +131,7 @@ def _mesh(run: RunConfig, topology: Topology) -> Mesh:
 
 
 def _fingerprint(lowered: Any) -> str:
-    compiler_input = f"{sorted(compiler_options('tpu').items())}\n{lowered.as_text()}"
+    compiler_input = f"{sorted(compiler_options('tpu').items())}\n{without_locations(lowered.as_text())}"
     return f"libtpu {importlib.metadata.version('libtpu')}, {hashlib.sha256(compiler_input.encode()).hexdigest()[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""Bytes that the grid of a Pallas kernel for TPU moves between HBM and VMEM, read from its program.
+"""Programs of Pallas kernels for TPU: their text, and the bytes that their grids move between HBM and VMEM.
 
 The grid fetches a block of an operand when its index differs from the one before, and writes a block of a result when
 the next index differs.
@@ -17,6 +17,7 @@ import numpy as np
 from block_recurrent.aot.hlo import Array, Instruction
 
 _TARGET = "tpu_custom_call"
+_BODY = re.compile(r"(\\22body\\22: \\22)([\w+/=]+)")  # of a kernel in a lowered program; \22 is a quotation mark
 _FUNCTION = re.compile(r'sym_name = "(\w+)"')
 _GRID = re.compile(r"iteration_bounds = array<i64: ([\d, ]+)>")
 _WINDOW = re.compile(r"\{[^{}]*transform_indices = @(\w+), window_bounds = array<i64: ([\d, ]+)>[^{}]*\}")
@@ -43,7 +44,7 @@ def kernel_bytes(one: Instruction, arrays: Sequence[Array]) -> float | None:
         one: the instruction.
         arrays: the arrays of its operands and then of its results.
     """
-    text = _program(one) if one.target == _TARGET else None
+    text = _kernel_program(one) if one.target == _TARGET else None
     grid = _GRID.search(text) if text else None
     if text is None or grid is None:
         return None
@@ -62,21 +63,41 @@ def kernel_bytes(one: Instruction, arrays: Sequence[Array]) -> float | None:
     return total
 
 
-def _program(one: Instruction) -> str | None:
-    """Returns the text of a kernel's program, or None if this version of jax cannot read it."""
+def without_locations(lowered: str) -> str:
+    """Returns the text of a lowered program in which kernels do not depend on the lines and folder of their source.
+
+    A kernel is in the text as bytecode with source locations. It is replaced by its program's text, or stays as it is
+    if this version of jax cannot read it.
+    """
+    return _BODY.sub(lambda body: body[1] + (_program(body[2]) or body[2]), lowered)
+
+
+def _kernel_program(one: Instruction) -> str | None:
+    """Returns the text of a compiled kernel's program, or None if this version of jax cannot read it."""
     start = one.attributes.find("backend_config=")
     if start < 0:
         return None
     try:
         config, _ = json.JSONDecoder().raw_decode(one.attributes, start + len("backend_config="))
-        body = base64.b64decode(config["custom_call_config"]["body"])
+        return _program(config["custom_call_config"]["body"])
+    except (ValueError, KeyError):  # as in _program
+        return None
+
+
+def _program(body: str) -> str | None:
+    """Returns the text of a kernel's program, without source locations.
+
+    Args:
+        body: its bytecode in base64.
+    """
+    try:
         # jax has no public reader of these programs.
         jaxlib: Any = importlib.import_module("jax._src.lib")
         ir: Any = importlib.import_module("jax._src.lib.mlir").ir
         with ir.Context() as context:
             jaxlib.tpu.register_dialect(context)
             context.allow_unregistered_dialects = True
-            return str(ir.Module.parse(body))
+            return str(ir.Module.parse(base64.b64decode(body)))
     except Exception:  # whatever changed between versions of jax: the caller counts each array once
         return None
 

@@ -1,4 +1,4 @@
-"""Blocks that a Pallas kernel's grid fetches, counted by hand."""
+"""Blocks that a Pallas kernel's grid fetches, counted by hand; texts of lowered kernels."""
 
 import json
 import re
@@ -11,6 +11,7 @@ import pytest
 from jax.experimental import pallas as pl
 
 from block_recurrent.aot.hlo import parse_program
+from block_recurrent.aot.kernel_blocks import without_locations
 from block_recurrent.aot.work import program_work
 
 BLOCK = 8 * 128 * 4
@@ -21,11 +22,9 @@ def add(a: Any, b: Any, c: Any) -> None:
     c[...] = a[...] + b[...]
 
 
-def work_of(
-    first: Callable[..., Any], second: Callable[..., Any], result: Callable[..., Any], kernel: Any = add
-) -> Any:
-    """Returns the work of a kernel on blocks of (32, 128), (32, 384) and (32, 384), lowered for a TPU."""
-    blocks = [pl.BlockSpec((8, 128), index) for index in (first, second, result)]
+def lowered_kernel(*indices: Callable[..., Any], kernel: Any = add) -> str:
+    """Returns the text of a kernel on blocks of (32, 128), (32, 384) and (32, 384), lowered for a TPU."""
+    blocks = [pl.BlockSpec((8, 128), index) for index in indices]
     call = pl.pallas_call(
         kernel,
         grid=GRID,
@@ -35,8 +34,12 @@ def work_of(
         cost_estimate=pl.CostEstimate(flops=5, transcendentals=1, bytes_accessed=7),
     )
     traced = jax.jit(call).trace(jnp.zeros((32, 128)), jnp.zeros((32, 384)))
-    lowered = traced.lower(lowering_platforms=("tpu",)).as_text()
-    config = re.search(r'backend_config = "((?:[^"\\]|\\.)*)"', lowered)
+    return traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def work_of(*indices: Callable[..., Any]) -> Any:
+    """Returns the work of a lowered kernel with these indices of its two operands and of its result."""
+    config = re.search(r'backend_config = "((?:[^"\\]|\\.)*)"', lowered_kernel(*indices))
     assert config is not None
     unescaped = re.sub(r"\\([0-9A-F]{2})", lambda code: chr(int(code[1], 16)), config[1])
     attributes = f'custom_call_target="tpu_custom_call", backend_config={json.dumps(json.loads(unescaped))}'
@@ -69,3 +72,17 @@ def test_a_grid_fetches_a_block_when_its_index_changes(first, second, fetched):
 
 def test_a_result_that_the_grid_accumulates_is_written_once_for_each_block():
     assert work_of(lambda i, j: (i, 0), lambda i, j: (i, j), lambda i, j: (i, 0)).hbm_bytes == (4 + 12 + 4) * BLOCK
+
+
+def test_the_text_without_locations_depends_on_the_kernel_alone():
+    def lowered(source: str, file: str) -> str:
+        names: dict[str, Any] = {}
+        exec(compile(source, file, "exec"), names)
+        return lowered_kernel(*[lambda i, j: (i, 0)] * 3, kernel=names["kernel"])
+
+    one = lowered("def kernel(a, b, c): c[...] = a[...] + b[...]", "/one/kernel.py")
+    moved = lowered("\n\ndef kernel(a, b, c): c[...] = a[...] + b[...]", "/two/kernel.py")
+    other = lowered("def kernel(a, b, c): c[...] = a[...] - b[...]", "/one/kernel.py")
+    assert one != moved
+    assert without_locations(one) == without_locations(moved)
+    assert without_locations(one) != without_locations(other)
