@@ -105,11 +105,11 @@ def test_a_step_exchanges_each_gradient_once(name):
     assert all(one.times == 1 for one in executions(program) if one.instruction.opcode == "all-reduce")
 
 
-LOOPS = dataclasses.replace(CACHED["fixed_skip"], num_layers=8, recurrent_layers=(5,), scan_layers=True, remat="dots")
+LOOPS = dataclasses.replace(CACHED["fixed_skip"], num_layers=6, recurrent_layers=(3,), scan_layers=True, remat="dots")
 
 
 def test_a_loop_over_layers_exchanges_the_gradients_of_its_kernels():
-    """The loops have the layers 0 to 4, and 6 and 7."""
+    """The loops have the layers 0 to 2, and 4 and 5."""
     mesh, params = make_mesh(MeshConfig(data=4)), abstract_params(LOOPS)
     program = program_of(*step_and_arguments(LOOPS, mesh, optax.sgd(0.1)))
     gradients = bytes_of(jax.tree.leaves(params))
@@ -117,11 +117,11 @@ def test_a_loop_over_layers_exchanges_the_gradients_of_its_kernels():
         leaf
         for layer, leaves in params["layers"].items()
         for name, leaf in named_leaves(leaves).items()
-        if layer != "layer_05" and name.endswith("kernel")
+        if layer != "layer_03" and name.endswith("kernel")
     )
     reduced = [one for one in executions(program) if one.instruction.opcode == "all-reduce"]
     in_loops = [one for one in reduced if one.times != 1]
-    assert {one.times for one in in_loops} == {5, 2}
+    assert {one.times for one in in_loops} == {3, 2}
     sizes = [(one.times or 0) * array.logical_bytes for one in in_loops for array in one.instruction.arrays]
     assert sum(sizes) == kernels
     assert gradients <= collectives(program)["all-reduce"].bytes <= gradients + 200
