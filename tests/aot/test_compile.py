@@ -68,6 +68,14 @@ def test_a_row_of_table_1_compiles_at_full_size(tmp_path):
     assert found["estimate"]["memory"] > found["estimate"]["compute"] > found["estimate"]["model_compute"]
 
 
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_a_small_run_compiles_for_the_other_generations(tmp_path, topology):
+    """Passes of the compiler, and what its options may be, differ between generations."""
+    found = compiled(tmp_path, "--gin-file", "gin/runs/quickstart.gin", "--topology", topology, params=SMALL)
+    assert found["code"] > 0
+    assert 0 < found["peak"] < found["capacity"]
+
+
 KERNEL_ON_EVERY_GENERATION = """
 import jax
 from jax.sharding import SingleDeviceSharding
