@@ -134,7 +134,7 @@ test-browser: .venv/all  ## the report and the documentation site in headless Ch
 docs-test: .venv/all  ## paste every command of the documentation on a bare machine: fresh copy, HOME and environment
 	$(BIN)/python -m pytest -s -m docs tests/docs
 
-test-tpu-compile: .venv-tpu/all  ## compile small and paper-size steps and the fused kernel for TPUs, without a TPU; 12 to 16 minutes
+test-tpu-compile: .venv-tpu/all  ## compile small and paper-size steps and the fused kernel for TPUs, without a TPU; 13 to 17 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
 
 compile-report: .venv-tpu/all  ## compile every row of Tables 1, 2 and scaling for four slices; hours, continues where it stopped
