@@ -185,6 +185,7 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
         "ms of arithmetic, memory, collectives (the longest)",
         "estimate (utilisation)",
         "compile time, host memory",
+        "libtpu",
     )
     lines = ["# Compiled for TPU slices, ahead of time", "", _about(entries, folder), ""]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -199,7 +200,7 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
 
 def _about(entries: Sequence[Entry], folder: Path) -> str:
     finished = [path for entry in entries if (path := folder / f"{entry.name}.json").exists()]
-    compilers = " and ".join(sorted({read_result(path).program.partition(",")[0] for path in finished})) or "libtpu"
+    compilers = " and ".join(sorted({_compiler(read_result(path)) for path in finished})) or "libtpu"
     shared = " ".join(f"`{file}`" for file in SHARED)
     return (
         f"{len(finished)} of {len(entries)} entries. `python -m block_recurrent compile --all` compiles the other "
@@ -231,7 +232,13 @@ def _cells(one: CompiledStep) -> list[str]:
         "-" if one.hbm_bytes is None else times,
         time if known else "?",
         f"{one.compile_seconds:,.0f} s, {_gb(one.host_bytes)} GB",
+        _compiler(one).removeprefix("libtpu "),
     ]
+
+
+def _compiler(one: CompiledStep) -> str:
+    """Returns libtpu and its version."""
+    return one.program.partition(",")[0]
 
 
 def _gb(size: float) -> str:

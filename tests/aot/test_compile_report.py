@@ -67,6 +67,7 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
     first = path.read_text()
     assert "1 of 2 entries" in first
     assert "the compiler of libtpu 1.0 reports the memory" in first
+    assert "GB | 1.0 |\n" in first
     assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01 + 3.00, 4.61 of 34.36 |" in first
     assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
     assert compile_report.complete_report(ENTRIES, path, messages.append, lambda *_: None, limit=1) == 0
