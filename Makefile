@@ -97,7 +97,7 @@ quickstart-report: .venv/core  ## after quickstart: a twin without recurrence, o
 		--num-tokens 400 --temperature 0.8 --top-p 0.95 --jsonl $(RUN)/samples.jsonl
 	$(BIN)/python -m block_recurrent report $(RUN) $(RUN)_slide $(RUN)_random $(RUN)_against_slide --out runs/report.html
 
-test: .venv/all lint docs  ## lint, types, the documentation site and the fast tests; under 10 minutes with installation
+test: .venv/all lint docs  ## lint, types, the documentation site and the fast tests; about 10 minutes with installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Python $(1), from PATH or from pyenv.
