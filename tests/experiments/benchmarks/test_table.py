@@ -47,9 +47,9 @@ def small_rows(monkeypatch):
     def run_of(name, *params):
         compiled.append(name)
         rows = ["DataConfig.batch_size=2", "DataConfig.segment_length=32"]
-        model = {"embed_dim": 16, "mlp_dim": 16, "num_layers": 1, "recurrent_layers": ()}
+        model = {"embed_dim": 16, "mlp_dim": 16, "num_layers": 1}
         sizes = [f"ModelConfig.{field}={value}" for field, value in model.items()]
-        gin_files.parse(["gin/laptop/rec_fixed_skip.gin"], rows + sizes)
+        gin_files.parse(["gin/laptop/slide_5l.gin"], rows + sizes)
         return gin_files.configured_run()
 
     monkeypatch.setattr(table, "run_of", run_of)
