@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,23 @@ ALL_STEPS_FILES = ("table1/rec_fixed_skip.gin", "table1/slide_13l.gin", "table1/
 SHARED = ("gin/data/pg19_tokens.gin", "gin/recipes/cosine.gin", "gin/hardware/tpu.gin")
 FUSED = "ModelConfig.attention_kernel='fused'"
 _GB = 1e9
+HEAD = (
+    "experiment",
+    "step",
+    "kernel",
+    "rows",
+    "fits",
+    "peak of a chip (GB)",
+    "parameters + optimizer + state + temporaries (GB)",
+    "HBM traffic of a chip (GB)",
+    "collectives (GB)",
+    "ms of arithmetic, memory, collectives (the longest)",
+    "estimate (utilisation)",
+    "FLOPs per token",
+    "FLOPs per step",
+    "compile time, host memory",
+    "libtpu",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,51 +187,56 @@ def read_result(path: Path) -> CompiledStep:
 
 
 def markdown(entries: Sequence[Entry], folder: Path) -> str:
-    """Returns the report: a row for each entry, `missing` where there is no result."""
-    head = (
-        "experiment",
-        "slice (chips)",
-        "step",
-        "rows",
-        "fits",
-        "GB per chip: parameters + optimizer + state + temporaries, peak of HBM",
-        "collectives (GB)",
-        "FLOPs per token",
-        "FLOPs per step",
-        "HBM traffic per chip (GB)",
-        "ms of arithmetic, memory, collectives (the longest)",
-        "estimate (utilisation)",
-        "compile time, host memory",
-        "libtpu",
-    )
-    lines = ["# Compiled for TPU slices, ahead of time", "", _about(entries, folder), ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for entry in entries:
-        path = folder / f"{entry.name}.json"
-        cells = _cells(read_result(path)) if path.exists() else ["missing"] * (len(head) - 3)
-        chips = f" ({read_result(path).num_chips})" if path.exists() else ""
-        name = " ".join([entry.gin_file.removesuffix(".gin"), *(f"`{param}`" for param in entry.gin_params)])
-        lines.append("| " + " | ".join([name, entry.topology + chips, entry.step, *cells]) + " |")
+    """Returns the report: a table for each slice, a row for each entry, `missing` where there is no result."""
+    results = {entry: read_result(path) for entry in entries if (path := folder / f"{entry.name}.json").exists()}
+    lines = [*_about(entries, results)]
+    for topology in dict.fromkeys(entry.topology for entry in entries):
+        own = [entry for entry in entries if entry.topology == topology]
+        finished = [results[entry] for entry in own if entry in results]
+        chips = f": {finished[0].num_chips} chips, {_gb(finished[0].capacity)} GB each" if finished else ""
+        lines += ["", f"## {topology}{chips}", "", _row(HEAD), "|" + "---|" * len(HEAD)]
+        lines += [_row([*_names(entry), *_cells(results.get(entry))]) for entry in own]
     return "\n".join(lines) + "\n"
 
 
-def _about(entries: Sequence[Entry], folder: Path) -> str:
-    finished = [path for entry in entries if (path := folder / f"{entry.name}.json").exists()]
-    compilers = " and ".join(sorted({_compiler(read_result(path)) for path in finished})) or "libtpu"
-    shared = " ".join(f"`{file}`" for file in SHARED)
-    return (
-        f"{len(finished)} of {len(entries)} entries. `python -m block_recurrent compile --all` compiles the other "
-        "entries; with `--check` it first deletes entries with a changed program. Every experiment is combined with "
-        f"{shared}. Nothing was run on a TPU: the compiler of {compilers} reports the memory, and FLOPs are "
-        f"counted analytically (a training step as three forward passes). {ASSUMPTIONS} Entries without traffic (-) "
-        "are older; their estimate is the longer of model FLOPs at the peak and of reading each argument and writing "
-        "and reading each temporary once, plus collectives, and is too short. Compile times and host memory were "
-        "measured in a separate process for each entry on a machine with 2 cores; some compile times are longer "
-        "because other programs ran at the same time."
+def _about(entries: Sequence[Entry], results: Mapping[Entry, CompiledStep]) -> list[str]:
+    compilers = " and ".join(sorted({_compiler(one) for one in results.values()})) or "libtpu"
+    shared = ", ".join(f"`{file}`" for file in SHARED)
+    notes = (
+        f"Every experiment is combined with {shared}.",
+        f"The compiler of {compilers} reports the memory: all arrays that are in use at the same time, and the "
+        "program's code.",
+        "FLOPs of the model are counted analytically, a training step as three forward passes.",
+        *ASSUMPTIONS,
+        "Entries without traffic (-) are older. Their estimate leaves out most of the traffic and is too short.",
+        "Compile times and host memory were measured in a separate process for each entry on a machine with 2 cores. "
+        "Some compile times are longer because other programs ran at the same time.",
     )
+    return [
+        "# Compiled for TPU slices, ahead of time",
+        "",
+        f"{len(results)} of {len(entries)} entries. Nothing was run on a TPU.",
+        "`python -m block_recurrent compile --all` compiles the other entries; with `--check` it first deletes entries "
+        "with a changed program.",
+        "",
+        *(f"* {note}" for note in notes),
+    ]
 
 
-def _cells(one: CompiledStep) -> list[str]:
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _names(entry: Entry) -> list[str]:
+    """Returns the cells that tell an entry from the others of its slice."""
+    others = (f"`{param}`" for param in entry.gin_params if param != FUSED)
+    kernel = "fused" if FUSED in entry.gin_params else "xla"
+    return [" ".join([entry.gin_file.removesuffix(".gin"), *others]), entry.step, kernel]
+
+
+def _cells(one: CompiledStep | None) -> list[str]:
+    if one is None:
+        return ["missing"] + [""] * (len(HEAD) - 4)
     parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
     traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
     known = one.code > 0  # 0 if the compiler rejected the program
@@ -224,13 +246,14 @@ def _cells(one: CompiledStep) -> list[str]:
     return [
         str(one.batch_size),
         "yes" if one.fits else "no",
-        f"{parts}, {_gb(one.peak)} of {_gb(one.capacity)}",
-        traffic if known else "?",
-        f"{one.flops_per_token:.3g}",
-        f"{one.flops:.3g}",
+        _gb(one.peak),
+        parts,
         "-" if one.hbm_bytes is None else f"{'at least ' * one.unknown_loops}{_gb(one.hbm_bytes)}",
+        traffic if known else "?",
         "-" if one.hbm_bytes is None else times,
         time if known else "?",
+        f"{one.flops_per_token:.3g}",
+        f"{one.flops:.3g}",
         f"{one.compile_seconds:,.0f} s, {_gb(one.host_bytes)} GB",
         _compiler(one).removeprefix("libtpu "),
     ]

@@ -8,15 +8,17 @@ from block_recurrent.aot.work import Work, total_flops, total_hbm_bytes
 from block_recurrent.parallel.chips import Chip
 
 ASSUMPTIONS = (
-    "The estimate counts every instruction of the compiled program as often as its loops execute it. Arithmetic: "
-    "matrix products, recomputed ones included, at the bfloat16 peak. Memory: each instruction reads its operands "
-    "from HBM once and writes its results once, or only the slice that it uses; arrays in VMEM or CMEM are free. "
-    "A fusion is one instruction. A Pallas kernel moves each block as often as its grid fetches it (each array "
-    "once if its program does not tell), and its FLOPs are those that it declares (`cost_estimate`). Collectives: "
-    "the full bandwidth of all links, an all-reduce counted twice. Overlap: an instruction takes the longer of "
-    "its arithmetic and its memory time, and instructions follow one another; asynchronous copies between HBM and "
-    "VMEM overlap with everything, up to the full HBM bandwidth; collectives overlap with nothing. The estimate "
-    "leaves out element-wise arithmetic, partly filled matrix units and the time to start an instruction."
+    "The estimate counts every instruction of the compiled program as often as its loops execute it.",
+    "Arithmetic: matrix products, recomputed ones included, at the bfloat16 peak. Element-wise arithmetic, partly "
+    "filled matrix units and the time to start an instruction are left out.",
+    "Memory: each instruction reads its operands from HBM once and writes its results once, or only the slice that it "
+    "uses. A fusion is one instruction. Arrays in VMEM or CMEM are free.",
+    "A Pallas kernel moves each block as often as its grid fetches it (each array once if its program does not tell). "
+    "Its FLOPs are those that it declares (`cost_estimate`).",
+    "Collectives: the full bandwidth of all links, an all-reduce counted twice.",
+    "Overlap: instructions follow one another, and each takes the longer of its arithmetic and its memory time. "
+    "Asynchronous copies between HBM and VMEM overlap with everything, up to the full HBM bandwidth; collectives "
+    "overlap with nothing.",
 )
 
 

@@ -135,7 +135,7 @@ def _show(compiled: "CompiledStep", advice: str) -> None:
         rows += _estimate_rows(compiled)
     console.table(CONSOLE, (f"{compiled.step} on {compiled.topology}, {compiled.num_chips} chip(s)", ""), rows)
     if measured:
-        CONSOLE.print(ASSUMPTIONS, highlight=False)
+        CONSOLE.print("\n".join(ASSUMPTIONS), highlight=False)
 
 
 def _estimate_rows(compiled: "CompiledStep") -> list[tuple[str, str]]:

@@ -66,10 +66,11 @@ def test_finished_entries_stay_and_missing_ones_are_compiled(tmp_path, monkeypat
     assert calls[0][:4] == [sys.executable, "-m", "block_recurrent", "compile"]
     first = path.read_text()
     assert "1 of 2 entries" in first
-    assert "the compiler of libtpu 1.0 reports the memory" in first
+    assert "The compiler of libtpu 1.0 reports the memory" in first
     assert "GB | 1.0 |\n" in first
-    assert "| table1/slide_13l | v4:2x2x4 (16) | train | 32 | yes | 0.60 + 0.90 + 0.01 + 3.00, 4.61 of 34.36 |" in first
-    assert "| table1/xl_512 | v4:2x2x4 | train | missing |" in first
+    assert "## v4:2x2x4: 16 chips, 34.36 GB each" in first
+    assert "| table1/slide_13l | train | xla | 32 | yes | 4.61 | 0.60 + 0.90 + 0.01 + 3.00 |" in first
+    assert "| table1/xl_512 | train | xla | missing |" in first
     assert compile_report.complete_report(ENTRIES, path, messages.append, lambda *_: None, limit=1) == 0
     assert len(calls) == 3
     assert "missing" not in path.read_text()
@@ -85,9 +86,24 @@ def test_an_entry_with_gin_params_has_its_own_row(tmp_path):
     fused = dataclasses.replace(plain, gin_params=(compile_report.FUSED,))
     assert fused.name == f"{plain.name}__ModelConfig.attention_kernel_fused"
     compile_report.write_result(tmp_path / f"{changed.name}.json", COMPILED)
-    text = compile_report.markdown([plain, changed], tmp_path)
-    assert "| table2/rec_1300m | v5e:4x8 | train | missing |" in text
-    assert "| table2/rec_1300m `MeshConfig.fsdp=8` | v5e:4x8 (16) | train | 32 | yes |" in text
+    text = compile_report.markdown([plain, fused, changed], tmp_path)
+    assert "| table2/rec_1300m | train | xla | missing |" in text
+    assert "| table2/rec_1300m | train | fused | missing |" in text
+    assert "| table2/rec_1300m `MeshConfig.fsdp=8` | train | xla | 32 | yes |" in text
+
+
+def test_the_report_has_a_table_for_each_slice(tmp_path):
+    entries = [
+        compile_report.Entry(gin_file=f"table1/{row}.gin", topology=name, step="train")
+        for name, row in (("v4:2x2x4", "xl_512"), ("v5e:4x8", "xl_512"), ("v4:2x2x4", "slide_13l"))
+    ]
+    text = compile_report.markdown(entries, tmp_path)
+    v4, v5e = text.split("\n## ")[1:]
+    assert v4.startswith("v4:2x2x4\n")
+    assert [row in v4 for row in ("xl_512", "slide_13l")] == [True, True]
+    assert v5e.startswith("v5e:4x8\n")
+    assert [row in v5e for row in ("xl_512", "slide_13l")] == [True, False]
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {len(compile_report.HEAD) + 1}
 
 
 def test_finished_entries_with_a_changed_program_are_compiled_again(tmp_path, monkeypatch):
