@@ -208,6 +208,7 @@ def _about(entries: Sequence[Entry], results: Mapping[Entry, CompiledStep]) -> l
         "program's code.",
         "FLOPs of the model are counted analytically, a training step as three forward passes.",
         *ASSUMPTIONS,
+        "Of a program that does not fit, the compiler tells the memory alone (?).",
         "Entries without traffic (-) are older. Their estimate leaves out most of the traffic and is too short.",
         "Compile times and host memory were measured in a separate process for each entry on a machine with 2 cores. "
         "Some compile times are longer because other programs ran at the same time.",
@@ -238,24 +239,29 @@ def _cells(one: CompiledStep | None) -> list[str]:
     if one is None:
         return ["missing"] + [""] * (len(HEAD) - 4)
     parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
-    traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
-    known = one.code > 0  # 0 if the compiler rejected the program
-    parts_of_time = (one.estimate.compute, one.estimate.memory, one.estimate.communication)
-    times = f"{', '.join(f'{seconds * 1e3:,.1f}' for seconds in parts_of_time)} ({one.estimate.bound})"
-    time = f"{one.estimate.seconds * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})"
+    rejected = one.code == 0  # by the compiler, which then tells the memory alone
     return [
         str(one.batch_size),
         "yes" if one.fits else "no",
         _gb(one.peak),
         parts,
-        "-" if one.hbm_bytes is None else f"{'at least ' * one.unknown_loops}{_gb(one.hbm_bytes)}",
-        traffic if known else "?",
-        "-" if one.hbm_bytes is None else times,
-        time if known else "?",
+        *(["?"] * 4 if rejected else _estimate_cells(one)),
         f"{one.flops_per_token:.3g}",
         f"{one.flops:.3g}",
         f"{one.compile_seconds:,.0f} s, {_gb(one.host_bytes)} GB",
         _compiler(one).removeprefix("libtpu "),
+    ]
+
+
+def _estimate_cells(one: CompiledStep) -> list[str]:
+    traffic = ", ".join(f"{t.count} {kind} {_gb(t.bytes)}" for kind, t in one.traffic.items()) or "none"
+    parts = (one.estimate.compute, one.estimate.memory, one.estimate.communication)
+    times = f"{', '.join(f'{seconds * 1e3:,.1f}' for seconds in parts)} ({one.estimate.bound})"
+    return [
+        "-" if one.hbm_bytes is None else f"{'at least ' * one.unknown_loops}{_gb(one.hbm_bytes)}",
+        traffic,
+        "-" if one.hbm_bytes is None else times,
+        f"{one.estimate.seconds * 1e3:,.0f} ms ({one.estimate.utilisation:.0%})",
     ]
 
 

@@ -92,6 +92,13 @@ def test_an_entry_with_gin_params_has_its_own_row(tmp_path):
     assert "| table2/rec_1300m `MeshConfig.fsdp=8` | train | xla | 32 | yes |" in text
 
 
+def test_a_program_that_the_compiler_rejects_has_no_estimate(tmp_path):
+    rejected = dataclasses.replace(COMPILED, code=0, peak=40 << 30, traffic={}, estimate=Estimate(0, 0, 0, 0.1, 0))
+    compile_report.write_result(tmp_path / f"{ENTRIES[0].name}.json", rejected)
+    text = compile_report.markdown(ENTRIES, tmp_path)
+    assert "| 32 | no | 42.95 | 0.60 + 0.90 + 0.01 + 3.00 | ? | ? | ? | ? | 1e+09 |" in text
+
+
 def test_the_report_has_a_table_for_each_slice(tmp_path):
     entries = [
         compile_report.Entry(gin_file=f"table1/{row}.gin", topology=name, step="train")
