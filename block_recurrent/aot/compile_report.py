@@ -189,10 +189,10 @@ def read_result(path: Path) -> CompiledStep:
 def markdown(entries: Sequence[Entry], folder: Path) -> str:
     """Returns the report: a table for each slice, a row for each entry, `missing` where there is no result."""
     results = {entry: read_result(path) for entry in entries if (path := folder / f"{entry.name}.json").exists()}
-    lines = [*_about(entries, results)]
+    lines = _about(entries, results)
     for topology in dict.fromkeys(entry.topology for entry in entries):
         own = [entry for entry in entries if entry.topology == topology]
-        finished = [results[entry] for entry in own if entry in results]
+        finished = [results[entry] for entry in own if entry in results and entry.step != "decode"]
         chips = f": {finished[0].num_chips} chips, {_gb(finished[0].capacity)} GB each" if finished else ""
         lines += ["", f"## {topology}{chips}", "", _row(HEAD), "|" + "---|" * len(HEAD)]
         lines += [_row([*_names(entry), *_cells(results.get(entry))]) for entry in own]
@@ -207,6 +207,7 @@ def _about(entries: Sequence[Entry], results: Mapping[Entry, CompiledStep]) -> l
         f"The compiler of {compilers} reports the memory: all arrays that are in use at the same time, and the "
         "program's code.",
         "FLOPs of the model are counted analytically, a training step as three forward passes.",
+        "Decoding is compiled for one chip.",
         *ASSUMPTIONS,
         "Of a program that does not fit, the compiler tells the memory alone (?).",
         "Entries without traffic (-) are older. Their estimate leaves out most of the traffic and is too short.",
