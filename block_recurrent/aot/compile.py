@@ -83,6 +83,11 @@ class CompiledStep:
     unknown_loops: bool = False
 
     @property
+    def rejected(self) -> bool:
+        """True if the compiler rejected the program: only its memory is known."""
+        return self.code == 0
+
+    @property
     def fits(self) -> bool:
         """True if the step fits into a chip's HBM."""
         return self.peak <= USABLE_SHARE * self.capacity

@@ -240,13 +240,12 @@ def _cells(one: CompiledStep | None) -> list[str]:
     if one is None:
         return ["missing"] + [""] * (len(HEAD) - 4)
     parts = " + ".join(_gb(part) for part in (one.parameters, one.optimizer, one.state, one.temporaries))
-    rejected = one.code == 0  # by the compiler, which then tells the memory alone
     return [
         str(one.batch_size),
         "yes" if one.fits else "no",
         _gb(one.peak),
         parts,
-        *(["?"] * 4 if rejected else _estimate_cells(one)),
+        *(["?"] * 4 if one.rejected else _estimate_cells(one)),
         f"{one.flops_per_token:.3g}",
         f"{one.flops:.3g}",
         f"{one.compile_seconds:,.0f} s, {_gb(one.host_bytes)} GB",

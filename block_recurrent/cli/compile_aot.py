@@ -116,7 +116,6 @@ def _show(compiled: "CompiledStep", advice: str) -> None:
     from block_recurrent.aot.roofline import ASSUMPTIONS
     from block_recurrent.cli import console
 
-    measured = compiled.code > 0  # the compiler reports nothing else about a program that does not fit
     rows = [
         ("fits", "yes" if compiled.fits else f"no: {advice}"),
         ("peak use of a chip's HBM", f"{compiled.peak / 1e9:.2f} of {compiled.capacity / 1e9:.1f} GB"),
@@ -124,17 +123,17 @@ def _show(compiled: "CompiledStep", advice: str) -> None:
         ("optimizer state", f"{compiled.optimizer / 1e9:.2f} GB"),
         ("caches and recurrent states", f"{compiled.state / 1e9:.2f} GB"),
         ("temporaries", f"{compiled.temporaries / 1e9:.2f} GB"),
-        ("program code", f"{compiled.code / 1e9:.2f} GB" if measured else "unknown"),
+        ("program code", "unknown" if compiled.rejected else f"{compiled.code / 1e9:.2f} GB"),
         ("batch", f"{compiled.batch_size} rows, {compiled.tokens:,} tokens"),
         ("FLOPs per token, FLOPs per step", f"{compiled.flops_per_token:.4g}, {compiled.flops:.4g}"),
         *[(kind, f"{t.count} per step, {t.bytes / 1e6:,.1f} MB") for kind, t in compiled.traffic.items()],
         ("time of tracing, compiling", f"{compiled.lower_seconds:.0f} s, {compiled.compile_seconds:.0f} s"),
         ("host memory", f"{compiled.host_bytes / 1e9:.2f} GB"),
     ]
-    if measured:
+    if not compiled.rejected:
         rows += _estimate_rows(compiled)
     console.table(CONSOLE, (f"{compiled.step} on {compiled.topology}, {compiled.num_chips} chip(s)", ""), rows)
-    if measured:
+    if not compiled.rejected:
         CONSOLE.print("\n".join(ASSUMPTIONS), highlight=False)
 
 
