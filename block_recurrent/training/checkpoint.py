@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -170,6 +171,8 @@ class Checkpoints:
                         read, different = self._read(step, stored)
                         read["state"] = jax.tree.map(_with_dtype, read["state"], like)
         except Exception as error:  # the libraries below raise many classes for missing or truncated files
+            # Orbax stops at the first array that it cannot read; coroutines that it has not started yet warn later.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             raise InputError(f"checkpoint {where}: cannot be read: {first_line(error)}") from None
         if different:
             raise InputError(

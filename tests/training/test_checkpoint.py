@@ -1,6 +1,8 @@
-"""Checkpoints of processes with another JAX_ENABLE_X64."""
+"""Checkpoints of processes with another JAX_ENABLE_X64; failed restores."""
 
 import contextlib
+import gc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from block_recurrent.errors import InputError
 from block_recurrent.training.checkpoint import Checkpoints
 from block_recurrent.training.step import TrainState
 
@@ -49,3 +52,28 @@ def test_a_checkpoint_does_not_depend_on_enable_x64(tmp_path: Path, saved: str, 
         assert int(read.step) == 5
         np.testing.assert_array_equal(jax.random.key_data(read.dropout_key), jax.random.key_data(jax.random.key(3)))
     assert jax.config.values["jax_enable_x64"] is False
+
+
+def test_coroutines_of_a_failed_restore_print_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Orbax leaves coroutines that it never started, if the first array's file is read soon enough."""
+
+    async def read_metadata() -> None:
+        pass
+
+    left = []
+
+    def read(*_: Any) -> Any:
+        left.append(read_metadata())
+        raise ValueError("truncated")
+
+    with Checkpoints(epath.Path(tmp_path), keep=1) as checkpoints:
+        assert checkpoints.save(5, state("float32"))
+        checkpoints.wait()
+        monkeypatch.setattr(checkpoints, "_read", read)
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            with pytest.raises(InputError, match="cannot be read: truncated"):
+                checkpoints.restore(state("float32"))
+            left.clear()
+            gc.collect()
+    assert shown == []
