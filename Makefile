@@ -137,7 +137,7 @@ docs-test: .venv/all  ## paste every command of the documentation on a bare mach
 test-tpu-compile: .venv-tpu/all  ## compile small and paper-size steps and the fused kernel for TPUs, without a TPU; 13 to 17 minutes
 	.venv-tpu/bin/python -m pytest -s -m tpu_compile tests/aot/test_compile.py
 
-compile-report: .venv-tpu/all  ## compile every row of Tables 1, 2 and scaling for four slices; hours, continues where it stopped
+compile-report: .venv-tpu/all  ## compile every row of Tables 1 and 2 for four slices, and gin/scaling for v4; hours, continues where it stopped
 	.venv-tpu/bin/python -m block_recurrent compile --all --check \
 		--topology v4:2x2x4 --topology v5e:4x8 --topology v5p:2x2x2 --topology v6e:4x4
 

@@ -22,6 +22,9 @@ FOLDERS = ("table1", "table2", "scaling")  # folders of gin/ that `compile --all
 ALL_STEPS_FILES = ("table1/rec_fixed_skip.gin", "table1/slide_13l.gin", "table1/xl_512.gin")
 SHARED = ("gin/data/pg19_tokens.gin", "gin/recipes/cosine.gin", "gin/hardware/tpu.gin")
 FUSED = "ModelConfig.attention_kernel='fused'"
+_WITHOUT_TRAFFIC = (
+    "Entries without traffic (-) are older. Their estimate leaves out most of the traffic and is too short."
+)
 _GB = 1e9
 HEAD = (
     "experiment",
@@ -210,7 +213,7 @@ def _about(entries: Sequence[Entry], results: Mapping[Entry, CompiledStep]) -> l
         "Decoding is compiled for one chip.",
         *ASSUMPTIONS,
         "Of a program that does not fit, the compiler tells the memory alone (?).",
-        "Entries without traffic (-) are older. Their estimate leaves out most of the traffic and is too short.",
+        *([_WITHOUT_TRAFFIC] if any(one.hbm_bytes is None for one in results.values()) else []),
         "Compile times and host memory were measured in a separate process for each entry on a machine with 2 cores. "
         "Some compile times are longer because other programs ran at the same time.",
     )

@@ -99,6 +99,14 @@ def test_a_program_that_the_compiler_rejects_has_no_estimate(tmp_path):
     assert "| 32 | no | 42.95 | 0.60 + 0.90 + 0.01 + 3.00 | ? | ? | ? | ? | 1e+09 |" in text
 
 
+@pytest.mark.parametrize(("hbm_bytes", "noted"), [(None, True), (4.2e10, False)])
+def test_entries_without_traffic_have_a_note(tmp_path, hbm_bytes, noted):
+    compile_report.write_result(
+        tmp_path / f"{ENTRIES[0].name}.json", dataclasses.replace(COMPILED, hbm_bytes=hbm_bytes)
+    )
+    assert ("Entries without traffic (-) are older" in compile_report.markdown(ENTRIES, tmp_path)) is noted
+
+
 def test_the_report_has_a_table_for_each_slice(tmp_path):
     entries = [
         compile_report.Entry(gin_file=f"table1/{row}.gin", topology=name, step="train")

@@ -73,4 +73,12 @@ def test_a_compiled_step_is_shown_and_written(monkeypatch, tmp_path, capsys, com
 
 def test_the_committed_report_is_up_to_date():
     entries = compile_aot.report_entries(list(compile_aot.SLICES))
-    assert compile_aot.REPORT.read_text() == markdown(entries, compile_aot.REPORT.parent / RESULTS)
+    results = compile_aot.REPORT.parent / RESULTS
+    assert compile_aot.REPORT.read_text() == markdown(entries, results)
+    assert {path.stem for path in results.iterdir()} <= {entry.name for entry in entries}
+
+
+def test_the_scaling_figure_is_compiled_for_the_first_slice():
+    entries = compile_aot.report_entries(["v5e:4x8", "v6e:4x4"])
+    assert {entry.topology for entry in entries if entry.gin_file.startswith("scaling/")} == {"v5e:4x8"}
+    assert {entry.topology for entry in entries if entry.gin_file.startswith("table2/")} == {"v5e:4x8", "v6e:4x4"}
