@@ -203,6 +203,7 @@ def markdown(entries: Sequence[Entry], folder: Path) -> str:
 
 
 def _about(entries: Sequence[Entry], results: Mapping[Entry, CompiledStep]) -> list[str]:
+    without_traffic = any(one.hbm_bytes is None and not one.rejected for one in results.values())
     compilers = " and ".join(sorted({_compiler(one) for one in results.values()})) or "libtpu"
     shared = ", ".join(f"`{file}`" for file in SHARED)
     notes = (
@@ -213,7 +214,7 @@ def _about(entries: Sequence[Entry], results: Mapping[Entry, CompiledStep]) -> l
         "Decoding is compiled for one chip.",
         *ASSUMPTIONS,
         "Of a program that does not fit, the compiler tells the memory alone (?).",
-        *([_WITHOUT_TRAFFIC] if any(one.hbm_bytes is None for one in results.values()) else []),
+        *([_WITHOUT_TRAFFIC] if without_traffic else []),
         "Compile times and host memory were measured in a separate process for each entry on a machine with 2 cores. "
         "Some compile times are longer because other programs ran at the same time.",
     )
