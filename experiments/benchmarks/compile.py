@@ -3,7 +3,7 @@
 Each train step is compiled `--rounds` times, each time in a separate process. The rows take turns, so that other work
 on the machine affects all of them. The time includes tracing; the memory is the peak of the process. Every measurement
 is saved at once, and the next call measures what is missing: delete the file to measure again. Exits with 1 if a bound
-is missed. One round takes 20 to 35 minutes on 2 cores.
+is missed. One round takes 20 to 35 minutes on 2 cores; `--row` measures some rows only.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,13 @@ def compile_once(entry: Entry) -> dict[str, float]:
     return {"seconds": one.lower_seconds + one.compile_seconds, "gigabytes": one.host_bytes / 1e9}
 
 
-def complete(runs: Runs, rounds: int, output: Path) -> None:
-    """Compiles until every row has been measured in each round."""
+def complete(runs: Runs, rows: Sequence[str], rounds: int, output: Path) -> None:
+    """Compiles until each of the rows has been measured in each round."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    done = sum(len(measured) for measured in runs.values())
-    with Progress("compiling", max(done, rounds * len(runs)), done=done, console=Console()) as progress:
+    done = sum(len(runs[row]) for row in rows)
+    with Progress("compiling", max(done, rounds * len(rows)), done=done, console=Console()) as progress:
         for turn in range(rounds):
-            for row in (row for row, measured in runs.items() if len(measured) == turn):
+            for row in (row for row in rows if len(runs[row]) == turn):
                 one = compile_once(Entry(gin_file=f"table1/{row}.gin", topology=SLICE, step="train"))
                 runs[row].append(one)
                 write_whole(output, json.dumps({"runs": runs}, indent=1) + "\n")
@@ -55,7 +55,7 @@ def complete(runs: Runs, rounds: int, output: Path) -> None:
 
 
 def results(runs: Runs) -> Iterator[Result]:
-    for row, measured in runs.items():
+    for row, measured in ((row, measured) for row, measured in runs.items() if measured):
         seconds = statistics.median(one["seconds"] for one in measured)
         yield Result(f"{row}, median of {len(measured)}", seconds, "s", SECONDS, at_least=False)
         memory = max(one["gigabytes"] for one in measured)
@@ -68,11 +68,15 @@ def main() -> None:
         "--output", default="experiments/benchmarks/results/compile.json", help="[default: %(default)s]"
     )
     parser.add_argument("--rounds", type=int, default=3, help="[default: %(default)s]")
+    names = [path.stem for path in sorted(Path("gin/table1").glob("*.gin"))]
+    parser.add_argument(
+        "--row", action="append", choices=names, metavar="ROW", help="measure this row; repeatable [default: all rows]"
+    )
     arguments = parser.parse_args()
     output = Path(arguments.output)
     finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
-    runs = {path.stem: finished.get(path.stem, []) for path in sorted(Path("gin/table1").glob("*.gin"))}
-    complete(runs, arguments.rounds, output)
+    runs = {row: finished.get(row, []) for row in names}
+    complete(runs, arguments.row or names, arguments.rounds, output)
     versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     judge(results(runs), output, topology=SLICE, runs=runs, **versions)
 
