@@ -76,7 +76,7 @@ def main() -> None:
     output = Path(arguments.output)
     finished: Runs = json.loads(output.read_text())["runs"] if output.exists() else {}
     runs = {row: finished.get(row, []) for row in names}
-    complete(runs, arguments.row or names, arguments.rounds, output)
+    complete(runs, sorted(set(arguments.row or names)), arguments.rounds, output)
     versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     judge(results(runs), output, topology=SLICE, runs=runs, **versions)
 
