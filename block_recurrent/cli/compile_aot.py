@@ -185,10 +185,15 @@ def report_entries(topologies: list[str]) -> "list[Entry]":
     if not tables:
         raise InputError(f"compile --all: no files in {', '.join(f'gin/{folder}' for folder in FOLDERS)}")
 
-    def entries_of(files: Iterable[str], *steps: str, params: Iterable[tuple[str, ...]] = ((),)) -> list[Entry]:
+    def entries_of(
+        files: Iterable[str],
+        *steps: str,
+        slices: list[str] = topologies,
+        params: Iterable[tuple[str, ...]] = ((),),
+    ) -> list[Entry]:
         return [
             Entry(gin_file=file, topology=name, step=step, gin_params=one)
-            for name in topologies
+            for name in slices
             for file in files
             for step in steps
             for one in params
@@ -198,7 +203,7 @@ def report_entries(topologies: list[str]) -> "list[Entry]":
     entries = with_both_kernels + [entry for entry in ADJUSTED if entry.topology in topologies]
     entries += entries_of(ALL_STEPS_FILES, "evaluate", "decode")
     # One slice: these models differ from the tables' in size alone.
-    return entries + [entry for entry in entries_of(scaling, "train") if entry.topology == topologies[0]]
+    return entries + entries_of(scaling, "train", slices=topologies[:1])
 
 
 def _list_stale_entries(entries: "list[Entry]", out: Path) -> None:

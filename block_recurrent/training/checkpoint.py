@@ -20,6 +20,7 @@ from block_recurrent.trees import from_named_leaves, named_leaves
 
 CHECKPOINTS = "checkpoints"  # the folder in a workdir
 _DAMAGED = "damaged_checkpoints"
+_NOT_STARTED = r"coroutine 'Store\._get_array_metadatas' was never awaited"  # of orbax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +172,8 @@ class Checkpoints:
                         read, different = self._read(step, stored)
                         read["state"] = jax.tree.map(_with_dtype, read["state"], like)
         except Exception as error:  # the libraries below raise many classes for missing or truncated files
-            # Orbax stops at the first array that it cannot read; coroutines that it has not started yet warn later.
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            # Orbax stops at the first array that it cannot read; a coroutine that it has not started yet warns later.
+            warnings.filterwarnings("ignore", _NOT_STARTED, RuntimeWarning)
             raise InputError(f"checkpoint {where}: cannot be read: {first_line(error)}") from None
         if different:
             raise InputError(

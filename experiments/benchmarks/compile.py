@@ -55,7 +55,9 @@ def complete(runs: Runs, rows: Sequence[str], rounds: int, output: Path) -> None
 
 
 def results(runs: Runs) -> Iterator[Result]:
-    for row, measured in ((row, measured) for row, measured in runs.items() if measured):
+    for row, measured in runs.items():
+        if not measured:
+            continue
         seconds = statistics.median(one["seconds"] for one in measured)
         yield Result(f"{row}, median of {len(measured)}", seconds, "s", SECONDS, at_least=False)
         memory = max(one["gigabytes"] for one in measured)
